@@ -1,0 +1,101 @@
+//! `delete`: containerd runs it when a pod's server is gone, also after every normal end. It works from what is on disk,
+//! may run any number of times, and leaves nothing: no process, no group, no mount, no socket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use containerd_shim::Flags;
+use containerd_shim::api::DeleteResponse;
+use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
+use containerd_shim::protos::protobuf::{Message, MessageField};
+
+use super::start::socket_path;
+use super::{Error, Result, write_out};
+use crate::cgroup::{Cgroup, Layout};
+use crate::executor::{hooks, spec};
+use crate::pod::Record;
+use crate::sys;
+
+/// containerd waits for 5 seconds.
+const KILL_WITHIN: Duration = Duration::from_millis(3000);
+const REMOVE_WITHIN: Duration = Duration::from_millis(1000);
+/// What a container's end looks like when nobody saw it.
+const UNSEEN: u32 = 128 + libc::SIGKILL as u32;
+
+pub(super) fn run(flags: &Flags) -> Result<()> {
+    let bundle = if flags.bundle.is_empty() { std::env::current_dir().map_err(Error::io("find the bundle"))? } else { PathBuf::from(&flags.bundle) };
+    let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
+    let record = clean(&bundle, &flags.id, &layout);
+    for sibling in siblings(&bundle, &flags.id) {
+        let id = sibling.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        clean(&sibling, &id, &layout);
+    }
+    if let Ok(address) = fs::read_to_string(bundle.join("address")) {
+        let socket = socket_path(address.trim());
+        if std::os::unix::net::UnixStream::connect(socket).is_err() {
+            fs::remove_file(socket).ok();
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let (status, at) = record.exit.unwrap_or((UNSEEN, now));
+    let response = DeleteResponse {
+        pid: record.pid as u32,
+        exit_status: status,
+        exited_at: MessageField::some(Timestamp {
+            seconds: (at / 1_000_000_000) as i64,
+            nanos: (at % 1_000_000_000) as i32,
+            ..Timestamp::default()
+        }),
+        ..DeleteResponse::default()
+    };
+    write_out(&response.write_to_bytes().map_err(|e| Error::Other(format!("encode the answer: {e}")))?)
+}
+
+/// Kills and removes what a bundle's container left. Goes on after each failure, and reports it: containerd logs it.
+fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
+    let record = Record::load(bundle).unwrap_or_default();
+    let spec = spec::load(bundle).ok();
+    if record.pid > 0
+        && record.is_alive()
+        && let Ok(pidfd) = sys::process::pidfd_open(record.pid)
+        && record.is_alive()
+    {
+        use std::os::fd::AsFd;
+        sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    }
+    let from_record = (!record.cgroup.as_os_str().is_empty()).then(|| Path::new("/").join(&record.cgroup));
+    let path = from_record.or_else(|| spec.as_ref()?.linux().as_ref()?.cgroups_path().clone());
+    if let Some(path) = path {
+        match Cgroup::new(layout.clone(), Some(&path), id) {
+            Ok(cgroup) if cgroup.exists() => {
+                let cleaned = cgroup.kill_and_wait(KILL_WITHIN).and_then(|()| cgroup.remove(REMOVE_WITHIN));
+                if let Err(e) = cleaned {
+                    eprintln!("cofferdam: {id}: {e}");
+                }
+                // Only where there was something to clean: after a normal end they have run.
+                if let Some(hooks) = spec.as_ref().and_then(|s| hooks::Subject::new(s, id, bundle)) {
+                    hooks.run_all_logged(hooks::Kind::Poststop, 0);
+                }
+            }
+            Ok(_) => {}
+            Err(e) => eprintln!("cofferdam: {id}: {e}"),
+        }
+    }
+    // Not ours, but another runtime's or an earlier version's: a mount here would keep the bundle from being removed.
+    if let Ok(rootfs) = std::ffi::CString::new(bundle.join("rootfs").into_os_string().into_encoded_bytes()) {
+        while sys::mount::umount_detach(&rootfs).is_ok() {}
+    }
+    record
+}
+
+/// Bundles of the same pod: containerd 2.3 and later ask for the sandbox's only, and name it in a file of each bundle.
+fn siblings(bundle: &Path, id: &str) -> Vec<PathBuf> {
+    let Some(entries) = bundle.parent().and_then(|p| fs::read_dir(p).ok()) else { return Vec::new() };
+    entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p != bundle && fs::read_to_string(p.join("sandbox")).is_ok_and(|s| s.trim() == id))
+        .collect()
+}

@@ -1,0 +1,87 @@
+//! The pod's server process.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use containerd_shim::Flags;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Error, Result, logging, profile, start};
+use crate::cgroup::Layout;
+use crate::pod::{Pod, Publisher};
+use crate::service;
+use crate::sys::{memory, process};
+
+/// At the end of the pod, events that containerd does not take by then are lost.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+const THREAD_STACK: usize = 256 * 1024;
+/// Threads for blocking work: a start that hangs in the kernel holds one, so there are some, but they go when idle.
+const MAX_THREADS: usize = 64;
+const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
+/// A server that nobody has given a container by then was forgotten: containerd died between `start` and Create.
+const FIRST_CONTAINER_WITHIN: Duration = Duration::from_secs(600);
+
+pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
+    memory::keep_allocator_small();
+    logging::init(flags.debug);
+    process::set_not_dumpable().map_err(|e| Error::Io("protect the server's memory".into(), e.into()))?;
+    process::set_child_subreaper().map_err(|e| Error::Io("become a subreaper".into(), e.into()))?;
+    let listener = process::inherited_fd(start::LISTENER).ok_or_else(|| Error::Other("no listener: use `start`".into()))?;
+    process::cloexec_from(3).map_err(|e| Error::Io("mark descriptors close-on-exec".into(), e.into()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .thread_stack_size(THREAD_STACK)
+        .max_blocking_threads(MAX_THREADS)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .build()
+        .map_err(Error::io("start the event loop"))?;
+    let served = runtime.block_on(serve(name, flags, UnixListener::from(listener)));
+    // Blocking work that is still under way belongs to requests that nobody waits for any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    served
+}
+
+async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> {
+    let socket = listener.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+    let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
+    let events = std::env::var("TTRPC_ADDRESS").ok().filter(|a| !a.is_empty()).map(|a| format!("unix://{a}"));
+    let pod = Pod::new(flags.namespace.clone(), layout, Publisher::start(&flags.namespace, events));
+    let mut server = service::serve(&pod, listener).await.map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
+    let profile = profile(name);
+    log::info!("pod={} profile={profile} version={} msg=\"serving\"", flags.id, env!("CARGO_PKG_VERSION"));
+    if profile != "standard" {
+        log::warn!("pod={} profile={profile} msg=\"isolation profiles are not implemented yet: this pod is isolated as standard\"", flags.id);
+    }
+    handle_signals(&pod)?;
+    let forgotten = pod.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(FIRST_CONTAINER_WITHIN).await;
+        forgotten.request_shutdown();
+    });
+    pod.until_shutdown().await;
+    // From here on nobody can find us; a `start` for the same group begins anew.
+    if let Some(socket) = &socket {
+        fs::remove_file(socket).ok();
+    }
+    server.stop_listen().await;
+    pod.flush_events(FLUSH_WITHIN).await;
+    log::info!("pod={} msg=\"done\"", flags.id);
+    Ok(())
+}
+
+fn handle_signals(pod: &std::sync::Arc<Pod>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("handle SIGTERM"))?;
+    let mut dump = signal(SignalKind::user_defined1()).map_err(Error::io("handle SIGUSR1"))?;
+    let pod = pod.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => pod.terminate().await,
+                _ = dump.recv() => pod.dump().iter().for_each(|line| log::info!("{line} msg=\"state\"")),
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Device access: the OCI rules as a short list, written to `devices.allow`/`devices.deny` on v1 and compiled to an eBPF
+//! program on v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`, Linux 4.15).
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::{Error, Result, io_error};
+use crate::sys::bpf::{self, EbpfInsn};
+
+/// What every container may use, whatever its spec says: the devices that OCI config-linux.md makes default, terminals,
+/// and making nodes (using them is another matter).
+const DEFAULT_ALLOWED: [(Kind, Option<u32>, Option<u32>, u8); 10] = [
+    (Kind::Char, None, None, MKNOD),
+    (Kind::Block, None, None, MKNOD),
+    (Kind::Char, Some(1), Some(3), ALL),   // null
+    (Kind::Char, Some(1), Some(5), ALL),   // zero
+    (Kind::Char, Some(1), Some(7), ALL),   // full
+    (Kind::Char, Some(1), Some(8), ALL),   // random
+    (Kind::Char, Some(1), Some(9), ALL),   // urandom
+    (Kind::Char, Some(5), Some(0), ALL),   // tty
+    (Kind::Char, Some(5), Some(2), ALL),   // ptmx
+    (Kind::Char, Some(136), None, ALL),    // pts/*
+];
+
+// BPF_DEVCG_ACC_*, linux/bpf.h
+const MKNOD: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
+const ALL: u8 = MKNOD | READ | WRITE;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Block = 1, // BPF_DEVCG_DEV_BLOCK
+    Char = 2,  // BPF_DEVCG_DEV_CHAR
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rule {
+    allow: bool,
+    kind: Kind,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: u8,
+}
+
+/// A starting verdict and the exceptions to it, later ones winning.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    allow_by_default: bool,
+    exceptions: Vec<Rule>,
+}
+
+/// Reads the spec's rules, then adds what every container may use. Without a rule for all devices the start is "deny".
+pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
+    let mut rules = Rules { allow_by_default: false, exceptions: Vec::new() };
+    for (i, r) in spec.iter().enumerate() {
+        let field = || format!("linux.resources.devices[{i}]");
+        let number = |n: Option<i64>, name: &str| match n {
+            None | Some(-1) => Ok(None),
+            Some(n) => u32::try_from(n).map(Some).map_err(|_| Error::Unavailable {
+                field: format!("{}.{name}", field()),
+                reason: format!("{n} is not a device number (0 to 4294967295, or -1 for all)"),
+            }),
+        };
+        let (major, minor) = (number(r.major(), "major")?, number(r.minor(), "minor")?);
+        let mut access = 0;
+        for c in r.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm").chars() {
+            access |= match c {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                _ => {
+                    return Err(Error::Unavailable { field: format!("{}.access", field()), reason: format!("{c:?} is none of r, w, m") });
+                }
+            };
+        }
+        let kinds: &[Kind] = match r.typ() {
+            None | Some(LinuxDeviceType::A) => &[Kind::Block, Kind::Char],
+            Some(LinuxDeviceType::B) => &[Kind::Block],
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[Kind::Char],
+            Some(LinuxDeviceType::P) => {
+                return Err(Error::Unavailable { field: format!("{}.type", field()), reason: "a fifo has no device rule".into() });
+            }
+        };
+        if kinds.len() == 2 && major.is_none() && minor.is_none() && access == ALL {
+            rules = Rules { allow_by_default: r.allow(), exceptions: Vec::new() };
+            continue;
+        }
+        rules.exceptions.extend(kinds.iter().map(|kind| Rule { allow: r.allow(), kind: *kind, major, minor, access }));
+    }
+    if !(rules.allow_by_default && rules.exceptions.is_empty()) {
+        rules.exceptions.extend(DEFAULT_ALLOWED.map(|(kind, major, minor, access)| Rule { allow: true, kind, major, minor, access }));
+    }
+    Ok(rules)
+}
+
+impl Rule {
+    fn v1_text(&self) -> String {
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        let mut text = format!("{} {}:{} ", if self.kind == Kind::Block { 'b' } else { 'c' }, number(self.major), number(self.minor));
+        text.extend([(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, c)| c));
+        text
+    }
+}
+
+/// Writes the rules of a v1 group. A new group inherits its parent's list, so "all allowed" needs no write.
+pub(super) fn write_v1(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
+    let write = |file: &str, value: &str| {
+        let file = dir.join(file);
+        fs::write(&file, value).map_err(|source| Error::Refused {
+            field: "linux.resources.devices".into(),
+            value: value.to_owned(),
+            file: file.clone(),
+            source,
+        })
+    };
+    if rules.allow_by_default {
+        if !fresh {
+            write("devices.allow", "a")?;
+        }
+    } else {
+        write("devices.deny", "a")?;
+    }
+    for r in &rules.exceptions {
+        write(if r.allow { "devices.allow" } else { "devices.deny" }, &r.v1_text())?;
+    }
+    Ok(())
+}
+
+/// Loads the rules of a v2 group and takes away what was there before.
+pub(super) fn attach_v2(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
+    if fresh && rules.allow_by_default && rules.exceptions.is_empty() {
+        return Ok(());
+    }
+    let group = fs::File::open(dir).map_err(io_error("open", dir))?;
+    let program = bpf::load_device_program(&compile(rules)).map_err(|errno| Error::DeviceProgram { what: "load the eBPF program", errno })?;
+    bpf::attach_device_program(group.as_fd(), program.as_fd()).map_err(|errno| Error::DeviceProgram { what: "attach the eBPF program", errno })?;
+    if !fresh {
+        bpf::detach_device_programs(group.as_fd(), Some(program.as_fd()))
+            .map_err(|errno| Error::DeviceProgram { what: "detach the earlier eBPF program", errno })?;
+    }
+    Ok(())
+}
+
+// eBPF opcodes, linux/bpf.h
+const LDX_W: u8 = 0x61;
+const ALU_AND_K: u8 = 0x54;
+const ALU_RSH_K: u8 = 0x74;
+const MOV_K: u8 = 0xb7;
+const MOV_X: u8 = 0xbf;
+const JNE_K: u8 = 0x56; // 32-bit compare: device numbers use all 32 bits
+const JNE_X: u8 = 0x5e;
+const EXIT: u8 = 0x95;
+
+/// The last matching rule wins, so test them from the end; the default comes last. A rule that allows must cover all of
+/// the access that is asked for; one that denies, any of it.
+fn compile(rules: &Rules) -> Vec<EbpfInsn> {
+    let insn = |code, dst: u8, src: u8, off, imm| EbpfInsn { code, regs: dst | src << 4, off, imm };
+    // struct bpf_cgroup_dev_ctx: access_type (access << 16 | kind), major, minor.
+    let mut out = vec![
+        insn(LDX_W, 2, 1, 0, 0),
+        insn(ALU_AND_K, 2, 0, 0, 0xffff), // r2: kind
+        insn(LDX_W, 3, 1, 0, 0),
+        insn(ALU_RSH_K, 3, 0, 0, 16), // r3: access
+        insn(LDX_W, 4, 1, 4, 0),      // r4: major
+        insn(LDX_W, 5, 1, 8, 0),      // r5: minor
+    ];
+    for r in rules.exceptions.iter().rev() {
+        let mut test = vec![insn(JNE_K, 2, 0, 0, r.kind as i32)];
+        if r.access != ALL {
+            test.push(insn(MOV_X, 6, 3, 0, 0));
+            test.push(insn(ALU_AND_K, 6, 0, 0, i32::from(r.access)));
+            if r.allow {
+                test.push(insn(JNE_X, 6, 3, 0, 0)); // asks for more than the rule gives
+            } else {
+                // Skip the rule where nothing that it denies is asked for: r6 == 0.
+                test.push(insn(0x16 /* JEQ_K, 32 bit */, 6, 0, 0, 0));
+            }
+        }
+        if let Some(major) = r.major {
+            test.push(insn(JNE_K, 4, 0, 0, major as i32));
+        }
+        if let Some(minor) = r.minor {
+            test.push(insn(JNE_K, 5, 0, 0, minor as i32));
+        }
+        test.push(insn(MOV_K, 0, 0, 0, i32::from(r.allow)));
+        test.push(insn(EXIT, 0, 0, 0, 0));
+        let len = test.len();
+        for (at, i) in test.iter_mut().enumerate().filter(|(_, i)| matches!(i.code, JNE_K | JNE_X | 0x16)) {
+            i.off = (len - at - 1) as i16;
+        }
+        out.extend(test);
+    }
+    out.push(insn(MOV_K, 0, 0, 0, i32::from(rules.allow_by_default)));
+    out.push(insn(EXIT, 0, 0, 0, 0));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+
+    fn rule(allow: bool, typ: LinuxDeviceType, major: i64, minor: i64, access: &str) -> LinuxDeviceCgroup {
+        LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).major(major).minor(minor).access(access).build().unwrap()
+    }
+
+    /// Runs the program as the kernel would.
+    fn verdict(program: &[EbpfInsn], kind: u8, access: u8, major: u32, minor: u32) -> bool {
+        let ctx = [u32::from(access) << 16 | u32::from(kind), major, minor];
+        let mut r = [0u64; 10];
+        let mut pc = 0usize;
+        loop {
+            let i = program[pc];
+            let (d, s) = ((i.regs & 15) as usize, (i.regs >> 4) as usize);
+            let jump = match i.code {
+                LDX_W => { r[d] = u64::from(ctx[i.off as usize / 4]); false }
+                ALU_AND_K => { r[d] = u64::from(r[d] as u32 & i.imm as u32); false }
+                ALU_RSH_K => { r[d] = u64::from(r[d] as u32 >> i.imm); false }
+                MOV_K => { r[d] = i.imm as u64; false }
+                MOV_X => { r[d] = r[s]; false }
+                JNE_K => r[d] as u32 != i.imm as u32,
+                JNE_X => r[d] as u32 != r[s] as u32,
+                0x16 => r[d] as u32 == i.imm as u32,
+                EXIT => return r[0] == 1,
+                other => panic!("opcode {other:#x}"),
+            };
+            pc += 1 + if jump { i.off as usize } else { 0 };
+        }
+    }
+
+    #[test]
+    fn what_containerd_sends_becomes_an_allow_list() {
+        let spec = [
+            LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().unwrap(),
+            rule(true, LinuxDeviceType::C, 10, 200, "rw"),
+            rule(false, LinuxDeviceType::C, 10, 200, "w"),
+        ];
+        let p = compile(&normalise(&spec).unwrap());
+        assert!(verdict(&p, 2, READ | WRITE, 1, 3), "null");
+        assert!(verdict(&p, 2, MKNOD, 9, 9), "mknod of anything");
+        assert!(!verdict(&p, 1, READ, 8, 0), "a disk");
+        assert!(verdict(&p, 2, READ, 10, 200));
+        assert!(!verdict(&p, 2, READ | WRITE, 10, 200), "a later denial of w wins");
+        assert!(!verdict(&p, 1, READ, 10, 200), "the block device of the same number");
+    }
+
+    #[test]
+    fn all_allowed_needs_no_program() {
+        let spec = [rule(false, LinuxDeviceType::A, -1, -1, "rwm"), rule(true, LinuxDeviceType::A, -1, -1, "rwm")];
+        assert_eq!(normalise(&spec).unwrap(), Rules { allow_by_default: true, exceptions: vec![] });
+    }
+
+    #[test]
+    fn bad_rules_are_named() {
+        let e = normalise(&[rule(true, LinuxDeviceType::C, 1, 3, "rx")]).unwrap_err().to_string();
+        assert_eq!(e, "linux.resources.devices[0].access: 'x' is none of r, w, m");
+        let e = normalise(&[rule(true, LinuxDeviceType::C, -7, 3, "r")]).unwrap_err().to_string();
+        assert!(e.starts_with("linux.resources.devices[0].major: -7"), "{e}");
+    }
+
+    #[test]
+    fn v1_text() {
+        let r = normalise(&[rule(true, LinuxDeviceType::B, 8, -1, "rm")]).unwrap();
+        assert_eq!(r.exceptions[0].v1_text(), "b 8:* rm");
+    }
+}

@@ -1,0 +1,136 @@
+//! Which hierarchies this node has, read once from `/proc/self/mountinfo`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Whether it is the v2 tree.
+    pub v2: bool,
+    /// Its controllers; a named v1 hierarchy has `name=NAME`.
+    pub controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    /// Whether the hierarchy has this controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// The hierarchies of a node.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    /// All of them, v1 first.
+    pub hierarchies: Vec<Hierarchy>,
+    /// Our own group in each hierarchy, for specs without a `cgroupsPath`: `(controllers, path)`.
+    own: Vec<(String, PathBuf)>,
+}
+
+impl Layout {
+    /// Reads the layout of this node.
+    pub fn detect() -> io::Result<Self> {
+        let mut layout = Self::parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?);
+        for h in layout.hierarchies.iter_mut().filter(|h| h.v2) {
+            let controllers = fs::read_to_string(h.mount.join("cgroup.controllers")).unwrap_or_default();
+            h.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+        }
+        if layout.hierarchies.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup"));
+        }
+        Ok(layout)
+    }
+
+    fn parse(mountinfo: &str, own: &str) -> Self {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut right = right.split(' ');
+            let (fstype, _source, options) = (right.next().unwrap_or(""), right.next(), right.next().unwrap_or(""));
+            let v2 = fstype == "cgroup2";
+            if !v2 && fstype != "cgroup" {
+                continue;
+            }
+            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let controllers: Vec<String> =
+                if v2 { Vec::new() } else { options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect() };
+            if hierarchies.iter().any(|h| h.v2 == v2 && h.controllers == controllers) {
+                continue; // mounted twice
+            }
+            hierarchies.push(Hierarchy { mount, v2, controllers });
+        }
+        hierarchies.sort_by_key(|h| h.v2);
+        let own = own
+            .lines()
+            .filter_map(|l| {
+                let mut parts = l.splitn(3, ':').skip(1);
+                Some((parts.next()?.to_owned(), PathBuf::from(parts.next()?)))
+            })
+            .collect();
+        Self { hierarchies, own }
+    }
+
+    /// Whether the node is on pure v2: a v2 tree and no v1 controller.
+    pub fn is_v2(&self) -> bool {
+        self.hierarchies.iter().all(|h| h.v2)
+    }
+
+    /// The v2 tree, also of a hybrid node.
+    pub fn unified(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.v2)
+    }
+
+    /// The hierarchy that has `controller`.
+    pub fn find(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.has(controller))
+    }
+
+    /// The hierarchy to list processes in.
+    pub(super) fn process_tree(&self) -> Option<&Hierarchy> {
+        self.unified().or_else(|| self.find("pids")).or_else(|| self.find("memory")).or_else(|| self.hierarchies.first())
+    }
+
+    /// Our own group, to put a container below when its spec names no path.
+    pub(super) fn own_group(&self) -> &Path {
+        self.own.iter().find(|(c, _)| c.is_empty()).or_else(|| self.own.first()).map_or(Path::new("/"), |(_, p)| p)
+    }
+}
+
+fn is_controller(option: &str) -> bool {
+    option.starts_with("name=") || !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "none" | "all" | "seclabel" | "")
+        && !option.starts_with("release_agent=")
+        && !option.starts_with("cpuset_v2_mode")
+        && option != "favordynmods"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn hybrid_layout_keeps_v1_first_and_knows_named_hierarchies() {
+        let l = Layout::parse(HYBRID, "1:name=systemd:/x\n0::/y\n");
+        assert!(!l.is_v2());
+        assert_eq!(l.hierarchies.len(), 3);
+        assert_eq!(l.find("cpuacct").unwrap().mount, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(l.hierarchies[1].controllers, ["name=systemd"]);
+        assert_eq!(l.unified().unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(l.own_group(), Path::new("/y"));
+    }
+
+    #[test]
+    fn pure_v2_layout() {
+        let l = Layout::parse("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n", "0::/\n");
+        assert!(l.is_v2());
+        assert_eq!(l.hierarchies.len(), 1);
+    }
+}

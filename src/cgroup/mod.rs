@@ -1,0 +1,423 @@
+//! Control groups: where a container's groups are, and what is done with them. One interface over cgroup v1, the hybrid
+//! layout (v1 controllers with a cgroup v2 tree beside them) and v2.
+//!
+//! Sources: `Documentation/admin-guide/cgroup-v1/`, `Documentation/admin-guide/cgroup-v2.rst`, OCI `config-linux.md`.
+
+mod devices;
+mod layout;
+mod oom;
+mod path;
+mod settings;
+pub mod stats;
+mod v1;
+mod v2;
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use oci_spec::runtime::LinuxResources;
+
+use crate::sys;
+pub use layout::{Hierarchy, Layout};
+pub use oom::OomWatch;
+use settings::Setting;
+
+/// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
+/// last may remove them, and nobody ever removes the kubelet's.
+const MADE_BY_US: &std::ffi::CStr = c"trusted.cofferdam";
+
+/// What went wrong with a control group.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a value of the spec.
+    #[error("{field}: writing {value:?} to {}: {}", file.display(), source)]
+    Refused {
+        /// JSON path in the OCI spec.
+        field: String,
+        /// What was written.
+        value: String,
+        /// Where it was written.
+        file: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The spec asks for what this node's control groups do not have.
+    #[error("{field}: {reason}")]
+    Unavailable {
+        /// JSON path in the OCI spec.
+        field: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// Anything else that failed.
+    #[error("{what} {}: {}", path.display(), source)]
+    Io {
+        /// The operation.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A device program could not be loaded or attached.
+    #[error("linux.resources.devices: {what}: {errno}")]
+    DeviceProgram {
+        /// The step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// Processes were still there when the deadline came.
+    #[error("cgroup {}: {count} processes did not go away within {within:?}", path.display())]
+    Busy {
+        /// The group.
+        path: PathBuf,
+        /// How many are left.
+        count: usize,
+        /// How long we waited.
+        within: Duration,
+    },
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |source| Error::Io { what, path: path.to_owned(), source }
+}
+
+/// The control groups of one container: the same relative path in every hierarchy.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    layout: Arc<Layout>,
+    /// Relative to each hierarchy's mount, without a leading slash.
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Places a container by the spec's `linux.cgroupsPath`, in cgroupfs (`/a/b`) or systemd (`slice:prefix:name`) form.
+    pub fn new(layout: Arc<Layout>, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
+        let path = path::relative(cgroups_path, id, &layout)?;
+        Ok(Self { layout, path })
+    }
+
+    /// The path below every hierarchy.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this node is on pure cgroup v2.
+    pub fn is_v2(&self) -> bool {
+        self.layout.is_v2()
+    }
+
+    /// The layout of this node.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn dir(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(&self.path)
+    }
+
+    /// The container's directory in the hierarchy that has `controller`.
+    pub fn controller_dir(&self, controller: &str) -> Option<PathBuf> {
+        self.layout.find(controller).map(|h| self.dir(h))
+    }
+
+    /// The container's directory in the v2 tree, also on a hybrid node.
+    fn unified_dir(&self) -> Option<PathBuf> {
+        self.layout.unified().map(|h| self.dir(h))
+    }
+
+    /// Creates the groups in every hierarchy and applies `resources`. Leaves nothing behind on failure.
+    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        let made = self.make_directories().and_then(|()| self.apply(resources, true));
+        if made.is_err() {
+            self.remove(Duration::ZERO).ok();
+        }
+        made
+    }
+
+    fn make_directories(&self) -> Result<()> {
+        for h in &self.layout.hierarchies {
+            let dir = self.dir(h);
+            if !make_group(h, &dir, true)? {
+                let left = read_pids(&dir.join("cgroup.procs")).len();
+                if left > 0 {
+                    return Err(Error::Busy { path: dir, count: left, within: Duration::ZERO });
+                }
+            }
+            if h.v2 {
+                v2::enable_controllers(&h.mount, &self.path)?;
+            } else if h.has("cpuset") {
+                v1::inherit_cpuset(&h.mount, &self.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies `resources` to live groups. A refused value puts the earlier ones back.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.apply(Some(resources), false)
+    }
+
+    fn apply(&self, resources: Option<&LinuxResources>, fresh: bool) -> Result<()> {
+        let mut settings = Vec::new();
+        if let Some(r) = resources {
+            if self.is_v2() { v2::settings(self, r, &mut settings)? } else { v1::settings(self, r, &mut settings)? }
+        }
+        self.write_settings(&settings, !fresh)?;
+        let rules = resources.and_then(|r| r.devices().as_deref());
+        if fresh || rules.is_some_and(|r| !r.is_empty()) {
+            let rules = devices::normalise(rules.unwrap_or_default())?;
+            match self.layout.find("devices") {
+                Some(h) if !h.v2 => devices::write_v1(&self.dir(h), &rules, fresh)?,
+                _ => {
+                    if let Some(dir) = self.is_v2().then(|| self.unified_dir()).flatten() {
+                        devices::attach_v2(&dir, &rules, fresh)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_settings(&self, settings: &[Setting], undo: bool) -> Result<()> {
+        let mut done: Vec<(PathBuf, String)> = Vec::new();
+        for s in settings {
+            let Some(dir) = self.controller_dir(s.controller) else {
+                if s.optional {
+                    continue;
+                }
+                return Err(Error::Unavailable {
+                    field: s.field.clone(),
+                    reason: format!("this node has no {} cgroup controller", s.controller),
+                });
+            };
+            let file = dir.join(&s.file);
+            let before = if undo { fs::read_to_string(&file).ok() } else { None };
+            match fs::write(&file, s.value.as_bytes()) {
+                Ok(()) => {
+                    if let Some(before) = before {
+                        done.push((file, before.trim().to_owned()));
+                    }
+                }
+                Err(e) if s.optional && e.kind() == ErrorKind::NotFound => {}
+                Err(source) => {
+                    for (file, value) in done.iter().rev() {
+                        fs::write(file, value.as_bytes()).ok();
+                    }
+                    return Err(Error::Refused { field: s.field.clone(), value: s.value.clone(), file, source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process needs to be born here or to move here: a directory for `CLONE_INTO_CGROUP`, and the open `tasks`
+    /// files of the v1 hierarchies. A single-threaded process that writes `0` to `tasks` moves itself without the
+    /// wait for an RCU grace period (about 10 ms) that a write to `cgroup.procs` pays.
+    pub fn entry(&self) -> Result<Entry> {
+        let mut entry = Entry { v2: None, v1: Vec::new() };
+        for h in &self.layout.hierarchies {
+            let dir = self.dir(h);
+            if h.v2 {
+                entry.v2 = Some(fs::File::open(&dir).map_err(io_error("open", &dir))?.into());
+            } else {
+                let tasks = dir.join("tasks");
+                let fd = fs::OpenOptions::new().write(true).open(&tasks).map_err(io_error("open", &tasks))?.into();
+                entry.v1.push((tasks, fd));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Every process in the group and below it.
+    pub fn pids(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        if let Some(h) = self.layout.process_tree() {
+            collect_pids(&self.dir(h), &mut pids);
+        }
+        pids
+    }
+
+    /// Sends `signal` to every process in the group.
+    pub fn signal_all(&self, signal: i32) {
+        if signal == libc::SIGKILL
+            && let Some(dir) = self.unified_dir()
+            && fs::write(dir.join("cgroup.kill"), "1").is_ok()
+        {
+            // cgroup.kill (Linux 5.14) is atomic, and reaches frozen processes too, unless the v1 freezer holds them.
+            self.thaw_v1();
+            return;
+        }
+        for pid in self.pids() {
+            sys::process::kill(pid, signal).ok();
+        }
+        if signal == libc::SIGKILL {
+            self.thaw_v1();
+        }
+    }
+
+    /// Kills everything in the group and waits until it is empty, for at most `within`.
+    pub fn kill_and_wait(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let left = self.pids();
+            if left.is_empty() {
+                return Ok(());
+            }
+            self.signal_all(libc::SIGKILL);
+            if Instant::now() >= deadline {
+                return Err(Error::Busy { path: self.path.clone(), count: left.len(), within });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn thaw_v1(&self) {
+        if let Some(dir) = self.layout.find("freezer").filter(|h| !h.v2).map(|h| self.dir(h)) {
+            fs::write(dir.join("freezer.state"), "THAWED").ok();
+        }
+    }
+
+    /// Freezes or thaws the group, and waits until it is so.
+    pub fn set_frozen(&self, frozen: bool) -> Result<()> {
+        if let Some(h) = self.layout.find("freezer").filter(|h| !h.v2) {
+            return v1::set_frozen(&self.dir(h), frozen);
+        }
+        match self.unified_dir() {
+            Some(dir) => v2::set_frozen(&dir, frozen),
+            None => Err(Error::Unavailable { field: "pause".into(), reason: "this node has no freezer".into() }),
+        }
+    }
+
+    /// How many times the OOM killer has struck here. `None` where there is no memory controller.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let h = self.layout.find("memory")?;
+        let file = self.dir(h).join(if h.v2 { "memory.events" } else { "memory.oom_control" });
+        stats::flat_keyed(&file).into_iter().find(|(k, _)| k == "oom_kill").map(|(_, v)| v)
+    }
+
+    /// A descriptor that becomes readable when memory runs out here.
+    pub fn watch_oom(&self) -> Option<OomWatch> {
+        let h = self.layout.find("memory")?;
+        OomWatch::new(&self.dir(h), h.v2).ok()
+    }
+
+    /// Removes the groups, and the directories above them that we made and nobody uses, waiting at most `within`
+    /// for the kernel to let go of exiting processes.
+    pub fn remove(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let mut result = Ok(());
+        for h in &self.layout.hierarchies {
+            if let Err(e) = remove_tree(&self.dir(h), deadline) {
+                result = Err(e);
+                continue;
+            }
+            for parent in self.path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+                let dir = h.mount.join(parent);
+                if !c_path(&dir).is_some_and(|p| sys::has_xattr(&p, MADE_BY_US)) || fs::remove_dir(&dir).is_err() {
+                    break;
+                }
+            }
+        }
+        result
+    }
+
+    /// Whether any hierarchy still has the group.
+    pub fn exists(&self) -> bool {
+        self.layout.hierarchies.iter().any(|h| self.dir(h).exists())
+    }
+}
+
+/// See [`Cgroup::entry`].
+#[derive(Debug)]
+pub struct Entry {
+    /// Directory in the v2 tree.
+    pub v2: Option<OwnedFd>,
+    /// The v1 `tasks` files with their paths.
+    pub v1: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Entry {
+    /// The directory to be born in.
+    pub fn birth(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+}
+
+fn c_path(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
+/// Makes `dir` and what is missing above it. Returns whether the last one was new.
+fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
+    for _ in 0..16 {
+        match fs::create_dir(dir) {
+            Ok(()) => {
+                if !leaf {
+                    c_path(dir).map(|p| sys::setxattr(&p, MADE_BY_US, b"1"));
+                }
+                return Ok(true);
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            // A sibling of ours may remove the parent between the two calls: go round again.
+            Err(e) if e.kind() == ErrorKind::NotFound && dir != h.mount => {
+                if let Some(parent) = dir.parent() {
+                    make_group(h, parent, false)?;
+                }
+            }
+            Err(e) => return Err(io_error("create cgroup", dir)(e)),
+        }
+    }
+    Err(io_error("create cgroup", dir)(ErrorKind::NotFound.into()))
+}
+
+fn read_pids(file: &Path) -> Vec<i32> {
+    fs::read_to_string(file).map(|s| s.lines().filter_map(|l| l.parse().ok()).collect()).unwrap_or_default()
+}
+
+fn child_groups(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn collect_pids(dir: &Path, pids: &mut Vec<i32>) {
+    // A group without processes has `nr_descendants`-many children at most; most containers have none.
+    pids.extend(read_pids(&dir.join("cgroup.procs")));
+    for child in child_groups(dir) {
+        collect_pids(&child, pids);
+    }
+}
+
+fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) || e.kind() == ErrorKind::DirectoryNotEmpty => {
+                for child in child_groups(dir) {
+                    remove_tree(&child, deadline)?;
+                }
+                if Instant::now() >= deadline {
+                    // One last try: the children may have been all that was in the way.
+                    return fs::remove_dir(dir).map_err(io_error("remove cgroup", dir));
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(10));
+            }
+            Err(e) => return Err(io_error("remove cgroup", dir)(e)),
+        }
+    }
+}

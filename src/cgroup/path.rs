@@ -1,0 +1,99 @@
+//! From `linux.cgroupsPath` to a path below the hierarchies.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::{Error, Layout, Result};
+
+fn bad(path: &Path, reason: &str) -> Error {
+    Error::Unavailable { field: format!("linux.cgroupsPath: {path:?}"), reason: reason.to_owned() }
+}
+
+/// The container's path relative to every hierarchy's mount.
+pub(super) fn relative(cgroups_path: Option<&Path>, id: &str, layout: &Layout) -> Result<PathBuf> {
+    let path = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
+        None => layout.own_group().join(id),
+        Some(p) => match p.to_str() {
+            Some(s) if !s.starts_with('/') && s.matches(':').count() == 2 => systemd(s, p)?,
+            _ if p.is_absolute() => p.to_owned(),
+            // "runtimes MAY interpret relative paths": below our own group, as runc does.
+            _ => layout.own_group().join(p),
+        },
+    };
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir | Component::Prefix(_) => return Err(bad(&path, "must not contain `..`")),
+        }
+    }
+    if clean.as_os_str().is_empty() {
+        return Err(bad(&path, "names the root of the hierarchy; give the container a group of its own"));
+    }
+    Ok(clean)
+}
+
+/// `slice:prefix:name` as systemd lays it out: `a-b.slice` lies in `a.slice`, and the unit is `prefix-name.scope`
+/// (or `name` itself where it is a slice). systemd.slice(5).
+fn systemd(text: &str, path: &Path) -> Result<PathBuf> {
+    let mut parts = text.split(':');
+    let (slice, prefix, name) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    if name.is_empty() || name.contains('/') || prefix.contains('/') {
+        return Err(bad(path, "expected slice:prefix:name without slashes and with a name"));
+    }
+    let mut out = PathBuf::new();
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    if slice != "-.slice" {
+        let Some(stem) = slice.strip_suffix(".slice").filter(|s| !s.is_empty() && !s.contains('/')) else {
+            return Err(bad(path, "the slice must end in .slice and contain no slash"));
+        };
+        let mut prefix_so_far = String::new();
+        for part in stem.split('-') {
+            if part.is_empty() {
+                return Err(bad(path, "the slice has an empty part between dashes"));
+            }
+            if !prefix_so_far.is_empty() {
+                prefix_so_far.push('-');
+            }
+            prefix_so_far.push_str(part);
+            out.push(format!("{prefix_so_far}.slice"));
+        }
+    }
+    if Path::new(name).extension().is_some_and(|e| e == "slice") {
+        out.push(name);
+    } else if prefix.is_empty() {
+        out.push(format!("{name}.scope"));
+    } else {
+        out.push(format!("{prefix}-{name}.scope"));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rel(p: &str) -> std::result::Result<PathBuf, String> {
+        relative(Some(Path::new(p)), "id", &Layout::default()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn both_forms() {
+        assert_eq!(rel("/k8s.io/abc").unwrap(), Path::new("k8s.io/abc"));
+        assert_eq!(
+            rel("kubepods-burstable-podx.slice:cri-containerd:abc").unwrap(),
+            Path::new("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice/cri-containerd-abc.scope")
+        );
+        assert_eq!(rel(":runc:abc").unwrap(), Path::new("system.slice/runc-abc.scope"));
+        assert_eq!(rel("-.slice::abc").unwrap(), Path::new("abc.scope"));
+        assert_eq!(relative(None, "id", &Layout::default()).unwrap(), Path::new("id"));
+    }
+
+    #[test]
+    fn bad_paths_are_named() {
+        assert!(rel("/a/../../b").unwrap_err().contains("linux.cgroupsPath"));
+        assert!(rel("/").unwrap_err().contains("root of the hierarchy"));
+        assert!(rel("nope:x:y").unwrap_err().contains(".slice"));
+        assert!(rel("a--b.slice:x:y").unwrap_err().contains("empty part"));
+    }
+}

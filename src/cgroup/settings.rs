@@ -1,0 +1,34 @@
+//! One write to one control file, and the JSON path of the spec field that asks for it.
+
+/// A value to be written into a container's group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// The controller whose hierarchy has the file.
+    pub controller: &'static str,
+    /// File name.
+    pub file: String,
+    /// Text to write.
+    pub value: String,
+    /// JSON path in the spec.
+    pub field: String,
+    /// A default that may be missing on this kernel, rather than something that the user asked for.
+    pub optional: bool,
+}
+
+impl Setting {
+    /// A required setting.
+    pub fn new(controller: &'static str, file: impl Into<String>, value: impl ToString, field: &str) -> Self {
+        Self { controller, file: file.into(), value: value.to_string(), field: format!("linux.resources.{field}"), optional: false }
+    }
+
+    /// The same, but nothing is lost where the file does not exist.
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+}
+
+/// A limit where a negative number means none.
+pub(super) fn limit_or_max(value: i64) -> String {
+    if value < 0 { "max".to_owned() } else { value.to_string() }
+}

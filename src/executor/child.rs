@@ -1,0 +1,562 @@
+//! The child's side: walks the [`Script`] between `clone3` and `execve`.
+//!
+//! Only async-signal-safe code here: no allocation, no lock, no logging, nothing that can panic. Dropping an `OwnedFd` is a
+//! plain `close(2)`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use super::capabilities::Sets;
+use super::script::{Mount, Question, Script, Source, Step, UserProgram};
+use crate::sys::mount::{self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr};
+use crate::sys::{self, creds, process, socket, tty};
+
+/// Longest path that we build in the child.
+const PATH_MAX: usize = 4096;
+const CGROUP_NAMESPACE: i32 = libc::CLONE_NEWCGROUP;
+const PROC_MAGIC: i64 = 0x9fa0;
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+
+/// First byte of a record to the parent.
+pub(super) const FAILED: u8 = b'F';
+pub(super) const ASKS: u8 = b'A';
+pub(super) const TERMINAL: u8 = b'T';
+
+/// A failed system call: its name and the kernel's answer.
+struct Failure(&'static str, Errno);
+
+type Outcome<T> = Result<T, Failure>;
+
+fn at(op: &'static str) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure(op, errno)
+}
+
+struct Context<'a> {
+    control: BorrowedFd<'a>,
+    root: Option<OwnedFd>,
+    null: Option<OwnedFd>,
+    /// The one empty read-only tmpfs that hides directories.
+    empty: Option<OwnedFd>,
+    lsm: Option<OwnedFd>,
+    /// Which candidate is the program.
+    chosen: usize,
+}
+
+/// Runs the script; never returns. `keep` are the descriptors that it needs, sorted.
+pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) -> ! {
+    process::reset_signals();
+    process::umask(0); // modes of nodes and directories are exact; the spec's own mask comes at the end
+    close_others(control.as_raw_fd(), keep);
+    let mut ctx = Context { control, root: None, null: None, empty: None, lsm: None, chosen: 0 };
+    for index in 0..script.steps.len() {
+        let outcome = step(&mut ctx, &mut script.steps, index, &mut script.program);
+        if let Err(failure) = outcome {
+            report(control, index, &failure);
+            process::exit_now(1);
+        }
+    }
+    let errno = match script.program.candidates.get(ctx.chosen) {
+        Some(path) => process::execve(path, &script.program.argv, &script.program.env),
+        None => Errno::ENOENT,
+    };
+    report(control, script.steps.len(), &Failure("execve", errno));
+    process::exit_now(1)
+}
+
+/// `F`, the step's number, errno, and the system call's name.
+fn report(control: BorrowedFd<'_>, index: usize, failure: &Failure) {
+    let mut record = [0u8; 64];
+    let op = failure.0.as_bytes();
+    let len = op.len().min(record.len() - 7);
+    record[0] = FAILED;
+    record[1..3].copy_from_slice(&(index as u16).to_le_bytes());
+    record[3..7].copy_from_slice(&(failure.1 as i32).to_le_bytes());
+    if let (Some(to), Some(from)) = (record.get_mut(7..7 + len), op.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    process::write_all(control, record.get(..7 + len).unwrap_or(&record)).ok();
+}
+
+/// Closes every descriptor from 3 up that is neither the control socket nor in `keep` (sorted).
+fn close_others(control: RawFd, keep: &[RawFd]) {
+    let mut first = 3;
+    let mut control_left = true;
+    let mut next = keep.iter().copied();
+    let mut kept = next.next();
+    loop {
+        let fd = match (kept, control_left) {
+            (Some(k), true) if control < k => {
+                control_left = false;
+                control
+            }
+            (Some(k), _) => {
+                kept = next.next();
+                k
+            }
+            (None, true) => {
+                control_left = false;
+                control
+            }
+            (None, false) => break,
+        };
+        process::close_range(first, fd - 1);
+        first = fd + 1;
+    }
+    process::close_range(first, i32::MAX);
+}
+
+fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut UserProgram) -> Outcome<()> {
+    if let Some(Step::TakeShared(other)) = steps.get(index) {
+        let other = *other;
+        if let Some(Step::Mount(mount)) = steps.get_mut(other)
+            && let Source::Bind { path, recursive, .. } = &mount.source
+        {
+            mount.tree = Some(m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?);
+        }
+        return Ok(());
+    }
+    let Some(step) = steps.get_mut(index) else { return Ok(()) };
+    match step {
+        Step::EnterCgroup { tasks, .. } => process::write_all(tasks.as_fd(), b"0").map_err(at("write"))?,
+        Step::JoinNamespace { ns, flags, .. } => process::setns(ns.as_fd(), *flags).map_err(at("setns"))?,
+        Step::NewCgroupNamespace => process::unshare(CGROUP_NAMESPACE).map_err(at("unshare"))?,
+        Step::WriteProc { path, value, .. } => write_proc(path, value)?,
+        Step::Hostname(name) => process::sethostname(name).map_err(at("sethostname"))?,
+        Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname"))?,
+        Step::Ask(question) => ask(ctx.control, *question)?,
+        Step::TakeShared(_) => {}
+        Step::Propagation { flags, .. } => m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?,
+        Step::MountRoot { source, target, fstype, flags, data, workdir, .. } => {
+            if let Some(dir) = workdir {
+                process::chdir(dir).map_err(at("chdir"))?;
+            }
+            m::mount(Some(source), target, Some(fstype), *flags, data.as_deref()).map_err(at("mount"))?;
+            if *flags & libc::MS_BIND != 0 && *flags & !(libc::MS_BIND | libc::MS_REC) != 0 {
+                // Flags of a bind mount take effect on a second call only.
+                m::mount(None, target, None, *flags | libc::MS_REMOUNT, None).map_err(at("mount"))?;
+            }
+        }
+        Step::OpenRoot { path } => {
+            ctx.root = Some(m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?);
+            ctx.null = Some(open_null()?);
+        }
+        Step::Mount(mount) => attach(ctx, mount)?,
+        Step::Device { path, mode, major, minor, uid, gid } => {
+            let (parent, name) = parent_of(root(ctx)?, path)?;
+            match m::mknodat(parent.as_raw_fd(), name, *mode, m::makedev(*major, *minor)) {
+                Ok(()) => m::lchownat(parent.as_raw_fd(), name, *uid, *gid).map_err(at("fchownat"))?,
+                // The image, or a bind mount of the spec, has one already.
+                Err(Errno::EEXIST) => {}
+                Err(e) => return Err(Failure("mknod", e)),
+            }
+        }
+        Step::Symlink { target, path, replace } => {
+            let (parent, name) = parent_of(root(ctx)?, path)?;
+            let link = || m::symlinkat(target, parent.as_raw_fd(), name);
+            match link() {
+                Err(Errno::EEXIST) if *replace => {
+                    m::unlinkat(parent.as_raw_fd(), name).map_err(at("unlink"))?;
+                    link().map_err(at("symlink"))?;
+                }
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(e) => return Err(Failure("symlink", e)),
+            }
+        }
+        Step::Mask(path) => mask(ctx, path)?,
+        Step::ReadOnly(path) => protect(root(ctx)?, path)?,
+        Step::PivotRoot => {
+            process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
+            m::pivot_here().map_err(at("pivot_root"))?;
+            m::umount_detach(c".").map_err(at("umount"))?;
+            process::chdir(c"/").map_err(at("chdir"))?;
+        }
+        Step::RootReadOnly => {
+            let set = MountAttr { attr_set: attr::RDONLY, ..MountAttr::default() };
+            m::mount_setattr(root(ctx)?, false, &set).map_err(at("mount_setattr"))?;
+        }
+        Step::OpenOwnRoot => ctx.root = Some(m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?),
+        Step::Terminal { uid, size, console } => terminal(ctx, *uid, *size, *console)?,
+        Step::Stdio(fds) => {
+            process::setsid().map_err(at("setsid"))?;
+            for (fd, number) in fds.iter().zip(0..) {
+                process::dup_to(fd.as_fd(), number).map_err(at("dup3"))?;
+            }
+        }
+        Step::Rlimit { resource, soft, hard, .. } => process::setrlimit(*resource, *soft, *hard).map_err(at("prlimit"))?,
+        Step::Keyring(name) => match creds::join_session_keyring(name) {
+            // Kernels without keys, and hosts whose filter denies them, have no keyring that could leak.
+            Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => {}
+            Err(e) => return Err(Failure("keyctl", e)),
+        },
+        Step::OpenLsm { path, .. } => ctx.lsm = Some(m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?),
+        Step::ApplyLsm { label, .. } => {
+            let file = ctx.lsm.as_ref().ok_or(Failure("open", Errno::ENOENT))?;
+            process::write_all(file.as_fd(), label).map_err(at("write"))?;
+        }
+        Step::WorkingDirectory { path, create } => {
+            match process::chdir(path) {
+                Err(Errno::ENOENT) if *create => {
+                    make_directories(root(ctx)?, path)?;
+                    process::chdir(path).map_err(at("chdir"))?;
+                }
+                r => r.map_err(at("chdir"))?,
+            }
+            // A path through /proc/self/fd may lead out of the root: CVE-2024-21626.
+            if !process::cwd_is_reachable().map_err(at("getcwd"))? {
+                return Err(Failure("the directory lies outside the container's root", Errno::EPERM));
+            }
+        }
+        Step::Credentials { uid, gid, groups, caps, keep } => credentials(*uid, *gid, groups, caps, *keep)?,
+        Step::Umask(mask) => process::umask(*mask),
+        Step::NoNewPrivileges => creds::set_no_new_privs().map_err(at("prctl"))?,
+        Step::FindProgram => {
+            if let Some(uid) = program.home_of {
+                set_home(uid, program);
+            }
+            ctx.chosen = find_program(program)?;
+        }
+        Step::Seccomp { program } => {
+            process::cloexec_from(3).map_err(at("close_range"))?;
+            sys::bpf::seccomp_set_filter(&program.insns, program.flags).map_err(at("seccomp"))?;
+        }
+    }
+    Ok(())
+}
+
+fn root<'a>(ctx: &'a Context<'_>) -> Outcome<BorrowedFd<'a>> {
+    ctx.root.as_ref().map(AsFd::as_fd).ok_or(Failure("open", Errno::EBADF))
+}
+
+/// Asks the parent and waits for its word. If the parent is gone, so are we.
+fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
+    process::write_all(control, &[ASKS, question as u8]).map_err(at("write"))?;
+    let mut answer = [0u8; 1];
+    match process::read(control, &mut answer) {
+        Ok(1) => Ok(()),
+        _ => process::exit_now(1),
+    }
+}
+
+fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
+    let file = m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?;
+    if m::fs_magic(file.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
+        return Err(Failure("the file is not on a procfs", Errno::EPERM));
+    }
+    process::write_all(file.as_fd(), value).map_err(at("write"))
+}
+
+/// The host's null device, verified: a container's own could be anything (CVE-2025-31133).
+fn open_null() -> Outcome<OwnedFd> {
+    let fd = m::openat(CWD, c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0).map_err(at("open /dev/null"))?;
+    let st = m::fstat(fd.as_fd()).map_err(at("fstat"))?;
+    if st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == m::makedev(1, 3) {
+        Ok(fd)
+    } else {
+        Err(Failure("/dev/null of the host is not the null device", Errno::ENODEV))
+    }
+}
+
+fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
+    m::openat2(root.as_raw_fd(), path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+}
+
+/// A path under construction, NUL-terminated at all times.
+struct PathBuffer {
+    bytes: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl PathBuffer {
+    fn new() -> Self {
+        Self { bytes: [0; PATH_MAX], len: 0 }
+    }
+
+    fn push(&mut self, part: &[u8]) -> Outcome<()> {
+        let to = self.bytes.get_mut(self.len..self.len + part.len()).ok_or(Failure("build path", Errno::ENAMETOOLONG))?;
+        to.copy_from_slice(part);
+        self.len += part.len();
+        if self.len >= PATH_MAX {
+            return Err(Failure("build path", Errno::ENAMETOOLONG));
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        if let Some(tail) = self.bytes.get_mut(len..) {
+            tail.fill(0);
+        }
+        self.len = len;
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+}
+
+/// Opens the directory `path` below `root`, making what is missing. Every step is resolved inside the root by the kernel.
+/// A dangling link of the image is followed by hand, as if its target existed, still inside the root.
+fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
+    let mut pending = PathBuffer::new();
+    pending.push(path.to_bytes())?;
+    let mut links = 0;
+    'restart: loop {
+        let mut so_far = PathBuffer::new();
+        let mut dir = open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?;
+        let mut from = 0;
+        while from < pending.len {
+            let rest = pending.bytes.get(from..pending.len).unwrap_or_default();
+            let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+            let name = rest.get(..end).unwrap_or_default();
+            from += end + 1;
+            if name.is_empty() || name == b"." {
+                continue;
+            }
+            let parent_len = so_far.len;
+            so_far.push(b"/")?;
+            so_far.push(name)?;
+            match open_in(root, so_far.as_c_str(), libc::O_PATH | libc::O_DIRECTORY) {
+                Ok(next) => dir = next,
+                Err(Errno::ENOENT) => {
+                    let mut single = PathBuffer::new();
+                    single.push(name)?;
+                    match m::mkdirat(dir.as_raw_fd(), single.as_c_str(), 0o755) {
+                        Ok(()) => {
+                            dir = open_in(root, so_far.as_c_str(), libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?;
+                        }
+                        Err(Errno::EEXIST) => {
+                            // A link to nowhere: put its target in the name's place and begin again.
+                            links += 1;
+                            if links > 40 {
+                                return Err(Failure("resolve links", Errno::ELOOP));
+                            }
+                            let mut target = [0u8; PATH_MAX];
+                            let n = m::readlinkat(dir.as_raw_fd(), single.as_c_str(), &mut target).map_err(at("readlink"))?;
+                            let target = target.get(..n).unwrap_or_default();
+                            let mut again = PathBuffer::new();
+                            if target.first() != Some(&b'/') {
+                                so_far.truncate(parent_len);
+                                again.push(so_far.as_c_str().to_bytes())?;
+                                again.push(b"/")?;
+                            }
+                            again.push(target)?;
+                            again.push(b"/")?;
+                            again.push(pending.bytes.get(from.min(pending.len)..pending.len).unwrap_or_default())?;
+                            pending = again;
+                            continue 'restart;
+                        }
+                        Err(e) => return Err(Failure("mkdir", e)),
+                    }
+                }
+                Err(e) => return Err(Failure("openat2", e)),
+            }
+        }
+        return Ok(dir);
+    }
+}
+
+/// The directory that holds `path`, made if need be, and the last component.
+fn parent_of<'p>(root: BorrowedFd<'_>, path: &'p CStr) -> Outcome<(OwnedFd, &'p CStr)> {
+    let bytes = path.to_bytes_with_nul();
+    let Some(slash) = bytes.iter().rposition(|b| *b == b'/') else {
+        return Ok((open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?, path));
+    };
+    let mut parent = PathBuffer::new();
+    parent.push(bytes.get(..slash).unwrap_or_default())?;
+    let name = CStr::from_bytes_until_nul(bytes.get(slash + 1..).unwrap_or(b"\0")).unwrap_or(c"");
+    Ok((make_directories(root, parent.as_c_str())?, name))
+}
+
+/// Opens a mount's target below the root, making it (a directory, or an empty file) if it is missing.
+fn open_target(root: BorrowedFd<'_>, path: &CStr, directory: bool, no_symlinks: bool) -> Outcome<OwnedFd> {
+    let rules = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
+    match m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules) {
+        Ok(fd) => return Ok(fd),
+        Err(Errno::ENOENT) => {}
+        Err(e) => return Err(Failure("openat2", e)),
+    }
+    if directory {
+        return make_directories(root, path);
+    }
+    let (parent, name) = parent_of(root, path)?;
+    match m::openat2(parent.as_raw_fd(), name, libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o644, RESOLVE_NO_SYMLINKS) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(Failure("create file", e)),
+    }
+    open_in(root, path, libc::O_PATH).map_err(at("openat2"))
+}
+
+fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
+    let root = root(ctx)?;
+    let (tree, directory) = match &mount.source {
+        Source::New { fstype, params } => {
+            let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
+            for (key, value) in params {
+                m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
+            }
+            (m::fsmount(fs.as_fd(), mount.attr.attr_set).map_err(at("fsmount"))?, true)
+        }
+        Source::Bind { path, recursive, procfs } => {
+            let tree = match mount.tree.take() {
+                Some(tree) => tree,
+                None => m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?,
+            };
+            if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
+                return Err(Failure("only a procfs may be mounted on /proc", Errno::EPERM));
+            }
+            let directory = m::fstat(tree.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+            if mount.attr.attr_set != 0 || mount.attr.attr_clr != 0 {
+                m::mount_setattr(tree.as_fd(), false, &mount.attr).map_err(at("mount_setattr"))?;
+            }
+            (tree, directory)
+        }
+    };
+    if mount.recursive_attr.attr_set != 0 || mount.recursive_attr.attr_clr != 0 {
+        m::mount_setattr(tree.as_fd(), true, &mount.recursive_attr).map_err(at("mount_setattr"))?;
+    }
+    for (propagation, recursive) in &mount.propagation {
+        let attr = MountAttr { propagation: *propagation, ..MountAttr::default() };
+        m::mount_setattr(tree.as_fd(), *recursive, &attr).map_err(at("mount_setattr"))?;
+    }
+    let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
+    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))
+}
+
+/// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.
+fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
+    let root = ctx.root.as_ref().map(AsFd::as_fd).ok_or(Failure("open", Errno::EBADF))?;
+    let target = match open_in(root, path, libc::O_PATH) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(e) => return Err(Failure("openat2", e)),
+    };
+    let is_dir = m::fstat(target.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if !is_dir {
+        let null = ctx.null.as_ref().ok_or(Failure("open /dev/null", Errno::EBADF))?;
+        let tree = m::open_tree_clone(null.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
+    }
+    if let Some(empty) = &ctx.empty {
+        let tree = m::open_tree_clone(empty.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
+    }
+    let fs = m::fsopen(c"tmpfs").map_err(at("fsopen"))?;
+    m::fsconfig_set(fs.as_fd(), c"nr_inodes", Some(c"1")).map_err(at("fsconfig"))?;
+    let tree = m::fsmount(fs.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(at("fsmount"))?;
+    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
+    ctx.empty = Some(tree);
+    Ok(())
+}
+
+fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
+    let target = match open_in(root, path, libc::O_PATH) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(e) => return Err(Failure("openat2", e)),
+    };
+    let tree = m::open_tree_clone(target.as_raw_fd(), c"", true).map_err(at("open_tree"))?;
+    let set = MountAttr { attr_set: attr::RDONLY, ..MountAttr::default() };
+    m::mount_setattr(tree.as_fd(), false, &set).map_err(at("mount_setattr"))?;
+    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))
+}
+
+/// A terminal of the container's own devpts, by descriptor all the way (CVE-2025-52565).
+fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool) -> Outcome<()> {
+    let root = root(ctx)?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+    let master = m::openat2(root.as_raw_fd(), c"dev/pts/ptmx", flags, 0, rules).map_err(at("openat2 /dev/pts/ptmx"))?;
+    let st = m::fstat(master.as_fd()).map_err(at("fstat"))?;
+    if st.st_rdev != m::makedev(5, 2) || m::fs_magic(master.as_fd()).map_err(at("fstatfs"))? != DEVPTS_MAGIC {
+        return Err(Failure("/dev/pts is not a devpts", Errno::ENODEV));
+    }
+    let peer = tty::open_peer(master.as_fd()).map_err(at("TIOCGPTPEER"))?;
+    sys::fchown(peer.as_fd(), uid, u32::MAX).map_err(at("fchown"))?;
+    if let Some((columns, rows)) = size {
+        tty::set_size(peer.as_fd(), columns, rows).map_err(at("TIOCSWINSZ"))?;
+    }
+    if console {
+        let target = open_target(root, c"dev/console", false, true)?;
+        let tree = m::open_tree_clone(peer.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
+    }
+    socket::send_fd(ctx.control, TERMINAL, master.as_fd()).map_err(at("sendmsg"))?;
+    process::setsid().map_err(at("setsid"))?;
+    tty::set_controlling(peer.as_fd()).map_err(at("TIOCSCTTY"))?;
+    for number in 0..3 {
+        process::dup_to(peer.as_fd(), number).map_err(at("dup3"))?;
+    }
+    Ok(())
+}
+
+fn credentials(uid: u32, gid: u32, groups: &[u32], caps: &Sets, keep: u64) -> Outcome<()> {
+    for cap in 0..64 {
+        if caps.bounding & 1 << cap == 0 && creds::in_bounding(cap) {
+            creds::drop_bounding(cap).map_err(at("drop from the bounding set"))?;
+        }
+    }
+    creds::keep_capabilities(true).map_err(at("PR_SET_KEEPCAPS"))?;
+    creds::setgroups(groups).map_err(at("setgroups"))?;
+    creds::setresgid(gid).map_err(at("setresgid"))?;
+    creds::setresuid(uid).map_err(at("setresuid"))?;
+    creds::capset(caps.effective | keep, caps.permitted | keep, caps.inheritable).map_err(at("capset"))?;
+    creds::keep_capabilities(false).map_err(at("PR_SET_KEEPCAPS"))?;
+    creds::clear_ambient().map_err(at("clear the ambient set"))?;
+    for cap in (0..64).filter(|cap| caps.ambient & 1 << cap != 0) {
+        creds::raise_ambient(cap).map_err(at("raise an ambient capability"))?;
+    }
+    Ok(())
+}
+
+/// The first candidate that may be executed. Otherwise the most telling reason.
+fn find_program(program: &UserProgram) -> Outcome<usize> {
+    let mut reason = Errno::ENOENT;
+    for (index, path) in program.candidates.iter().enumerate() {
+        match process::access(path, libc::X_OK) {
+            Ok(()) if process::is_dir(path) => reason = Errno::EISDIR,
+            Ok(()) => return Ok(index),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(e) => reason = e,
+        }
+    }
+    Err(Failure("find", reason))
+}
+
+/// Fills in `HOME=` from the image's `/etc/passwd`, `/` where the user is not in it. passwd(5).
+fn set_home(uid: u32, program: &mut UserProgram) {
+    let Some(out) = program.env.buffer_mut().and_then(|b| b.get_mut(b"HOME=".len()..)) else { return };
+    let rules = RESOLVE_NO_MAGICLINKS;
+    let Ok(file) = m::openat2(CWD, c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK, 0, rules) else { return };
+    let mut buffer = [0u8; 4096];
+    let mut filled = 0;
+    loop {
+        let Some(free) = buffer.get_mut(filled..) else { return };
+        let n = process::read(file.as_fd(), free).unwrap_or(0);
+        filled += n;
+        let text = buffer.get(..filled).unwrap_or_default();
+        let complete = if n == 0 { filled } else { text.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1) };
+        for line in text.get(..complete).unwrap_or_default().split(|b| *b == b'\n') {
+            let mut fields = line.split(|b| *b == b':').skip(2);
+            if parse_uid(fields.next().unwrap_or_default()) == Some(uid)
+                && let Some(home) = fields.nth(2).filter(|h| !h.is_empty() && h.len() <= out.len())
+            {
+                out.fill(0);
+                if let Some(to) = out.get_mut(..home.len()) {
+                    to.copy_from_slice(home);
+                }
+                return;
+            }
+        }
+        if n == 0 {
+            return;
+        }
+        // Keep the part of a line at the end; a line longer than the buffer is nobody's entry.
+        buffer.copy_within(complete..filled, 0);
+        filled = if complete == 0 && filled == buffer.len() { 0 } else { filled - complete };
+    }
+}
+
+fn parse_uid(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}

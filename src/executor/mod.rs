@@ -1,0 +1,42 @@
+//! The executor: creates, starts and enters containers from an OCI spec. It knows nothing of containerd, ttrpc or tokio:
+//! plain blocking functions.
+//!
+//! A spec is first compiled into a [`script`]: a flat list of steps with every path, option and descriptor ready. Then one
+//! `clone3`, and the child walks the steps with raw system calls ([`child`]); between clone and exec nothing allocates,
+//! locks, logs or unwinds, because the parent has threads. A failing step comes back over a close-on-exec socket. Before
+//! it executes the user's program, an init waits at a gate: that is OCI's `created` state.
+
+mod capabilities;
+mod child;
+mod devices;
+mod error;
+pub mod hooks;
+mod mounts;
+mod namespaces;
+mod plan;
+mod process;
+mod rootfs;
+mod script;
+pub mod seccomp;
+mod spawn;
+pub mod spec;
+
+pub use error::Error;
+pub use plan::{ExecPlan, InitPlan, exec, init, prepare_root_directory};
+pub use rootfs::RootMount;
+pub use spawn::{Gate, Spawned, forget_child, is_own_child};
+
+/// Where a process's three standard streams come from.
+#[derive(Debug)]
+pub enum Stdio {
+    /// These descriptors become 0, 1 and 2.
+    Files([std::os::fd::OwnedFd; 3]),
+    /// A new pseudo-terminal inside the container; its master comes back with [`Spawned`]. Initial size in characters.
+    Terminal {
+        /// Width and height, if known.
+        size: Option<(u16, u16)>,
+    },
+}
+
+/// Result of the executor's functions.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,190 @@
+//! What init and exec have in common: everything in `process`. The same code for both, so that an exec is never confined
+//! less than its container's init.
+
+use std::ffi::CString;
+use std::sync::Arc;
+
+use oci_spec::runtime::{PosixRlimitType, Process};
+
+use super::capabilities::{SYS_ADMIN, Sets};
+use super::mounts::c_string;
+use super::script::{Question, Step, UserProgram};
+use super::seccomp::Program;
+use super::{Error, Result, Stdio};
+use crate::sys::process::CStrVec;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// A process, ready to be turned into steps.
+pub(super) struct Plan<'a> {
+    pub process: &'a Process,
+    pub stdio: Stdio,
+    pub seccomp: Option<Arc<Program>>,
+    /// Session keyring to join, unless the runtime's options forbid it.
+    pub keyring: Option<CString>,
+}
+
+/// The program, its arguments and environment.
+pub(super) fn program(process: &Process) -> Result<UserProgram> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let Some(name) = args.first().filter(|a| !a.is_empty()) else {
+        return Err(Error::field("process.args", "is empty: the container has no program to run"));
+    };
+    let env = process.env().as_deref().unwrap_or_default();
+    let value = |key: &str| env.iter().rev().find_map(|e| e.strip_prefix(key)?.strip_prefix('='));
+    let candidates = if name.contains('/') {
+        vec![c_string(name.as_str(), "process.args[0]")?]
+    } else {
+        value("PATH")
+            .unwrap_or(DEFAULT_PATH)
+            .split(':')
+            .map(|dir| c_string(if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") }, "process.args[0]"))
+            .collect::<Result<_>>()?
+    };
+    let strings = |list: &[String], field: &str| -> Result<Vec<CString>> {
+        list.iter().enumerate().map(|(i, s)| c_string(s.as_str(), &format!("{field}[{i}]"))).collect()
+    };
+    let env_strings = strings(env, "process.env")?;
+    let has_home = value("HOME").is_some();
+    Ok(UserProgram {
+        candidates,
+        argv: CStrVec::new(strings(args, "process.args")?),
+        env: if has_home { CStrVec::new(env_strings) } else { CStrVec::with_buffer(env_strings, b"HOME=/", 1024) },
+        home_of: (!has_home).then_some(process.user().uid()),
+    })
+}
+
+/// Refuses the parts of `process` that are not honoured, by name.
+fn refuse(process: &Process) -> Result<()> {
+    let unsupported = [
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    match unsupported.into_iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(Error::field(field, "is not supported yet")),
+        None => Ok(()),
+    }
+}
+
+impl Plan<'_> {
+    /// What must happen while the host's procfs is still in reach.
+    pub fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+        refuse(self.process)?;
+        if let Some(adj) = self.process.oom_score_adj() {
+            if !(-1000..=1000).contains(&adj) {
+                return Err(Error::field("process.oomScoreAdj", format!("{adj} is not between -1000 and 1000")));
+            }
+            let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse::<i32>().ok());
+            if current != Some(adj) {
+                steps.push(Step::WriteProc {
+                    path: c"/proc/self/oom_score_adj".to_owned(),
+                    value: adj.to_string().into_bytes(),
+                    what: format!(
+                        "process.oomScoreAdj: set to {adj} (lowering it needs CAP_SYS_RESOURCE on the node; \
+                         restrict_oom_score_adj = true in containerd's CRI configuration avoids that)"
+                    ),
+                });
+            }
+        }
+        let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
+            label.as_ref().filter(|l| !l.is_empty()).map(|_| Step::OpenLsm { path: path.to_owned(), field })
+        };
+        let apparmor = if std::path::Path::new("/proc/self/attr/apparmor/exec").exists() {
+            c"/proc/self/attr/apparmor/exec"
+        } else {
+            c"/proc/self/attr/exec"
+        };
+        steps.extend(lsm(self.process.apparmor_profile(), apparmor, "apparmorProfile"));
+        steps.extend(lsm(self.process.selinux_label(), c"/proc/self/attr/exec", "selinuxLabel"));
+        Ok(())
+    }
+
+    /// The terminal, which needs the container's `/dev/pts`; for an init, before its root becomes the root.
+    pub fn stdio_step(&mut self, console: bool, steps: &mut Vec<Step>) {
+        let uid = self.process.user().uid();
+        match std::mem::replace(&mut self.stdio, Stdio::Terminal { size: None }) {
+            Stdio::Files(fds) => steps.push(Step::Stdio(fds)),
+            Stdio::Terminal { size } => steps.push(Step::Terminal { uid, size, console }),
+        }
+    }
+
+    /// From limits to the filter, in the order of `shared/security-rules.md`: rlimits, keyring, groups, user,
+    /// capabilities, no_new_privs, seccomp. `gated` puts an init's gate, and its hooks, before the filter.
+    pub fn late_steps(&self, gated: bool, start_hooks: bool, steps: &mut Vec<Step>) -> Result<()> {
+        let p = self.process;
+        for (i, r) in p.rlimits().iter().flatten().enumerate() {
+            let (resource, name) = rlimit(r.typ());
+            if r.soft() > r.hard() {
+                return Err(Error::field(format!("process.rlimits[{i}]"), format!("{name}: soft limit {} is above the hard limit {}", r.soft(), r.hard())));
+            }
+            steps.push(Step::Rlimit { resource, soft: r.soft(), hard: r.hard(), name });
+        }
+        if let Some(name) = &self.keyring {
+            steps.push(Step::Keyring(name.clone()));
+        }
+        if !p.cwd().is_absolute() {
+            return Err(Error::field("process.cwd", format!("{:?} is not an absolute path", p.cwd())));
+        }
+        steps.push(Step::WorkingDirectory { path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?, create: true });
+        for (label, field, prefix) in [(p.apparmor_profile(), "apparmorProfile", "exec "), (p.selinux_label(), "selinuxLabel", "")] {
+            if let Some(label) = label.as_ref().filter(|l| !l.is_empty()) {
+                steps.push(Step::ApplyLsm { label: format!("{prefix}{label}").into_bytes(), field });
+            }
+        }
+        let nnp = p.no_new_privileges().unwrap_or(false);
+        let caps = Sets::from_spec(p.capabilities().as_ref());
+        if caps.effective & !caps.permitted != 0 {
+            return Err(Error::field("process.capabilities.effective", "has capabilities that are not in the permitted set"));
+        }
+        // Without no_new_privs the filter needs CAP_SYS_ADMIN. It stays in the permitted set until exec, which computes the
+        // set anew from the bounding, inheritable and ambient sets (capabilities(7)), so the program never has it.
+        let keep = if self.seccomp.is_some() && !nnp { SYS_ADMIN } else { 0 };
+        steps.push(Step::Credentials {
+            uid: p.user().uid(),
+            gid: p.user().gid(),
+            groups: p.user().additional_gids().clone().unwrap_or_default(),
+            caps,
+            keep,
+        });
+        steps.push(Step::Umask(p.user().umask().unwrap_or(DEFAULT_UMASK) & 0o7777));
+        if nnp {
+            steps.push(Step::NoNewPrivileges);
+        }
+        steps.push(Step::FindProgram);
+        if gated {
+            steps.push(Step::Ask(Question::Gate));
+        }
+        if start_hooks {
+            steps.push(Step::Ask(Question::StartHooks));
+        }
+        if let Some(program) = &self.seccomp {
+            steps.push(Step::Seccomp { program: program.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// The kernel's number and the spec's name, `setrlimit(2)`.
+fn rlimit(kind: PosixRlimitType) -> (u32, &'static str) {
+    use PosixRlimitType as T;
+    match kind {
+        T::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
+        T::RlimitFsize => (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
+        T::RlimitData => (libc::RLIMIT_DATA, "RLIMIT_DATA"),
+        T::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
+        T::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
+        T::RlimitRss => (libc::RLIMIT_RSS, "RLIMIT_RSS"),
+        T::RlimitNproc => (libc::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        T::RlimitNofile => (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
+        T::RlimitMemlock => (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
+        T::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
+        T::RlimitLocks => (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS"),
+        T::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
+        T::RlimitMsgqueue => (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE"),
+        T::RlimitNice => (libc::RLIMIT_NICE, "RLIMIT_NICE"),
+        T::RlimitRtprio => (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO"),
+        T::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
+    }
+}

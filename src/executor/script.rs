@@ -1,0 +1,173 @@
+//! The steps that a child walks between `clone3` and `execve`. Everything in them is ready to be used as it is.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::capabilities::Sets;
+use super::seccomp::Program;
+use crate::sys::mount::MountAttr;
+use crate::sys::process::CStrVec;
+use std::sync::Arc;
+
+/// What a child does, in order.
+pub(super) struct Script {
+    pub steps: Vec<Step>,
+    pub program: UserProgram,
+}
+
+/// The program to execute at the end.
+pub(super) struct UserProgram {
+    /// Where to look for it, in order.
+    pub candidates: Vec<CString>,
+    pub argv: CStrVec,
+    pub env: CStrVec,
+    /// The user whose home directory is to be looked up, if `HOME` is not set.
+    pub home_of: Option<u32>,
+}
+
+/// A question that the child asks its parent; it goes on only when the parent says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Question {
+    /// Run the prestart, createRuntime and createContainer hooks.
+    CreateHooks = 1,
+    /// Everything is ready: wait for Start.
+    Gate = 2,
+    /// Run the startContainer hooks.
+    StartHooks = 3,
+}
+
+/// Where a mount comes from.
+pub(super) enum Source {
+    /// A new file system.
+    New { fstype: CString, params: Vec<(CString, Option<CString>)> },
+    /// What is at this path on the host.
+    Bind {
+        path: CString,
+        recursive: bool,
+        /// Only a procfs will do: something is to be bound over `/proc`.
+        procfs: bool,
+    },
+}
+
+/// One mount below the new root.
+pub(super) struct Mount {
+    /// Index in the spec's `mounts`, for messages.
+    pub label: String,
+    /// Relative to the root.
+    pub dest: CString,
+    /// The destination must be a real directory of the image, not a link (`/proc`, `/sys`).
+    pub no_symlinks: bool,
+    pub source: Source,
+    pub attr: MountAttr,
+    pub recursive_attr: MountAttr,
+    /// Propagation flags with their recursion.
+    pub propagation: Vec<(u64, bool)>,
+    /// The source, taken before propagation was cut; for shared binds.
+    pub tree: Option<OwnedFd>,
+}
+
+/// One step.
+pub(super) enum Step {
+    EnterCgroup { tasks: OwnedFd, path: String },
+    JoinNamespace { ns: OwnedFd, flags: i32, what: String },
+    NewCgroupNamespace,
+    /// A write through the host's procfs, before the root changes.
+    WriteProc { path: CString, value: Vec<u8>, what: String },
+    Hostname(Vec<u8>),
+    Domainname(Vec<u8>),
+    Ask(Question),
+    /// Takes the source of mount number `0` before propagation is cut.
+    TakeShared(usize),
+    /// Propagation of everything, `mount(NULL, "/", NULL, flags)`.
+    Propagation { flags: u64, what: &'static str },
+    /// `mount(2)` for the root file system, from `workdir` where the options are too long for one page.
+    MountRoot { source: CString, target: CString, fstype: CString, flags: u64, data: Option<CString>, workdir: Option<CString>, label: String },
+    /// Keeps a descriptor of the new root, and of the host's verified /dev/null.
+    OpenRoot { path: CString },
+    Mount(Mount),
+    Device { path: CString, mode: u32, major: u32, minor: u32, uid: u32, gid: u32 },
+    Symlink { target: CString, path: CString, replace: bool },
+    Mask(CString),
+    ReadOnly(CString),
+    PivotRoot,
+    RootReadOnly,
+    /// After an exec joined the container's mount namespace: keeps a descriptor of its root.
+    OpenOwnRoot,
+    Terminal { uid: u32, size: Option<(u16, u16)>, console: bool },
+    Stdio([OwnedFd; 3]),
+    Rlimit { resource: u32, soft: u64, hard: u64, name: &'static str },
+    Keyring(CString),
+    /// Opens the LSM attribute file while the host's procfs is still there.
+    OpenLsm { path: CString, field: &'static str },
+    /// Writes the label to be applied at exec.
+    ApplyLsm { label: Vec<u8>, field: &'static str },
+    WorkingDirectory { path: CString, create: bool },
+    Credentials { uid: u32, gid: u32, groups: Vec<u32>, caps: Sets, keep: u64 },
+    Umask(u32),
+    NoNewPrivileges,
+    FindProgram,
+    Seccomp { program: Arc<Program> },
+}
+
+impl Step {
+    /// For messages: what the step does, as a person would say it.
+    pub fn describe(&self) -> String {
+        let lossy = |s: &CString| s.to_string_lossy().into_owned();
+        match self {
+            Self::EnterCgroup { path, .. } => format!("enter cgroup {path}"),
+            Self::JoinNamespace { what, .. } => format!("join {what}"),
+            Self::NewCgroupNamespace => "create a cgroup namespace".into(),
+            Self::WriteProc { what, .. } => what.clone(),
+            Self::Hostname(_) => "set hostname".into(),
+            Self::Domainname(_) => "set domainname".into(),
+            Self::Ask(Question::CreateHooks) => "wait for the create hooks".into(),
+            Self::Ask(Question::Gate) => "wait to be started".into(),
+            Self::Ask(Question::StartHooks) => "wait for the startContainer hooks".into(),
+            Self::TakeShared(_) => "open a shared bind mount's source".into(),
+            Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
+            Self::MountRoot { label, .. } => label.clone(),
+            Self::OpenRoot { path } => format!("root.path: open {}", lossy(path)),
+            Self::Mount(m) => m.label.clone(),
+            Self::Device { path, .. } => format!("create device node /{}", lossy(path)),
+            Self::Symlink { path, .. } => format!("create link /{}", lossy(path)),
+            Self::Mask(path) => format!("linux.maskedPaths: hide /{}", lossy(path)),
+            Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
+            Self::PivotRoot => "change the root".into(),
+            Self::RootReadOnly => "root.readonly: make the root read-only".into(),
+            Self::OpenOwnRoot => "open the container's root".into(),
+            Self::Terminal { .. } => "process.terminal: open a terminal on /dev/pts".into(),
+            Self::Stdio(_) => "connect standard streams".into(),
+            Self::Rlimit { name, soft, hard, .. } => format!("process.rlimits: set {name} to {soft} (hard {hard})"),
+            Self::Keyring(_) => "join a session keyring".into(),
+            Self::OpenLsm { field, .. } | Self::ApplyLsm { field, .. } => format!("process.{field}: apply the label"),
+            Self::WorkingDirectory { path, .. } => format!("process.cwd: change to {}", lossy(path)),
+            Self::Credentials { uid, gid, .. } => format!("become user {uid}, group {gid} with the spec's capabilities"),
+            Self::Umask(_) => "set umask".into(),
+            Self::NoNewPrivileges => "set no_new_privs".into(),
+            Self::FindProgram => "find the program".into(),
+            Self::Seccomp { .. } => "linux.seccomp: load the filter".into(),
+        }
+    }
+
+    fn descriptors(&self, out: &mut Vec<RawFd>) {
+        match self {
+            Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => out.push(fd.as_raw_fd()),
+            Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
+            _ => {}
+        }
+    }
+}
+
+impl Script {
+    /// Every descriptor that the steps use, sorted. The child closes all others first: a copy of another container's
+    /// output held at this one's gate would keep that one's reader waiting.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut fds = Vec::new();
+        for step in &self.steps {
+            step.descriptors(&mut fds);
+        }
+        fds.sort_unstable();
+        fds
+    }
+}

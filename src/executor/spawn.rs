@@ -1,0 +1,254 @@
+//! The parent's side: `clone3`, and the conversation with the child over the control socket.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::script::{Question, Script};
+use super::{Error, Result, child, hooks};
+use crate::sys::process::{self, Cloned};
+use crate::sys::socket;
+
+/// The children that the executor made and nobody has reaped yet. Orphans of a container that shares the node's pid
+/// namespace become children of the shim too, and must be told apart.
+static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Whether the executor made this child.
+pub fn is_own_child(pid: i32) -> bool {
+    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+}
+
+/// To be called when a child of the executor was reaped.
+pub fn forget_child(pid: i32) {
+    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+}
+
+/// How the child is born.
+#[derive(Debug, Default)]
+pub(super) struct Birth {
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// A pid namespace to be born in: a namespace descriptor or a pidfd.
+    pub pid_namespace: Option<OwnedFd>,
+    /// A cgroup v2 directory to be born in.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// A planned process.
+pub struct Job {
+    script: Script,
+    birth: Birth,
+    terminal: bool,
+}
+
+/// A process that was started: for an init, up to its gate.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its pid in the node's pid namespace.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// Where an init waits; `None` for an exec, which runs already.
+    pub gate: Option<Gate>,
+}
+
+/// What is left to do for an init: open the gate.
+#[derive(Debug)]
+pub struct Gate {
+    control: OwnedFd,
+    program: String,
+    /// Descriptions of the steps behind the gate, with the number of the first.
+    steps: Vec<String>,
+    first: usize,
+}
+
+enum Heard {
+    /// The control socket closed: the program executes (or the process is dead).
+    End,
+    Asks(u8),
+    Failed { step: usize, op: String, errno: Errno },
+    Terminal(OwnedFd),
+}
+
+fn listen(control: &OwnedFd) -> Result<Heard> {
+    let mut buf = [0u8; 64];
+    let (n, fd) = socket::receive(control.as_fd(), &mut buf).map_err(Error::system("hear from the container's process"))?;
+    Ok(match (buf.get(..n).unwrap_or_default(), fd) {
+        ([], _) => Heard::End,
+        ([child::ASKS, question, ..], _) => Heard::Asks(*question),
+        ([child::TERMINAL, ..], Some(fd)) => Heard::Terminal(fd),
+        ([child::FAILED, s0, s1, e0, e1, e2, e3, op @ ..], _) => Heard::Failed {
+            step: usize::from(u16::from_le_bytes([*s0, *s1])),
+            errno: Errno::from_raw(i32::from_le_bytes([*e0, *e1, *e2, *e3])),
+            op: String::from_utf8_lossy(op).into_owned(),
+        },
+        _ => return Err(Error::System { what: "understand the container's process".into(), errno: Errno::EPROTO }),
+    })
+}
+
+fn explain(program: &str, what: Option<&str>, op: String, errno: Errno) -> Error {
+    let exec = |reason: String| Error::Exec { program: program.to_owned(), reason };
+    match (op.as_str(), errno) {
+        ("find", Errno::ENOENT) if program.contains('/') => exec(format!("stat {program}: no such file or directory")),
+        ("find", Errno::ENOENT) => exec("executable file not found in $PATH".into()),
+        ("find" | "execve", Errno::EISDIR) => exec("is a directory".into()),
+        ("find" | "execve", Errno::EACCES | Errno::EPERM) => exec("permission denied".into()),
+        ("execve", Errno::ENOEXEC) => exec("exec format error".into()),
+        ("execve", Errno::ENOENT) => exec("no such file or directory (is its interpreter or dynamic loader missing?)".into()),
+        ("find" | "execve", e) => exec(e.desc().to_lowercase()),
+        _ => Error::Step { what: what.unwrap_or("set up the container").to_owned(), op, errno },
+    }
+}
+
+impl Job {
+    pub(super) fn new(script: Script, birth: Birth, terminal: bool) -> Self {
+        Self { script, birth, terminal }
+    }
+
+    fn program(&self) -> String {
+        self.script.program.argv.strings().first().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
+    pub fn spawn(mut self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
+        let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
+        let (pid, pidfd) = self.clone(&theirs)?;
+        drop(theirs);
+        match self.converse(&ours, pid, &pidfd, subject) {
+            Ok((terminal, at_gate)) => {
+                let gate = at_gate.then(|| self.gate(ours));
+                if self.terminal && terminal.is_none() {
+                    kill(pid, &pidfd);
+                    return Err(Error::Died("process.terminal: open a terminal".into()));
+                }
+                Ok(Spawned { pid, pidfd, terminal, gate })
+            }
+            Err(e) => {
+                kill(pid, &pidfd);
+                Err(e)
+            }
+        }
+    }
+
+    fn clone(&mut self, control: &OwnedFd) -> Result<(i32, OwnedFd)> {
+        let keep = self.script.descriptors();
+        let restore = match &self.birth.pid_namespace {
+            None => None,
+            Some(target) => {
+                let own = std::fs::File::open("/proc/self/ns/pid").map_err(|e| Error::field("open /proc/self/ns/pid", e.to_string()))?;
+                process::setns(target.as_fd(), libc::CLONE_NEWPID).map_err(Error::system("join the pid namespace"))?;
+                Some(own)
+            }
+        };
+        let cloned = self.clone_here(control, &keep);
+        if let Some(own) = restore
+            && process::setns(own.as_fd(), libc::CLONE_NEWPID).is_err()
+        {
+            // This thread's next child would be born in a container. It cannot happen; if it does, stop everything.
+            std::process::abort();
+        }
+        cloned.map_err(Error::system("clone the container's process"))
+    }
+
+    fn clone_here(&mut self, control: &OwnedFd, keep: &[i32]) -> std::result::Result<(i32, OwnedFd), Errno> {
+        let mut cgroup = self.birth.cgroup.as_ref();
+        // Held over the clone, so that the child is known before anybody can see it. (The child's copy stays locked; it
+        // never looks.)
+        let mut own = OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            #[allow(unsafe_code)]
+            // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
+            // return or panic.
+            match unsafe { process::clone3(self.birth.namespaces, cgroup.map(AsFd::as_fd)) } {
+                Ok(Cloned::Child) => child::run(&mut self.script, control.as_fd(), keep),
+                Ok(Cloned::Parent(pid, pidfd)) => {
+                    own.insert(pid);
+                    return Ok((pid, pidfd));
+                }
+                // The container has made groups of its own below, and its top may no longer hold processes.
+                Err(Errno::EBUSY) if cgroup.is_some() => cgroup = None,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Talks with the child until it is at its gate (true) or executes its program (false).
+    fn converse(&self, control: &OwnedFd, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<(Option<OwnedFd>, bool)> {
+        let mut terminal = None;
+        let mut last = "start".to_owned();
+        loop {
+            match listen(control)? {
+                Heard::Terminal(fd) => terminal = Some(fd),
+                Heard::Asks(q) if q == Question::Gate as u8 => return Ok((terminal, true)),
+                Heard::Asks(q) => {
+                    answer(control, q, pid, pidfd, subject)?;
+                    "after the hooks".clone_into(&mut last);
+                }
+                Heard::Failed { step, op, errno } => {
+                    let what = self.script.steps.get(step).map(super::script::Step::describe);
+                    return Err(explain(&self.program(), what.as_deref(), op, errno));
+                }
+                Heard::End if self.has_gate() => return Err(Error::Died(last)),
+                Heard::End => return Ok((terminal, false)),
+            }
+        }
+    }
+
+    fn has_gate(&self) -> bool {
+        self.script.steps.iter().any(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
+    }
+
+    fn gate(&self, control: OwnedFd) -> Gate {
+        let first = self.script.steps.iter().position(|s| matches!(s, super::script::Step::Ask(Question::Gate))).unwrap_or(0);
+        let steps = self.script.steps.iter().skip(first).map(super::script::Step::describe).collect();
+        Gate { control, program: self.program(), steps, first }
+    }
+}
+
+fn answer(control: &OwnedFd, question: u8, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
+    if let Some(subject) = subject {
+        if question == Question::CreateHooks as u8 {
+            subject.run(hooks::Kind::Prestart, pid, None)?;
+            subject.run(hooks::Kind::CreateRuntime, pid, None)?;
+            subject.run(hooks::Kind::CreateContainer, pid, Some(pidfd.as_fd()))?;
+        } else {
+            subject.run(hooks::Kind::StartContainer, pid, Some(pidfd.as_fd()))?;
+        }
+    }
+    process::write_all(control.as_fd(), b"g").map_err(Error::system("answer the container's process"))
+}
+
+fn kill(pid: i32, pidfd: &OwnedFd) {
+    process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    process::wait_pidfd(pidfd.as_fd(), true).ok();
+    forget_child(pid);
+}
+
+impl Gate {
+    /// Lets the init execute the user's program. Returns when it does, or with the reason why it cannot; then the init
+    /// ends, with status 1.
+    pub fn open(self, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
+        process::write_all(self.control.as_fd(), b"g").map_err(Error::system("open the container's gate"))?;
+        loop {
+            match listen(&self.control)? {
+                Heard::End => return Ok(()),
+                Heard::Asks(q) => {
+                    if let Err(e) = answer(&self.control, q, pid, pidfd, subject) {
+                        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+                        return Err(e);
+                    }
+                }
+                Heard::Failed { step, op, errno } => {
+                    let what = step.checked_sub(self.first).and_then(|i| self.steps.get(i)).map(String::as_str);
+                    return Err(explain(&self.program, what, op, errno));
+                }
+                Heard::Terminal(_) => {}
+            }
+        }
+    }
+}

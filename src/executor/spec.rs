@@ -1,0 +1,44 @@
+//! Reading `config.json`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+
+use super::{Error, Result};
+
+/// Reads and parses the bundle's `config.json`.
+pub fn load(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let text = fs::read(&path).map_err(|source| Error::ReadSpec { path: path.clone(), source })?;
+    serde_json::from_slice(&text).map_err(|source| Error::ParseSpec { path, source })
+}
+
+/// Parses the process of an exec request.
+pub fn parse_process(json: &[u8]) -> Result<Process> {
+    serde_json::from_slice(json).map_err(|source| Error::ParseSpec { path: PathBuf::from("the exec's process"), source })
+}
+
+/// The namespaces that the spec lists.
+fn namespaces(spec: &Spec) -> impl Iterator<Item = &oci_spec::runtime::LinuxNamespace> {
+    spec.linux().iter().flat_map(|l| l.namespaces().iter().flatten())
+}
+
+/// Whether the container gets a pid namespace of its own, so that its init's end is the end of all its processes.
+pub fn has_own_pid_namespace(spec: &Spec) -> bool {
+    namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty()))
+}
+
+/// Whether the container lives in the pid namespace of the node.
+pub fn shares_host_pids(spec: &Spec) -> bool {
+    !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Pid)
+}
+
+/// The absolute path of the root file system.
+pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let root = spec.root().as_ref().ok_or_else(|| Error::field("root", "is missing"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::field("root.path", "is empty"));
+    }
+    Ok(bundle.join(root.path()))
+}

@@ -1,0 +1,18 @@
+//! Cofferdam: a containerd shim v2 with an embedded executor.
+//!
+//! In the order in which a request meets them:
+//!
+//! 1. [`bootstrap`]: containerd's start protocol; becoming the pod's server.
+//! 2. [`service`]: the ttrpc services. Translation only.
+//! 3. [`pod`]: the state of one pod and the order of its events.
+//! 4. [`executor`]: creates, starts and enters containers from an OCI spec.
+//! 5. [`cgroup`] and [`stdio`]: used by both.
+//! 6. [`sys`]: system calls, and all of the `unsafe`.
+
+pub mod bootstrap;
+pub mod cgroup;
+pub mod executor;
+pub mod pod;
+pub mod service;
+pub mod stdio;
+pub mod sys;

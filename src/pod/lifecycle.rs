@@ -1,0 +1,497 @@
+//! Creating, starting, ending and deleting. Each runs to its end whatever becomes of the request that asked for it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use containerd_shim_protos::api as protos;
+use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused, TaskResumed, TaskStart};
+use containerd_shim_protos::protobuf::MessageField;
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+use super::process::{Exit, Process, State, Status};
+use super::record::{Record, start_time};
+use super::{Container, CreateRequest, Error, Pod, Result, lock};
+use crate::cgroup::Cgroup;
+use crate::executor::{self, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
+use crate::stdio::{Addresses, Owner, Streams};
+use crate::sys;
+
+/// How long the removal of a container's groups waits for the kernel to let go of exiting processes.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long an init's exit waits for those of its execs, which it must not overtake.
+const EXECS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs blocking work off the event loop.
+pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
+}
+
+/// A container that was built and not yet registered.
+struct Built {
+    container: Container,
+    spawned: executor::Spawned,
+}
+
+fn console_size(process: Option<&oci_spec::runtime::Process>) -> Option<(u16, u16)> {
+    let size = process?.console_size()?;
+    Some((u16::try_from(size.width()).ok()?, u16::try_from(size.height()).ok()?))
+}
+
+impl Pod {
+    /// Creates a container, up to its gate.
+    pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<i32> {
+        let started = Instant::now();
+        let id = request.id.clone();
+        self.reserve(&id)?;
+        let created = TaskCreate {
+            container_id: id.clone(),
+            bundle: request.bundle.display().to_string(),
+            rootfs: request.root_mounts.iter().map(to_proto).collect(),
+            io: MessageField::some(TaskIO {
+                stdin: request.stdio.stdin.clone(),
+                stdout: request.stdio.stdout.clone(),
+                stderr: request.stdio.stderr.clone(),
+                terminal: request.stdio.terminal,
+                ..TaskIO::default()
+            }),
+            ..TaskCreate::default()
+        };
+        let pod = self.clone();
+        let built = blocking(move || pod.build(request)).await;
+        let Built { container, mut spawned } = match built {
+            Ok(built) => built,
+            Err(e) => {
+                self.forget(&id);
+                log::error!("id={id} error={:?} msg=\"create failed\"", e.to_string());
+                return Err(e);
+            }
+        };
+        let container = Arc::new(container);
+        container.init.streams().run(spawned.terminal.take()).map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
+        let pid = spawned.pid;
+        self.put(&container);
+        self.events.publish(&TaskCreate { pid: pid as u32, ..created });
+        let oom = self.watch_oom(&container);
+        self.watch_init(&container, spawned.pidfd, oom)?;
+        if container.host_pids {
+            self.reap_strays();
+        }
+        log::info!("id={id} pid={pid} took_us={} msg=\"created\"", started.elapsed().as_micros());
+        Ok(pid)
+    }
+
+    fn build(&self, request: CreateRequest) -> Result<Built> {
+        if request.options.no_pivot_root {
+            return Err(Error::Unimplemented("the option NoPivotRoot is not supported: a root that can be left is none".into()));
+        }
+        let spec = spec::load(&request.bundle)?;
+        let cgroup = Arc::new(self.place(&spec, &request.id)?);
+        let filter = self.filter(&spec)?;
+        let (own_pids, host_pids) = (spec::has_own_pid_namespace(&spec), spec::shares_host_pids(&spec));
+        let user = spec.process().as_ref().map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        let user = if request.options.io_uid == 0 { user } else { (request.options.io_uid, request.options.io_gid) };
+        let owner = Owner { id: &request.id, namespace: &self.namespace, user };
+        let (stdio, streams) = Streams::open(&request.stdio, &owner, own_pids, console_size(spec.process().as_ref()))?;
+        let hooks = hooks::Subject::new(&spec, &request.id, &request.bundle).map(Arc::new);
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+        if !request.root_mounts.is_empty() {
+            executor::prepare_root_directory(&spec, &request.bundle)?;
+        }
+        cgroup.create(resources)?;
+        let new_keyring = !request.options.no_new_keyring;
+        let spawned = executor::init(InitPlan {
+            spec: &spec,
+            id: &request.id,
+            bundle: &request.bundle,
+            root_mounts: &request.root_mounts,
+            cgroup: Some(&cgroup),
+            stdio,
+            seccomp: filter.clone(),
+            new_keyring,
+        })
+        .and_then(|job| job.spawn(hooks.as_deref()));
+        let spawned = match spawned {
+            Ok(s) => s,
+            Err(e) => {
+                give_up(&cgroup, hooks.as_deref());
+                return Err(e.into());
+            }
+        };
+        let record = Record { pid: spawned.pid, start_time: start_time(spawned.pid).unwrap_or(0), cgroup: cgroup.path().to_owned(), exit: None };
+        if let Err(e) = record.store(&request.bundle).and_then(|()| write_pid(&request.bundle, spawned.pid)) {
+            sys::process::pidfd_send_signal(spawned.pidfd.as_fd(), libc::SIGKILL).ok();
+            sys::process::wait_pidfd(spawned.pidfd.as_fd(), true).ok();
+            give_up(&cgroup, hooks.as_deref());
+            return Err(Error::Unknown(format!("write the container's record into {}: {e}", request.bundle.display())));
+        }
+        let mut spawned = spawned;
+        let Some(gate) = spawned.gate.take() else { return Err(Error::Unknown("the init has no gate".into())) };
+        let pidfd = spawned.pidfd.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
+        let state = State::Created { gate, pid: spawned.pid, pidfd: Arc::new(pidfd) };
+        let init = Process::new(String::new(), request.stdio, state, streams);
+        let container = Container {
+            id: request.id,
+            bundle: request.bundle,
+            cgroup,
+            own_pids,
+            host_pids,
+            seccomp: filter,
+            hooks,
+            new_keyring,
+            init,
+            execs: Mutex::default(),
+            paused: AtomicBool::new(false),
+            oom_announced: AtomicU64::new(0),
+            last_usage: Mutex::default(),
+        };
+        Ok(Built { container, spawned })
+    }
+
+    fn place(&self, spec: &Spec, id: &str) -> Result<Cgroup> {
+        let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        Ok(Cgroup::new(self.layout.clone(), path, id)?)
+    }
+
+    /// The compiled filter, shared by the containers of the pod whose specs agree.
+    fn filter(&self, spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
+        let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else { return Ok(None) };
+        let key = fingerprint(filter);
+        if let Some(program) = lock(&self.filters).get(&key) {
+            return Ok(Some(program.clone()));
+        }
+        let program = Arc::new(seccomp::compile(filter)?);
+        lock(&self.filters).insert(key, program.clone());
+        Ok(Some(program))
+    }
+
+    /// Starts the init or an exec. Returns its pid.
+    pub async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<i32> {
+        let container = self.container(id)?;
+        if exec_id.is_empty() { self.start_init(&container).await } else { self.start_exec(&container, exec_id).await }
+    }
+
+    async fn start_init(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
+        let began = Instant::now();
+        let init = &container.init;
+        let _turn = init.turn.lock().await;
+        let (gate, pid, pidfd) = init.transition(|state| match state {
+            State::Created { gate, pid, pidfd } => {
+                Ok((State::Starting { pid, pidfd: Some(pidfd.clone()) }, (gate, pid, pidfd)))
+            }
+            State::Stopped { .. } => Err((state, Error::Unknown("cannot start a stopped process".into()))),
+            _ => Err((state, Error::Unknown("cannot start a running process".into()))),
+        })?;
+        let (hooks, fd) = (container.hooks.clone(), pidfd.clone());
+        let opened = blocking(move || Ok(gate.open(pid, &fd, hooks.as_deref())?)).await;
+        init.set(State::Running { pid, pidfd });
+        if let Err(e) = opened {
+            log::error!("id={} error={:?} msg=\"start failed\"", container.id, e.to_string());
+            return Err(e);
+        }
+        self.events.publish(&TaskStart { container_id: container.id.clone(), pid: pid as u32, ..TaskStart::default() });
+        log::info!("id={} pid={pid} took_us={} msg=\"started\"", container.id, began.elapsed().as_micros());
+        if let Some(hooks) = container.hooks.clone() {
+            tokio::task::spawn_blocking(move || hooks.run_all_logged(hooks::Kind::Poststart, pid)).await.ok();
+        }
+        Ok(pid)
+    }
+
+    async fn start_exec(self: &Arc<Self>, container: &Arc<Container>, exec_id: &str) -> Result<i32> {
+        let exec = container.process(exec_id)?;
+        let _turn = exec.turn.lock().await;
+        container.check_exec()?;
+        let process = container.exec_process(&exec)?;
+        let (c, e) = (container.clone(), exec.clone());
+        let namespace = self.namespace.clone();
+        let spawned = blocking(move || {
+            let owner = Owner { id: &c.id, namespace: &namespace, user: (process.user().uid(), process.user().gid()) };
+            let (stdio, streams) = Streams::open(e.addresses(), &owner, false, console_size(Some(&process)))?;
+            let init = c.init.pidfd().ok_or_else(|| Error::FailedPrecondition(format!("container {} init process is not running", c.id)))?;
+            let spawned = executor::exec(ExecPlan {
+                process: &process,
+                id: &c.id,
+                init: init.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
+                enter_pid_namespace: !c.host_pids,
+                cgroup: Some(&c.cgroup),
+                stdio,
+                seccomp: c.seccomp.clone(),
+                new_keyring: c.new_keyring,
+            })
+            .and_then(|job| job.spawn(None))?;
+            Ok((spawned, streams))
+        })
+        .await;
+        let (mut spawned, streams) = match spawned {
+            Ok(s) => s,
+            Err(e) => {
+                // Who waits for it is told that it will never run.
+                exec.finish(Exit::now(128));
+                log::error!("id={} exec={exec_id} error={:?} msg=\"exec failed\"", container.id, e.to_string());
+                return Err(e);
+            }
+        };
+        *exec.streams() = streams;
+        let pid = spawned.pid;
+        let watch = spawned.pidfd.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
+        exec.streams().run(spawned.terminal.take()).map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
+        exec.set(State::Running { pid, pidfd: Arc::new(spawned.pidfd) });
+        self.events.publish(&TaskExecStarted {
+            container_id: container.id.clone(),
+            exec_id: exec_id.to_owned(),
+            pid: pid as u32,
+            ..TaskExecStarted::default()
+        });
+        self.watch_exec(container, &exec, watch)?;
+        log::info!("id={} exec={exec_id} pid={pid} msg=\"exec started\"", container.id);
+        Ok(pid)
+    }
+
+    fn watch_init(self: &Arc<Self>, container: &Arc<Container>, pidfd: OwnedFd, oom: Option<tokio::task::JoinHandle<()>>) -> Result<()> {
+        let pidfd = watchable(pidfd)?;
+        let (pod, container) = (self.clone(), container.clone());
+        tokio::spawn(async move {
+            let mut exit = reap(pidfd).await;
+            executor::forget_child(container.init.pid());
+            if let Some(oom) = oom {
+                oom.abort();
+            }
+            let _turn = container.init.turn.lock().await;
+            if !container.own_pids
+                && let Err(e) = container.kill_everything().await
+            {
+                log::error!("id={} error={:?} msg=\"processes of a container outlive its init\"", container.id, e.to_string());
+            }
+            let execs = async {
+                for exec in container.all_execs() {
+                    if exec.report().status == Status::Running {
+                        exec.wait().await;
+                    }
+                }
+            };
+            if tokio::time::timeout(EXECS_WITHIN, execs).await.is_err() {
+                log::error!("id={} msg=\"an exec outlives its container's init\"", container.id);
+            }
+            if container.take_oom_kills() > 0 {
+                pod.announce_oom(&container);
+            }
+            container.remember_usage();
+            container.paused.store(false, Ordering::Relaxed);
+            exit.at = std::time::SystemTime::now();
+            record_exit(&container, exit);
+            pod.publish_exit(&container, &container.init, exit);
+            container.init.finish(exit);
+            log::info!("id={} status={} msg=\"exited\"", container.id, exit.status);
+        });
+        Ok(())
+    }
+
+    fn watch_exec(self: &Arc<Self>, container: &Arc<Container>, exec: &Arc<Process>, pidfd: OwnedFd) -> Result<()> {
+        let pidfd = watchable(pidfd)?;
+        let (pod, container, exec) = (self.clone(), container.clone(), exec.clone());
+        tokio::spawn(async move {
+            let exit = reap(pidfd).await;
+            executor::forget_child(exec.pid());
+            let _turn = exec.turn.lock().await;
+            pod.publish_exit(&container, &exec, exit);
+            exec.finish(exit);
+            log::info!("id={} exec={} status={} msg=\"exec exited\"", container.id, exec.exec_id(), exit.status);
+        });
+        Ok(())
+    }
+
+    fn publish_exit(&self, container: &Container, process: &Process, exit: Exit) {
+        self.events.publish(&TaskExit {
+            container_id: container.id.clone(),
+            id: if process.exec_id().is_empty() { container.id.clone() } else { process.exec_id().to_owned() },
+            pid: process.pid() as u32,
+            exit_status: exit.status,
+            exited_at: MessageField::some(exit.timestamp()),
+            ..TaskExit::default()
+        });
+    }
+
+    /// Announces an exec; Start runs it.
+    pub fn exec(&self, id: &str, exec_id: &str, addresses: Addresses, spec: &[u8]) -> Result<()> {
+        let container = self.container(id)?;
+        if exec_id.is_empty() {
+            return Err(Error::InvalidArgument("an exec needs an id".into()));
+        }
+        let mut process = spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
+        process.set_terminal(Some(addresses.terminal));
+        let exec = Process::new(exec_id.to_owned(), addresses, State::Added(Box::new(process)), Streams::default());
+        container.check_exec()?;
+        container.add_exec(&exec)?;
+        self.events.publish(&TaskExecAdded { container_id: container.id.clone(), exec_id: exec_id.to_owned(), ..TaskExecAdded::default() });
+        Ok(())
+    }
+
+    /// Deletes an ended (or never started) container or exec. Returns its pid and exit.
+    pub async fn delete(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<(i32, Option<Exit>)> {
+        let container = self.container(id)?;
+        if exec_id.is_empty() { self.delete_container(&container).await } else { delete_exec(&container, exec_id).await }
+    }
+
+    async fn delete_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<(i32, Option<Exit>)> {
+        let init = &container.init;
+        match init.report().status {
+            Status::Running => return Err(Error::Unknown("cannot delete a running process".into())),
+            Status::Created => {
+                init.signal(libc::SIGKILL).ok();
+                tokio::time::timeout(REMOVE_WITHIN, init.wait())
+                    .await
+                    .map_err(|_| Error::Unknown("the container's init does not end although it was killed".into()))?;
+            }
+            Status::Stopped => {}
+        }
+        let closing = init.streams().close();
+        closing.await;
+        let c = container.clone();
+        blocking(move || {
+            c.cgroup.kill_and_wait(REMOVE_WITHIN)?;
+            if let Err(e) = c.cgroup.remove(REMOVE_WITHIN) {
+                log::warn!("id={} error={:?} msg=\"control groups are left behind\"", c.id, e.to_string());
+            }
+            if let Some(hooks) = &c.hooks {
+                hooks.run_all_logged(hooks::Kind::Poststop, 0);
+            }
+            Ok(())
+        })
+        .await?;
+        self.forget(&container.id);
+        let (pid, exit) = (init.pid(), init.exit());
+        self.events.publish(&TaskDelete {
+            container_id: container.id.clone(),
+            pid: pid as u32,
+            exit_status: exit.map_or(0, |e| e.status),
+            exited_at: exit.map(|e| e.timestamp()).into(),
+            ..TaskDelete::default()
+        });
+        log::info!("id={} msg=\"deleted\"", container.id);
+        sys::memory::trim();
+        Ok((pid, exit))
+    }
+
+    /// Freezes or thaws a container.
+    pub async fn set_paused(self: &Arc<Self>, id: &str, pause: bool) -> Result<()> {
+        let container = self.container(id)?;
+        let c = container.clone();
+        blocking(move || c.set_paused(pause)).await?;
+        let container_id = container.id.clone();
+        if pause {
+            self.events.publish(&TaskPaused { container_id, ..TaskPaused::default() });
+        } else {
+            self.events.publish(&TaskResumed { container_id, ..TaskResumed::default() });
+        }
+        Ok(())
+    }
+
+    /// Applies resources (JSON, `linux.resources`) to a live container.
+    pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+        let container = self.container(id)?;
+        let resources: LinuxResources =
+            serde_json::from_slice(resources).map_err(|e| Error::InvalidArgument(format!("linux.resources: {e}")))?;
+        blocking(move || container.update(&resources)).await
+    }
+
+    /// Orphans of containers in the node's pid namespace become our children; somebody must reap them.
+    fn reap_strays(self: &Arc<Self>) {
+        if self.strays.set(()).is_err() {
+            return;
+        }
+        let pod = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let Ok(mut children) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) else { return };
+            while children.recv().await.is_some() {
+                let Some(pod) = pod.upgrade() else { return };
+                let groups: Vec<String> = pod.all().iter().map(|c| format!("/{}", c.cgroup.path().display())).collect();
+                let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
+                for pid in list.split_whitespace().filter_map(|p| p.parse::<i32>().ok()).filter(|p| !executor::is_own_child(*p)) {
+                    // Hooks and loggers are waited for by who started them; they are in no container's group.
+                    let of = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                    if of.lines().any(|l| groups.iter().any(|g| l.contains(g.as_str()))) {
+                        sys::process::reap_if_dead(pid);
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn delete_exec(container: &Arc<Container>, exec_id: &str) -> Result<(i32, Option<Exit>)> {
+    let exec = container.process(exec_id)?;
+    match exec.report().status {
+        Status::Running => return Err(Error::Unknown("cannot delete a running process".into())),
+        Status::Created if exec.pid() != 0 => return Err(Error::Unknown("cannot delete a process that is being started".into())),
+        Status::Created | Status::Stopped => {}
+    }
+    let closing = exec.streams().close();
+    closing.await;
+    container.remove_exec(exec_id);
+    Ok((exec.pid(), exec.exit()))
+}
+
+fn give_up(cgroup: &Cgroup, hooks: Option<&hooks::Subject>) {
+    cgroup.kill_and_wait(REMOVE_WITHIN).ok();
+    cgroup.remove(REMOVE_WITHIN).ok();
+    if let Some(hooks) = hooks {
+        hooks.run_all_logged(hooks::Kind::Poststop, 0);
+    }
+}
+
+/// `init.pid`, as containerd's own shim leaves it; tools read it.
+fn write_pid(bundle: &Path, pid: i32) -> std::io::Result<()> {
+    std::fs::write(bundle.join("init.pid"), pid.to_string())
+}
+
+fn record_exit(container: &Container, exit: Exit) {
+    let nanos = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let stored = Record::load(&container.bundle).and_then(|r| Record { exit: Some((exit.status, nanos)), ..r }.store(&container.bundle));
+    if let Err(e) = stored {
+        // A full disk must not stop an exit from being reported.
+        log::warn!("id={} error={:?} msg=\"cannot record the exit\"", container.id, e.to_string());
+    }
+}
+
+fn watchable(pidfd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    sys::watch::register(pidfd, Interest::READABLE).map_err(|e| Error::Unknown(format!("watch a process: {e}")))
+}
+
+/// Waits for the process's end and reaps it.
+async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
+    loop {
+        let ready = pidfd.readable().await;
+        match sys::process::wait_pidfd(pidfd.as_fd(), false) {
+            Ok(Some(status)) => return Exit::now(status.code),
+            Ok(None) => {
+                if let Ok(mut ready) = ready {
+                    ready.clear_ready();
+                }
+            }
+            // Somebody else reaped it: its status is lost.
+            Err(_) => return Exit::now(255),
+        }
+    }
+}
+
+fn fingerprint(filter: &LinuxSeccomp) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_vec(filter).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn to_proto(m: &RootMount) -> protos::Mount {
+    protos::Mount {
+        type_: m.fstype.clone(),
+        source: m.source.clone(),
+        target: m.target.clone(),
+        options: m.options.clone(),
+        ..protos::Mount::default()
+    }
+}

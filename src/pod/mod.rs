@@ -1,0 +1,158 @@
+//! The state of one pod: its containers, their processes, who waits on what, and in which order events leave. The only
+//! place with mutable shared state. Every lock is held for a few field accesses; blocking work runs on a thread pool.
+
+mod container;
+mod error;
+mod events;
+mod lifecycle;
+mod oom;
+mod process;
+mod record;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use containerd_shim_protos::shim::oci;
+use tokio::sync::Notify;
+
+use crate::cgroup::Layout;
+use crate::executor::{RootMount, seccomp};
+use crate::stdio::Addresses;
+pub use container::{Container, Usage};
+pub use error::Error;
+pub use events::Publisher;
+pub use process::{Exit, Status, StatusReport};
+pub use record::Record;
+
+/// Result of the pod's methods.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Locks for a few field accesses. A panic elsewhere aborts the process, so poison carries no news.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to create.
+#[derive(Debug, Default)]
+pub struct CreateRequest {
+    /// Container id.
+    pub id: String,
+    /// Directory of `config.json`.
+    pub bundle: PathBuf,
+    /// Mounts that make up the root file system.
+    pub root_mounts: Vec<RootMount>,
+    /// Standard streams.
+    pub stdio: Addresses,
+    /// containerd's runc options, where it sent any.
+    pub options: oci::Options,
+}
+
+enum Slot {
+    Creating,
+    Ready(Arc<Container>),
+}
+
+/// One pod.
+pub struct Pod {
+    namespace: String,
+    layout: Arc<Layout>,
+    events: Publisher,
+    containers: Mutex<HashMap<String, Slot>>,
+    /// Compiled filters by their spec: the containers of a pod mostly share one.
+    filters: Mutex<HashMap<u64, Arc<seccomp::Program>>>,
+    shutdown: Notify,
+    strays: std::sync::OnceLock<()>,
+}
+
+impl Pod {
+    /// An empty pod of a containerd namespace.
+    pub fn new(namespace: String, layout: Layout, events: Publisher) -> Arc<Self> {
+        Arc::new(Self {
+            namespace,
+            layout: Arc::new(layout),
+            events,
+            containers: Mutex::default(),
+            filters: Mutex::default(),
+            shutdown: Notify::new(),
+            strays: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// A container by its id.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+        match lock(&self.containers).get(id) {
+            Some(Slot::Ready(c)) => Ok(c.clone()),
+            Some(Slot::Creating) => Err(Error::NotFound(format!("container {id} is still being created"))),
+            None => Err(Error::NotFound(format!("container {id} not found: not created, or deleted already"))),
+        }
+    }
+
+    fn reserve(&self, id: &str) -> Result<()> {
+        let mut containers = lock(&self.containers);
+        if containers.contains_key(id) {
+            return Err(Error::AlreadyExists(format!("container {id} exists already")));
+        }
+        containers.insert(id.to_owned(), Slot::Creating);
+        Ok(())
+    }
+
+    fn put(&self, container: &Arc<Container>) {
+        lock(&self.containers).insert(container.id().to_owned(), Slot::Ready(container.clone()));
+    }
+
+    fn forget(&self, id: &str) {
+        lock(&self.containers).remove(id);
+    }
+
+    fn all(&self) -> Vec<Arc<Container>> {
+        lock(&self.containers).values().filter_map(|s| if let Slot::Ready(c) = s { Some(c.clone()) } else { None }).collect()
+    }
+
+    /// Ends the shim if there is nothing left to serve; otherwise nothing happens, as containerd expects: it asks after
+    /// every deletion.
+    pub fn request_shutdown(&self) -> bool {
+        let idle = lock(&self.containers).is_empty();
+        if idle {
+            self.shutdown.notify_one();
+        }
+        idle
+    }
+
+    /// Completes when the shim is to end.
+    pub async fn until_shutdown(&self) {
+        self.shutdown.notified().await;
+    }
+
+    /// The node goes down: asks every init to end, waits, then kills.
+    pub async fn terminate(self: &Arc<Self>) {
+        let containers = self.all();
+        for c in &containers {
+            c.init().signal(libc::SIGTERM).ok();
+        }
+        let all = async {
+            for c in &containers {
+                c.init().wait().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
+            for c in &containers {
+                c.kill_everything().await.ok();
+            }
+        }
+        self.shutdown.notify_one();
+    }
+
+    /// Waits until containerd has taken every event, for a bounded time.
+    pub async fn flush_events(&self, within: Duration) {
+        self.events.flush(within).await;
+    }
+
+    /// A text for people: every container and process, and what is pending.
+    pub fn dump(&self) -> Vec<String> {
+        let mut lines = vec![format!("containers={} pending_events={}", lock(&self.containers).len(), self.events.pending())];
+        lines.extend(self.all().iter().flat_map(|c| c.dump()));
+        lines
+    }
+}

@@ -1,0 +1,44 @@
+//! Announcing OOM kills while a container runs. Its end does a last check of its own, so that the announcement always
+//! comes before the exit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use containerd_shim_protos::events::task::TaskOOM;
+use tokio::io::Interest;
+use tokio::task::JoinHandle;
+
+use super::{Container, Pod};
+
+impl Pod {
+    /// Watches a container; `None` where the node has no memory controller.
+    pub(super) fn watch_oom(self: &Arc<Self>, container: &Arc<Container>) -> Option<JoinHandle<()>> {
+        let watch = container.cgroup.watch_oom()?;
+        let priority = watch.is_priority();
+        let interest = if priority { Interest::PRIORITY } else { Interest::READABLE };
+        let watch = crate::sys::watch::register(watch, interest).ok()?;
+        let (pod, container) = (self.clone(), container.clone());
+        Some(tokio::spawn(async move {
+            while let Ok(mut ready) = watch.ready(interest).await {
+                watch.get_ref().clear();
+                ready.clear_ready();
+                drop(ready);
+                if priority {
+                    // memory.events changes for other reasons too: only a kill counts.
+                    if container.take_oom_kills() > 0 {
+                        pod.announce_oom(&container);
+                    }
+                } else if container.cgroup.exists() {
+                    // v1 tells of the shortage itself, before the victim is counted. (And once more when the group goes.)
+                    container.oom_announced.fetch_add(1, Ordering::Relaxed);
+                    pod.announce_oom(&container);
+                }
+            }
+        }))
+    }
+
+    pub(super) fn announce_oom(&self, container: &Container) {
+        log::warn!("id={} msg=\"out of memory: the kernel killed a process of this container\"", container.id());
+        self.events.publish(&TaskOOM { container_id: container.id().to_owned(), ..TaskOOM::default() });
+    }
+}

@@ -1,0 +1,214 @@
+//! One process of a container: its init, or an exec.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+use tokio::sync::watch;
+
+use super::{Error, Result, lock};
+use crate::executor::Gate;
+use crate::stdio::{Addresses, Streams};
+use crate::sys;
+
+/// How and when a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code, or 128 plus the signal number.
+    pub status: u32,
+    /// When it was reaped.
+    pub at: SystemTime,
+}
+
+/// A protobuf timestamp.
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32, ..Timestamp::default() }
+}
+
+impl Exit {
+    /// Now, with this status.
+    pub fn now(status: u32) -> Self {
+        Self { status, at: SystemTime::now() }
+    }
+
+    /// The time as protobuf has it.
+    pub fn timestamp(&self) -> Timestamp {
+        timestamp(self.at)
+    }
+}
+
+/// What a client sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Set up, not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// It has ended.
+    Stopped,
+}
+
+/// A process's life.
+pub(super) enum State {
+    /// An exec that was announced.
+    Added(Box<oci_spec::runtime::Process>),
+    /// An init at its gate.
+    Created { gate: Gate, pid: i32, pidfd: Arc<OwnedFd> },
+    /// Being started.
+    Starting { pid: i32, pidfd: Option<Arc<OwnedFd>> },
+    Running { pid: i32, pidfd: Arc<OwnedFd> },
+    Stopped { pid: i32, exit: Exit },
+}
+
+/// One process.
+pub struct Process {
+    /// Empty for an init.
+    exec_id: String,
+    addresses: Addresses,
+    state: Mutex<State>,
+    exit: watch::Sender<Option<Exit>>,
+    streams: Mutex<Streams>,
+    /// Held by Start until its event is in the queue, and taken by the exit before its own: Start before Exit, always.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+/// Answer to `State`.
+#[derive(Debug, Clone)]
+pub struct StatusReport {
+    /// Where it is in its life.
+    pub status: Status,
+    /// 0 before it has one.
+    pub pid: i32,
+    /// Once it has ended.
+    pub exit: Option<Exit>,
+    /// Its streams.
+    pub addresses: Addresses,
+}
+
+impl Process {
+    pub(super) fn new(exec_id: String, addresses: Addresses, state: State, streams: Streams) -> Arc<Self> {
+        Arc::new(Self {
+            exec_id,
+            addresses,
+            state: Mutex::new(state),
+            exit: watch::channel(None).0,
+            streams: Mutex::new(streams),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(super) fn exec_id(&self) -> &str {
+        &self.exec_id
+    }
+
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    pub(super) fn streams(&self) -> std::sync::MutexGuard<'_, Streams> {
+        lock(&self.streams)
+    }
+
+    /// The pid; 0 before there is one.
+    pub fn pid(&self) -> i32 {
+        match &*lock(&self.state) {
+            State::Added(_) => 0,
+            State::Created { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. } | State::Stopped { pid, .. } => *pid,
+        }
+    }
+
+    pub(super) fn pidfd(&self) -> Option<Arc<OwnedFd>> {
+        match &*lock(&self.state) {
+            State::Created { pidfd, .. } | State::Running { pidfd, .. } => Some(pidfd.clone()),
+            State::Starting { pidfd, .. } => pidfd.clone(),
+            State::Added(_) | State::Stopped { .. } => None,
+        }
+    }
+
+    /// Everything that a client may ask for.
+    pub fn report(&self) -> StatusReport {
+        let (status, pid, exit) = match &*lock(&self.state) {
+            State::Added(_) => (Status::Created, 0, None),
+            State::Created { pid, .. } | State::Starting { pid, .. } => (Status::Created, *pid, None),
+            State::Running { pid, .. } => (Status::Running, *pid, None),
+            State::Stopped { pid, exit } => (Status::Stopped, *pid, Some(*exit)),
+        };
+        StatusReport { status, pid, exit, addresses: self.addresses.clone() }
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Waits for the end; any number of callers, also after it.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.subscribe();
+        loop {
+            if let Some(exit) = *exit.borrow_and_update() {
+                return exit;
+            }
+            if exit.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Sends a signal through the pidfd, so that it can never reach a stranger.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let Some(pidfd) = self.pidfd() else {
+            return Err(match &*lock(&self.state) {
+                State::Stopped { .. } => Error::NotFound("process already finished".into()),
+                _ => Error::FailedPrecondition("process not created".into()),
+            });
+        };
+        sys::process::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|e| match e {
+            nix::errno::Errno::ESRCH => Error::NotFound("process already finished".into()),
+            nix::errno::Errno::EINVAL => Error::InvalidArgument(format!("{signal} is not a signal")),
+            e => Error::Unknown(format!("send signal {signal}: {}", e.desc())),
+        })
+    }
+
+    /// Replaces the state if `f` accepts the current one; otherwise it stays, and the error says why.
+    pub(super) fn transition<T>(&self, f: impl FnOnce(State) -> std::result::Result<(State, T), (State, Error)>) -> Result<T> {
+        let mut state = lock(&self.state);
+        let placeholder = State::Starting { pid: 0, pidfd: None };
+        let (next, result) = match f(std::mem::replace(&mut *state, placeholder)) {
+            Ok((next, value)) => (next, Ok(value)),
+            Err((same, e)) => (same, Err(e)),
+        };
+        *state = next;
+        result
+    }
+
+    pub(super) fn set(&self, next: State) {
+        *lock(&self.state) = next;
+    }
+
+    /// Marks the end, and wakes who waits for it.
+    pub(super) fn finish(&self, exit: Exit) {
+        let pid = self.pid();
+        self.set(State::Stopped { pid, exit });
+        self.streams().process_exited();
+        self.exit.send_replace(Some(exit));
+    }
+}
+
+impl Process {
+    /// Sets the terminal's size, in characters. Nothing happens without a terminal, as with containerd's own shim.
+    pub fn resize(&self, width: u16, height: u16) -> Result<()> {
+        if !self.exec_id.is_empty() && self.report().status == Status::Stopped {
+            return Err(Error::Unknown("cannot resize a stopped container".into()));
+        }
+        match self.streams().master() {
+            Some(master) => sys::tty::set_size(master, width, height).map_err(|e| Error::Unknown(format!("resize the terminal: {}", e.desc()))),
+            None => Ok(()),
+        }
+    }
+
+    /// The client writes no more: see `Streams::close_stdin`.
+    pub fn close_stdin(&self) {
+        self.streams().close_stdin();
+    }
+}

@@ -1,0 +1,51 @@
+//! What a container leaves in its bundle for `delete`, which must clean up when the shim is gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "cofferdam.json";
+
+/// The record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The init's pid.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot, field 22 of `/proc/PID/stat`: a pid alone may be somebody else's by now.
+    pub start_time: u64,
+    /// The control groups, relative to every hierarchy.
+    pub cgroup: PathBuf,
+    /// The exit status and the time in nanoseconds since 1970, once it has ended.
+    pub exit: Option<(u32, u64)>,
+}
+
+impl Record {
+    /// Writes the record into `bundle`, atomically.
+    pub fn store(&self, bundle: &Path) -> io::Result<()> {
+        let temporary = bundle.join(".cofferdam.json");
+        let written = fs::write(&temporary, serde_json::to_vec(self)?).and_then(|()| fs::rename(&temporary, bundle.join(FILE)));
+        if written.is_err() {
+            fs::remove_file(&temporary).ok();
+        }
+        written
+    }
+
+    /// Reads it.
+    pub fn load(bundle: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(bundle.join(FILE))?)?)
+    }
+
+    /// Whether the process that the record names is still there.
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid).is_some_and(|t| t == self.start_time)
+    }
+}
+
+/// Start time of a process in clock ticks since boot.
+pub(super) fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, a closing parenthesis too; what follows the last one is numbers.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,49 @@
+//! containerd's fifos, held so that neither side's absence breaks the other.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::sys;
+
+/// An output fifo. Our read end keeps the kernel's buffer alive, so that a writer never gets SIGPIPE, and nothing that was
+/// written is lost, when containerd goes away and comes back.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    path: PathBuf,
+    reader: OwnedFd,
+}
+
+impl Fifo {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
+        Ok(Self { path: path.to_owned(), reader })
+    }
+
+    /// A blocking write end. Opening does not block: we are a reader ourselves.
+    pub fn writer(&self) -> io::Result<OwnedFd> {
+        Ok(fs::OpenOptions::new().write(true).open(&self.path)?.into())
+    }
+
+    /// A non-blocking write end.
+    pub fn non_blocking_writer(&self) -> io::Result<OwnedFd> {
+        Ok(fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?.into())
+    }
+
+    /// Bytes that nobody has read yet.
+    pub fn waiting(&self) -> usize {
+        sys::process::bytes_waiting(self.reader.as_fd()).unwrap_or(0)
+    }
+}
+
+/// The process's end of an input fifo, and our write end that keeps it from seeing an end of input too early.
+pub(super) fn open_input(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    // Without O_NONBLOCK this would wait for a writer.
+    let reader: OwnedFd = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
+    let writer = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok((reader, writer))
+}

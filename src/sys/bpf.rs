@@ -1,0 +1,143 @@
+//! Loading seccomp filters and cgroup v2 device programs.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::{Result, check};
+
+/// One instruction of a classic BPF program, as `struct sock_filter`.
+pub type Insn = libc::sock_filter;
+
+/// Installs a seccomp filter on the calling thread: `seccomp(SECCOMP_SET_MODE_FILTER)`.
+pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<()> {
+    let prog = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `prog` describes `program`, which the kernel only reads.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) })?;
+    Ok(())
+}
+
+/// One eBPF instruction, as `struct bpf_insn`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EbpfInsn {
+    /// Operation.
+    pub code: u8,
+    /// Destination register in the low nibble, source in the high.
+    pub regs: u8,
+    /// Jump or memory offset.
+    pub off: i16,
+    /// Immediate.
+    pub imm: i32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program.
+pub fn load_device_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
+    let attr = ProgLoad {
+        prog_type: 15,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: c"Apache".as_ptr() as u64,
+        ..ProgLoad::default()
+    };
+    // SAFETY: `attr` points at live buffers and its size is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, 5 /* BPF_PROG_LOAD */, &raw const attr, size_of::<ProgLoad>()) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgAttach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+    replace_bpf_fd: u32,
+}
+
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// Attaches a device program to a cgroup, beside those of its ancestors.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    let attr = ProgAttach {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_bpf_fd: program.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        attach_flags: BPF_F_ALLOW_MULTI,
+        replace_bpf_fd: 0,
+    };
+    // SAFETY: `attr` is live and its size is passed.
+    check(unsafe { libc::syscall(libc::SYS_bpf, 8 /* BPF_PROG_ATTACH */, &raw const attr, size_of::<ProgAttach>()) })?;
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+}
+
+/// Detaches every device program that is attached to this very cgroup, except `keep`.
+pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut ids = [0u32; 64];
+    let mut query = ProgQuery {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type: BPF_CGROUP_DEVICE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        ..ProgQuery::default()
+    };
+    // SAFETY: `query` points at a live buffer of `prog_cnt` entries.
+    check(unsafe { libc::syscall(libc::SYS_bpf, 16 /* BPF_PROG_QUERY */, &raw mut query, size_of::<ProgQuery>()) })?;
+    let keep = keep.map(program_id).transpose()?;
+    for id in ids.iter().take(query.prog_cnt as usize).copied().filter(|id| Some(*id) != keep) {
+        let get = [id, 0, 0];
+        // SAFETY: `get` is the start of union bpf_attr for BPF_PROG_GET_FD_BY_ID.
+        let fd = check(unsafe { libc::syscall(libc::SYS_bpf, 13 /* BPF_PROG_GET_FD_BY_ID */, get.as_ptr(), size_of_val(&get)) })?;
+        // SAFETY: the kernel has just returned this descriptor to us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        let attr = ProgAttach {
+            target_fd: cgroup.as_raw_fd() as u32,
+            attach_bpf_fd: fd.as_raw_fd() as u32,
+            attach_type: BPF_CGROUP_DEVICE,
+            ..ProgAttach::default()
+        };
+        // SAFETY: `attr` is live and its size is passed.
+        check(unsafe { libc::syscall(libc::SYS_bpf, 9 /* BPF_PROG_DETACH */, &raw const attr, size_of::<ProgAttach>()) })?;
+    }
+    Ok(())
+}
+
+fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
+    #[repr(C)]
+    struct InfoByFd {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = [0u32; 2]; // struct bpf_prog_info starts with type and id
+    let attr = InfoByFd { bpf_fd: program.as_raw_fd() as u32, info_len: size_of_val(&info) as u32, info: info.as_mut_ptr() as u64 };
+    // SAFETY: `attr` points at a live buffer of `info_len` bytes.
+    check(unsafe { libc::syscall(libc::SYS_bpf, 15 /* BPF_OBJ_GET_INFO_BY_FD */, &raw const attr, size_of::<InfoByFd>()) })?;
+    Ok(info[1])
+}

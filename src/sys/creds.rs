@@ -1,0 +1,97 @@
+//! Credentials. Raw system calls: glibc's `setuid` family signals every thread that it believes to exist, which in a
+//! freshly cloned child are the parent's.
+
+use super::{Result, check};
+
+/// `setgroups(2)`.
+pub fn setgroups(gids: &[u32]) -> Result<()> {
+    // SAFETY: `gids` is readable for its length.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) })?;
+    Ok(())
+}
+
+/// Real, effective and saved group.
+pub fn setresgid(gid: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    Ok(())
+}
+
+/// Real, effective and saved user.
+pub fn setresuid(uid: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
+
+/// Keeps permitted capabilities across `setresuid`: `PR_SET_KEEPCAPS`.
+pub fn keep_capabilities(keep: bool) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Removes `cap` from the bounding set.
+pub fn drop_bounding(cap: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(cap), 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Whether the bounding set holds `cap`; false for numbers that this kernel does not know.
+pub fn in_bounding(cap: u32) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(cap), 0, 0, 0) == 1 }
+}
+
+/// Empties the ambient set.
+pub fn clear_ambient() -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Adds `cap` to the ambient set; it must be permitted and inheritable.
+pub fn raise_ambient(cap: u32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(cap), 0, 0) }))?;
+    Ok(())
+}
+
+/// `capset(2)`, version 3, on the caller.
+pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let half = |shift: u32| Data {
+        effective: (effective >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 takes exactly two data records.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    Ok(())
+}
+
+/// `PR_SET_NO_NEW_PRIVS`.
+pub fn set_no_new_privs() -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Joins a new anonymous session keyring named `name`: `KEYCTL_JOIN_SESSION_KEYRING`, `keyctl(2)`.
+pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<i64> {
+    // SAFETY: `name` is NUL-terminated.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, 1, name.as_ptr()) })
+}

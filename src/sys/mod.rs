@@ -1,0 +1,45 @@
+//! The only home of `unsafe`: thin typed wrappers of the system calls that the standard library and nix lack, or
+//! that must be made raw because they run between `clone3` and `execve`.
+//!
+//! Everything here that takes `&CStr` and descriptors is async-signal-safe: it allocates nothing and takes no lock.
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod creds;
+pub mod memory;
+pub mod mount;
+pub mod process;
+pub mod socket;
+pub mod tty;
+pub mod watch;
+
+use nix::errno::Errno;
+
+/// Result of one system call.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Turns the return value of `libc::syscall` and of libc wrappers into a result.
+fn check(ret: libc::c_long) -> Result<libc::c_long> {
+    if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
+}
+
+/// Sets an extended attribute on `path`: `setxattr(2)`.
+pub fn setxattr(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: strings are NUL-terminated and `value` is readable for its length.
+    check(libc::c_long::from(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }))?;
+    Ok(())
+}
+
+/// Whether `path` carries the extended attribute `name`.
+pub fn has_xattr(path: &std::ffi::CStr, name: &std::ffi::CStr) -> bool {
+    // SAFETY: strings are NUL-terminated; a null buffer of length 0 asks for the size only.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
+
+/// Changes owner and group of an open file: `fchown(2)`.
+pub fn fchown(fd: std::os::fd::BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) }))?;
+    Ok(())
+}

@@ -1,0 +1,436 @@
+//! Processes: `clone3(2)`, pidfds, `execve(2)`, namespaces, and what a child does to itself before it executes.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use super::{Result, check};
+use nix::errno::Errno;
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Which side of [`clone3`] this is.
+pub enum Cloned {
+    /// In the parent: the child's pid and a pidfd.
+    Parent(i32, OwnedFd),
+    /// In the child.
+    Child,
+}
+
+/// `clone3(2)` as a fork: a copied address space, `SIGCHLD` at exit, and a pidfd.
+/// With `cgroup` the child is born in that cgroup v2 directory (`CLONE_INTO_CGROUP`, Linux 5.7).
+///
+/// # Safety
+/// The caller may have threads, so the child must stick to async-signal-safe code until it executes or exits:
+/// no allocation, no lock, no panic.
+pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: namespaces | libc::CLONE_PIDFD as u64 | 0x1_0000_0000, /* CLONE_CLEAR_SIGHAND, Linux 5.5 */
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a valid clone_args; without CLONE_VM the child gets its own copy of the stack.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: CLONE_PIDFD stored a new descriptor there.
+    Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Ends the calling process at once, without running destructors or exit handlers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` never returns and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// `execve(2)` with prepared vectors. Returns only on failure.
+pub fn execve(path: &CStr, argv: &CStrVec, envp: &CStrVec) -> Errno {
+    // SAFETY: both vectors are null-terminated arrays of NUL-terminated strings, by construction of `CStrVec`.
+    unsafe { libc::execve(path.as_ptr(), argv.ptrs.as_ptr(), envp.ptrs.as_ptr()) };
+    Errno::last()
+}
+
+/// `execveat(fd, "", …, AT_EMPTY_PATH)`. Returns only on failure.
+pub fn execve_fd(fd: BorrowedFd<'_>, argv: &CStrVec, envp: &CStrVec) -> Errno {
+    // SAFETY: as for `execve`.
+    unsafe {
+        libc::syscall(libc::SYS_execveat, fd.as_raw_fd(), c"".as_ptr(), argv.ptrs.as_ptr(), envp.ptrs.as_ptr(), libc::AT_EMPTY_PATH);
+    }
+    Errno::last()
+}
+
+/// A null-terminated vector of C strings, ready for `execve(2)`.
+pub struct CStrVec {
+    strings: Vec<std::ffi::CString>,
+    buffer: Option<Vec<u8>>,
+    ptrs: Vec<*const libc::c_char>,
+}
+
+// SAFETY: the pointers refer to the heap buffers of `strings` and `buffer`, which stay where they are when the value moves.
+unsafe impl Send for CStrVec {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for CStrVec {}
+
+impl CStrVec {
+    /// Takes ownership of the strings.
+    pub fn new(strings: Vec<std::ffi::CString>) -> Self {
+        let mut ptrs: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
+        ptrs.push(ptr::null());
+        Self { strings, buffer: None, ptrs }
+    }
+
+    /// The same with one more string at the end, to be filled in later through [`CStrVec::buffer_mut`]: `start`, with
+    /// room for `room` more bytes.
+    pub fn with_buffer(strings: Vec<std::ffi::CString>, start: &[u8], room: usize) -> Self {
+        let mut this = Self::new(strings);
+        let mut buffer = start.to_vec();
+        buffer.resize(start.len() + room + 1, 0);
+        this.ptrs.insert(this.strings.len(), buffer.as_ptr().cast());
+        this.buffer = Some(buffer);
+        this
+    }
+
+    /// The bytes of the last string; the final one always stays NUL.
+    pub fn buffer_mut(&mut self) -> Option<&mut [u8]> {
+        self.buffer.as_mut().and_then(|b| b.split_last_mut()).map(|(_, rest)| rest)
+    }
+
+    /// The strings themselves, without the buffer.
+    pub fn strings(&self) -> &[std::ffi::CString] {
+        &self.strings
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitStatus {
+    /// Exit code, or 128 plus the signal number.
+    pub code: u32,
+}
+
+/// Reaps the process behind `pidfd`. `None` while it still runs and `block` is false. Linux 5.4 `P_PIDFD`.
+pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatus>> {
+    loop {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
+        // SAFETY: `info` is writable and large enough.
+        let ret = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, info.as_mut_ptr(), flags) };
+        match check(libc::c_long::from(ret)) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(_) => {
+                // SAFETY: zeroed and then filled in by a successful waitid.
+                let info = unsafe { info.assume_init() };
+                // SAFETY: for WEXITED these union members are the ones that waitid sets.
+                let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+                if pid == 0 {
+                    return Ok(None);
+                }
+                let code = if info.si_code == libc::CLD_EXITED { status as u32 } else { 128 + status as u32 };
+                return Ok(Some(WaitStatus { code }));
+            }
+        }
+    }
+}
+
+/// Reaps the child `pid` if it has ended; for orphans that were given to us.
+pub fn reap_if_dead(pid: i32) -> bool {
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
+}
+
+/// Opens a pidfd. Linux 5.3.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends `signal` to the process behind `pidfd`. Linux 5.1.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo means the same as kill(2).
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0) })?;
+    Ok(())
+}
+
+/// `kill(2)`.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::kill(pid, signal) }))?;
+    Ok(())
+}
+
+/// `setns(2)` with a namespace descriptor or (Linux 5.8) a pidfd.
+pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::setns(fd.as_raw_fd(), flags) }))?;
+    Ok(())
+}
+
+/// `unshare(2)`.
+pub fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::unshare(flags) }))?;
+    Ok(())
+}
+
+/// Marks every descriptor from `first` upwards close-on-exec. Linux 5.11; walks the numbers on older kernels.
+pub fn cloexec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: plain numbers.
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Ok(_) => Ok(()),
+        Err(Errno::ENOSYS | Errno::EINVAL) => {
+            for fd in first..65536 {
+                // SAFETY: fcntl on an unused number fails harmlessly.
+                unsafe { libc::fcntl(fd as i32, libc::F_SETFD, libc::FD_CLOEXEC) };
+            }
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// `dup3(2)` without close-on-exec: `fd` becomes `target` in the program to come.
+pub fn dup_to(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        // SAFETY: plain numbers.
+        check(libc::c_long::from(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }))?;
+        return Ok(());
+    }
+    // SAFETY: plain numbers; the caller owns `target`.
+    check(libc::c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }))?;
+    Ok(())
+}
+
+/// Empties the signal mask and gives SIGPIPE, which Rust ignores, its default action back.
+pub fn reset_signals() {
+    // SAFETY: a zeroed sigset_t is the empty set, and both calls only read their arguments.
+    unsafe {
+        let set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// `write(2)` of the whole buffer or an error.
+pub fn write_all(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
+    while !buf.is_empty() {
+        // SAFETY: `buf` is readable for its length.
+        match check(unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) } as libc::c_long) {
+            Ok(n) => buf = buf.get(n as usize..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// `read(2)`, retried on EINTR.
+pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    loop {
+        // SAFETY: `buf` is writable for its length.
+        match check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long) {
+            Ok(n) => return Ok(n as usize),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// `setsid(2)`.
+pub fn setsid() -> Result<()> {
+    // SAFETY: no arguments.
+    check(libc::c_long::from(unsafe { libc::setsid() }))?;
+    Ok(())
+}
+
+/// `chdir(2)`.
+pub fn chdir(path: &CStr) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::chdir(path.as_ptr()) }))?;
+    Ok(())
+}
+
+/// `fchdir(2)`.
+pub fn fchdir(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain number.
+    check(libc::c_long::from(unsafe { libc::fchdir(fd.as_raw_fd()) }))?;
+    Ok(())
+}
+
+/// Whether the working directory lies under the root: the kernel prefixes "(unreachable)" where it does not.
+pub fn cwd_is_reachable() -> Result<bool> {
+    let mut buf = [0u8; 4096];
+    // SAFETY: `buf` is writable for its length.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, buf.as_mut_ptr(), buf.len()) })?;
+    Ok(buf[0] == b'/')
+}
+
+/// `sethostname(2)`.
+pub fn sethostname(name: &[u8]) -> Result<()> {
+    // SAFETY: `name` is readable for its length.
+    check(libc::c_long::from(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }))?;
+    Ok(())
+}
+
+/// `setdomainname(2)`.
+pub fn setdomainname(name: &[u8]) -> Result<()> {
+    // SAFETY: `name` is readable for its length.
+    check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }))?;
+    Ok(())
+}
+
+/// `setrlimit(2)` on the caller, by the kernel's resource number.
+pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` is readable; a null old limit is allowed.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null::<u8>()) })?;
+    Ok(())
+}
+
+/// `umask(2)`.
+pub fn umask(mask: u32) {
+    // SAFETY: cannot fail.
+    unsafe { libc::umask(mask) };
+}
+
+/// Whether the effective user may do `mode` to `path`. Linux 5.8 `faccessat2(2)`; plain `access(2)` before.
+pub fn access(path: &CStr, mode: i32) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated.
+    match check(unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) }) {
+        Err(Errno::ENOSYS) => {
+            // SAFETY: as above.
+            check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), mode) }))?;
+            Ok(())
+        }
+        r => r.map(|_| ()),
+    }
+}
+
+/// Whether `path` is a directory.
+pub fn is_dir(path: &CStr) -> bool {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `path` is NUL-terminated and `st` is large enough; read only after success.
+    unsafe { libc::stat(path.as_ptr(), st.as_mut_ptr()) == 0 && st.assume_init().st_mode & libc::S_IFMT == libc::S_IFDIR }
+}
+
+/// Makes this process (and what it forks, until exec) unreadable through `/proc/PID` without `CAP_SYS_PTRACE`.
+pub fn set_not_dumpable() -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Orphaned descendants become children of this process: `PR_SET_CHILD_SUBREAPER`.
+pub fn set_child_subreaper() -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// A close-on-exec eventfd.
+pub fn eventfd() -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(libc::c_long::from(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }))?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes over a descriptor that was inherited under a number known by convention.
+pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD on an unused number fails harmlessly.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and by convention of our own `start` nobody else in this process owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The number of bytes that wait in a pipe or fifo: `FIONREAD`.
+pub fn bytes_waiting(fd: BorrowedFd<'_>) -> Result<usize> {
+    let mut n: libc::c_int = 0;
+    // SAFETY: `n` is writable.
+    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut n) }))?;
+    Ok(n as usize)
+}
+
+/// Moves up to `len` bytes from one pipe to another without copying them: `splice(2)`, non-blocking.
+pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize> {
+    // SAFETY: null offsets, as pipes require.
+    let n = check(unsafe {
+        libc::splice(from.as_raw_fd(), ptr::null_mut(), to.as_raw_fd(), ptr::null_mut(), len, libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE)
+    } as libc::c_long)?;
+    Ok(n as usize)
+}
+
+/// Closes the descriptors `first` to `last`, both included; nothing where the range is empty. Linux 5.9.
+pub fn close_range(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    // SAFETY: the caller is a fresh child that uses none of them.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
+        for fd in first..last.min(65536) {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Makes `command` enter the namespaces (all but pid and user) of the process behind `pidfd` before it executes.
+pub fn in_namespaces(command: &mut std::process::Command, pidfd: OwnedFd) {
+    use std::os::fd::AsFd;
+    use std::os::unix::process::CommandExt;
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    // SAFETY: the closure only makes one system call, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || setns(pidfd.as_fd(), flags).map_err(|e| std::io::Error::from_raw_os_error(e as i32)));
+    }
+}
+
+/// Makes `fds` the descriptors `first`, `first + 1`, … of `command`. Our copies close with the command.
+pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, first: RawFd) {
+    use std::os::fd::AsFd;
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the closure only makes system calls that are async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let mut high: [RawFd; 8] = [-1; 8];
+            for (fd, slot) in fds.iter().zip(high.iter_mut()) {
+                // Out of the way first: a source may have the number of another one's target.
+                *slot = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 64);
+                if *slot < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            for (slot, target) in high.iter().take(fds.len()).zip(first..) {
+                dup_to(BorrowedFd::borrow_raw(*slot).as_fd(), target).map_err(|e| std::io::Error::from_raw_os_error(e as i32))?;
+            }
+            Ok(())
+        });
+    }
+}
