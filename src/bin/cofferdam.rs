@@ -18,7 +18,9 @@ fn main() {
     let mut out = std::io::stdout().lock();
     let text = match std::env::args().nth(1).as_deref() {
         Some("features") => format!("{:#}\n", cofferdam::bootstrap::features()),
-        Some("version" | "--version" | "-v") => format!("cofferdam {}\n", env!("CARGO_PKG_VERSION")),
+        Some("version" | "--version" | "-v") => {
+            format!("cofferdam {}\n", env!("CARGO_PKG_VERSION"))
+        }
         None | Some("help" | "--help" | "-h") => HELP.to_owned(),
         Some(other) => {
             eprintln!("cofferdam: unknown command {other:?}; try cofferdam help");

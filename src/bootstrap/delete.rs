@@ -25,11 +25,18 @@ const REMOVE_WITHIN: Duration = Duration::from_millis(1000);
 const UNSEEN: u32 = 128 + libc::SIGKILL as u32;
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let bundle = if flags.bundle.is_empty() { std::env::current_dir().map_err(Error::io("find the bundle"))? } else { PathBuf::from(&flags.bundle) };
+    let bundle = if flags.bundle.is_empty() {
+        std::env::current_dir().map_err(Error::io("find the bundle"))?
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
     let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
     let record = clean(&bundle, &flags.id, &layout);
     for sibling in siblings(&bundle, &flags.id) {
-        let id = sibling.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let id = sibling
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
         clean(&sibling, &id, &layout);
     }
     if let Ok(address) = fs::read_to_string(bundle.join("address")) {
@@ -38,7 +45,10 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             fs::remove_file(socket).ok();
         }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as u64;
     let (status, at) = record.exit.unwrap_or((UNSEEN, now));
     let response = DeleteResponse {
         pid: record.pid as u32,
@@ -50,7 +60,11 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         }),
         ..DeleteResponse::default()
     };
-    write_out(&response.write_to_bytes().map_err(|e| Error::Other(format!("encode the answer: {e}")))?)
+    write_out(
+        &response
+            .write_to_bytes()
+            .map_err(|e| Error::Other(format!("encode the answer: {e}")))?,
+    )
 }
 
 /// Kills and removes what a bundle's container left. Goes on after each failure, and reports it: containerd logs it.
@@ -65,17 +79,23 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         use std::os::fd::AsFd;
         sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     }
-    let from_record = (!record.cgroup.as_os_str().is_empty()).then(|| Path::new("/").join(&record.cgroup));
+    let from_record =
+        (!record.cgroup.as_os_str().is_empty()).then(|| Path::new("/").join(&record.cgroup));
     let path = from_record.or_else(|| spec.as_ref()?.linux().as_ref()?.cgroups_path().clone());
     if let Some(path) = path {
         match Cgroup::new(layout.clone(), Some(&path), id) {
             Ok(cgroup) if cgroup.exists() => {
-                let cleaned = cgroup.kill_and_wait(KILL_WITHIN).and_then(|()| cgroup.remove(REMOVE_WITHIN));
+                let cleaned = cgroup
+                    .kill_and_wait(KILL_WITHIN)
+                    .and_then(|()| cgroup.remove(REMOVE_WITHIN));
                 if let Err(e) = cleaned {
                     eprintln!("cofferdam: {id}: {e}");
                 }
                 // Only where there was something to clean: after a normal end they have run.
-                if let Some(hooks) = spec.as_ref().and_then(|s| hooks::Subject::new(s, id, bundle)) {
+                if let Some(hooks) = spec
+                    .as_ref()
+                    .and_then(|s| hooks::Subject::new(s, id, bundle))
+                {
                     hooks.run_all_logged(hooks::Kind::Poststop, 0);
                 }
             }
@@ -84,7 +104,9 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         }
     }
     // Not ours, but another runtime's or an earlier version's: a mount here would keep the bundle from being removed.
-    if let Ok(rootfs) = std::ffi::CString::new(bundle.join("rootfs").into_os_string().into_encoded_bytes()) {
+    if let Ok(rootfs) =
+        std::ffi::CString::new(bundle.join("rootfs").into_os_string().into_encoded_bytes())
+    {
         while sys::mount::umount_detach(&rootfs).is_ok() {}
     }
     record
@@ -92,10 +114,14 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
 
 /// Bundles of the same pod: containerd 2.3 and later ask for the sandbox's only, and name it in a file of each bundle.
 fn siblings(bundle: &Path, id: &str) -> Vec<PathBuf> {
-    let Some(entries) = bundle.parent().and_then(|p| fs::read_dir(p).ok()) else { return Vec::new() };
+    let Some(entries) = bundle.parent().and_then(|p| fs::read_dir(p).ok()) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .map(|e| e.path())
-        .filter(|p| p != bundle && fs::read_to_string(p.join("sandbox")).is_ok_and(|s| s.trim() == id))
+        .filter(|p| {
+            p != bundle && fs::read_to_string(p.join("sandbox")).is_ok_and(|s| s.trim() == id)
+        })
         .collect()
 }

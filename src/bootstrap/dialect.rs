@@ -56,7 +56,11 @@ impl Params {
                 dialect: Dialect::Plain,
                 id: flags.id.clone(),
                 namespace: flags.namespace.clone(),
-                grpc_address: if flags.address.is_empty() { env.grpc_address } else { flags.address.clone() },
+                grpc_address: if flags.address.is_empty() {
+                    env.grpc_address
+                } else {
+                    flags.address.clone()
+                },
                 ttrpc_address: env.ttrpc_address,
                 socket_dir: None,
                 debug: flags.debug,
@@ -75,9 +79,15 @@ impl Params {
         match self.dialect {
             Dialect::Plain => Ok(address.as_bytes().to_vec()),
             Dialect::Bootstrap => {
-                let result =
-                    BootstrapResult { version: 3, address: address.to_owned(), protocol: "ttrpc".to_owned(), ..BootstrapResult::default() };
-                result.write_to_bytes().map_err(|e| Error::Other(format!("encode the answer: {e}")))
+                let result = BootstrapResult {
+                    version: 3,
+                    address: address.to_owned(),
+                    protocol: "ttrpc".to_owned(),
+                    ..BootstrapResult::default()
+                };
+                result
+                    .write_to_bytes()
+                    .map_err(|e| Error::Other(format!("encode the answer: {e}")))
             }
         }
     }
@@ -95,7 +105,9 @@ fn bootstrap(input: &[u8], flags: &Flags) -> Result<Option<BootstrapParams>> {
     if input.is_empty() {
         return Ok(None);
     }
-    let Ok(params) = BootstrapParams::parse_from_bytes(input) else { return Ok(None) };
+    let Ok(params) = BootstrapParams::parse_from_bytes(input) else {
+        return Ok(None);
+    };
     if params.instance_id == flags.id && params.namespace == flags.namespace {
         return Ok(Some(params));
     }
@@ -118,11 +130,19 @@ mod tests {
     use super::*;
 
     fn flags() -> Flags {
-        Flags { id: "abc".into(), namespace: "k8s.io".into(), address: "/run/c.sock".into(), ..Flags::default() }
+        Flags {
+            id: "abc".into(),
+            namespace: "k8s.io".into(),
+            address: "/run/c.sock".into(),
+            ..Flags::default()
+        }
     }
 
     fn env() -> Environment {
-        Environment { ttrpc_address: "/run/c.sock.ttrpc".into(), grpc_address: "/run/env.sock".into() }
+        Environment {
+            ttrpc_address: "/run/c.sock.ttrpc".into(),
+            grpc_address: "/run/env.sock".into(),
+        }
     }
 
     /// `BootstrapParams` as containerd 2.3's `proto.Marshal` writes it: instance_id 1, namespace 2, log_level 3,
@@ -132,14 +152,25 @@ mod tests {
     #[test]
     fn containerd_1_6_sends_nothing_and_reads_a_plain_address() {
         let p = Params::parse(b"", &flags(), env()).unwrap();
-        assert_eq!((p.dialect, p.grpc_address.as_str(), p.ttrpc_address.as_str()), (Dialect::Plain, "/run/c.sock", "/run/c.sock.ttrpc"));
-        assert_eq!(p.reply("unix:///run/containerd/s/x").unwrap(), b"unix:///run/containerd/s/x");
+        assert_eq!(
+            (p.dialect, p.grpc_address.as_str(), p.ttrpc_address.as_str()),
+            (Dialect::Plain, "/run/c.sock", "/run/c.sock.ttrpc")
+        );
+        assert_eq!(
+            p.reply("unix:///run/containerd/s/x").unwrap(),
+            b"unix:///run/containerd/s/x"
+        );
     }
 
     #[test]
     fn containerd_2_0_sends_options() {
         // Any { type_url: "containerd.runc.v1.Options", value: { systemd_cgroup: true } }
-        let p = Params::parse(b"\x0a\x1acontainerd.runc.v1.Options\x12\x02\x48\x01", &flags(), env()).unwrap();
+        let p = Params::parse(
+            b"\x0a\x1acontainerd.runc.v1.Options\x12\x02\x48\x01",
+            &flags(),
+            env(),
+        )
+        .unwrap();
         assert_eq!(p.dialect, Dialect::Plain);
         assert_eq!(p.id, "abc");
     }
@@ -147,19 +178,38 @@ mod tests {
     #[test]
     fn containerd_2_3_speaks_protobuf_both_ways() {
         let p = Params::parse(RECORDED, &flags(), Environment::default()).unwrap();
-        assert_eq!((p.dialect, p.grpc_address.as_str(), p.ttrpc_address.as_str()), (Dialect::Bootstrap, "/run/c.sock", "/run/c.sock.ttrpc"));
+        assert_eq!(
+            (p.dialect, p.grpc_address.as_str(), p.ttrpc_address.as_str()),
+            (Dialect::Bootstrap, "/run/c.sock", "/run/c.sock.ttrpc")
+        );
         // BootstrapResult { version 1, address 2, protocol 3 }
-        assert_eq!(p.reply("unix:///s/x").unwrap(), b"\x08\x03\x12\x0bunix:///s/x\x1a\x05ttrpc");
+        assert_eq!(
+            p.reply("unix:///s/x").unwrap(),
+            b"\x08\x03\x12\x0bunix:///s/x\x1a\x05ttrpc"
+        );
     }
 
     #[test]
     fn a_message_for_another_shim_is_an_error() {
-        let other = Flags { id: "other".into(), ..flags() };
-        assert!(Params::parse(RECORDED, &other, env()).unwrap_err().to_string().contains("k8s.io/abc"));
+        let other = Flags {
+            id: "other".into(),
+            ..flags()
+        };
+        assert!(
+            Params::parse(RECORDED, &other, env())
+                .unwrap_err()
+                .to_string()
+                .contains("k8s.io/abc")
+        );
     }
 
     #[test]
     fn an_id_is_required() {
-        assert_eq!(Params::parse(b"", &Flags::default(), env()).unwrap_err().to_string(), "-id is missing");
+        assert_eq!(
+            Params::parse(b"", &Flags::default(), env())
+                .unwrap_err()
+                .to_string(),
+            "-id is missing"
+        );
     }
 }

@@ -11,7 +11,11 @@ use super::{Error, Result};
 const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
 pub(super) fn version(name: &str) -> String {
-    format!("{name}:\n  Version: {}\n  Profile: {}\n", env!("CARGO_PKG_VERSION"), super::profile(name))
+    format!(
+        "{name}:\n  Version: {}\n  Profile: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        super::profile(name)
+    )
 }
 
 /// OCI features.md.
@@ -51,24 +55,67 @@ pub fn features() -> Value {
 }
 
 const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
-    "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE",
-    "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// `containerd.types.RuntimeInfo`, as it is on the wire: containerd does not unpack an `Any` here.
 pub(super) fn runtime_info() -> Result<Vec<u8>> {
-    let features = Any { type_url: FEATURES_TYPE.into(), value: features().to_string().into_bytes(), ..Any::default() };
+    let features = Any {
+        type_url: FEATURES_TYPE.into(),
+        value: features().to_string().into_bytes(),
+        ..Any::default()
+    };
     let info = RuntimeInfo {
         name: "containerd-shim-cofferdam-v1".into(),
-        version: MessageField::some(RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..RuntimeVersion::default() }),
+        version: MessageField::some(RuntimeVersion {
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..RuntimeVersion::default()
+        }),
         features: MessageField::some(features),
         ..RuntimeInfo::default()
     };
-    info.write_to_bytes().map_err(|e| Error::Other(format!("encode the answer: {e}")))
+    info.write_to_bytes()
+        .map_err(|e| Error::Other(format!("encode the answer: {e}")))
 }
 
 #[cfg(test)]
@@ -77,7 +124,14 @@ mod tests {
     fn the_features_are_what_the_oci_type_expects() {
         let f: oci_spec::runtime::Features = serde_json::from_value(super::features()).unwrap();
         let linux = f.linux().as_ref().unwrap();
-        assert!(f.mount_options().as_ref().unwrap().iter().any(|o| o == "rro"), "containerd gates read-only mounts on it");
+        assert!(
+            f.mount_options()
+                .as_ref()
+                .unwrap()
+                .iter()
+                .any(|o| o == "rro"),
+            "containerd gates read-only mounts on it"
+        );
         assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
     }
 }

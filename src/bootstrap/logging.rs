@@ -18,11 +18,22 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Sets the logger up, and sends panics its way.
 pub(super) fn init(debug: bool) {
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("log").ok();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("log")
+        .ok();
     if log::set_logger(LOGGER.get_or_init(|| Logger { file })).is_ok() {
-        log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
+        log::set_max_level(if debug {
+            LevelFilter::Debug
+        } else {
+            LevelFilter::Info
+        });
     }
-    std::panic::set_hook(Box::new(|info| log::error!("msg={:?}", format!("panic: {info}"))));
+    std::panic::set_hook(Box::new(|info| {
+        log::error!("msg={:?}", format!("panic: {info}"))
+    }));
 }
 
 impl Log for Logger {
@@ -35,7 +46,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let Some(mut file) = self.file.as_ref() else { return };
+        let Some(mut file) = self.file.as_ref() else {
+            return;
+        };
         let level = match record.level() {
             Level::Error => "error",
             Level::Warn => "warning",
@@ -44,8 +57,19 @@ impl Log for Logger {
         };
         let text = record.args().to_string();
         // Our own lines are logfmt already; those of libraries are plain text.
-        let text = if record.target().starts_with("cofferdam") { text } else { format!("msg={text:?}") };
-        file.write_all(format!("time=\"{}\" level={level} runtime=cofferdam {text}\n", rfc3339(SystemTime::now())).as_bytes()).ok();
+        let text = if record.target().starts_with("cofferdam") {
+            text
+        } else {
+            format!("msg={text:?}")
+        };
+        file.write_all(
+            format!(
+                "time=\"{}\" level={level} runtime=cofferdam {text}\n",
+                rfc3339(SystemTime::now())
+            )
+            .as_bytes(),
+        )
+        .ok();
     }
 
     fn flush(&self) {}
@@ -53,7 +77,9 @@ impl Log for Logger {
 
 /// Seconds since 1970 as a date, by the civil calendar.
 fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86400, since.as_secs() % 86400);
     // Days from 1 March of year 0, in eras of 400 years: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
     let z = days + 719_468;
@@ -61,7 +87,10 @@ fn rfc3339(at: SystemTime) -> String {
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let (day, month) = (
+        doy - (153 * mp + 2) / 5 + 1,
+        if mp < 10 { mp + 3 } else { mp - 9 },
+    );
     let year = yoe + era * 400 + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",

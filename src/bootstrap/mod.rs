@@ -53,8 +53,18 @@ pub fn run(args: &[OsString]) -> i32 {
 }
 
 fn dispatch(args: &[OsString]) -> Result<()> {
-    let name = args.first().map(|a| Path::new(a).file_name().unwrap_or(a).to_string_lossy().into_owned()).unwrap_or_default();
-    let flags: Flags = parse(args.get(1..).unwrap_or_default()).map_err(|e| Error::Other(format!("arguments: {e}")))?;
+    let name = args
+        .first()
+        .map(|a| {
+            Path::new(a)
+                .file_name()
+                .unwrap_or(a)
+                .to_string_lossy()
+                .into_owned()
+        })
+        .unwrap_or_default();
+    let flags: Flags = parse(args.get(1..).unwrap_or_default())
+        .map_err(|e| Error::Other(format!("arguments: {e}")))?;
     if flags.version {
         return print(&info::version(&name));
     }
@@ -69,7 +79,9 @@ fn dispatch(args: &[OsString]) -> Result<()> {
             "{name} is a containerd shim, which containerd starts by itself: set runtime_type = \"io.containerd.cofferdam.v1\". \
              It takes the actions start and delete, and the flags -v and -info"
         ))),
-        other => Err(Error::Other(format!("unknown action {other:?}: expected start or delete"))),
+        other => Err(Error::Other(format!(
+            "unknown action {other:?}: expected start or delete"
+        ))),
     }
 }
 
@@ -79,12 +91,16 @@ fn print(text: &str) -> Result<()> {
 
 fn write_out(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::io("write the answer"))
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(Error::io("write the answer"))
 }
 
 /// The isolation profile that the name of the binary stands for: `containerd-shim-cofferdam-NAME-v1` is NAME.
 fn profile(name: &str) -> &str {
-    name.strip_prefix("containerd-shim-cofferdam-").and_then(|n| n.strip_suffix("-v1")).unwrap_or("standard")
+    name.strip_prefix("containerd-shim-cofferdam-")
+        .and_then(|n| n.strip_suffix("-v1"))
+        .unwrap_or("standard")
 }
 
 #[cfg(test)]

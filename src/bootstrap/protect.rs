@@ -11,7 +11,14 @@ use crate::sys::mount::{CWD, MountAttr, attr, mount_setattr, open_tree_clone};
 pub(super) fn sealed_program() -> Result<OwnedFd> {
     let clone = || -> nix::Result<OwnedFd> {
         let tree = open_tree_clone(CWD, c"/proc/self/exe", false)?;
-        mount_setattr(tree.as_fd(), false, &MountAttr { attr_set: attr::RDONLY, ..MountAttr::default() })?;
+        mount_setattr(
+            tree.as_fd(),
+            false,
+            &MountAttr {
+                attr_set: attr::RDONLY,
+                ..MountAttr::default()
+            },
+        )?;
         Ok(tree)
     };
     clone().or_else(|_| sealed_copy())
@@ -21,12 +28,18 @@ fn sealed_copy() -> Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let what = "make a sealed copy of the shim";
-    let fd = memfd_create(c"containerd-shim-cofferdam", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
-        .map_err(|e| Error::Io(what.into(), e.into()))?;
+    let fd = memfd_create(
+        c"containerd-shim-cofferdam",
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )
+    .map_err(|e| Error::Io(what.into(), e.into()))?;
     let mut copy = File::from(fd);
     let mut exe = File::open("/proc/self/exe").map_err(Error::io(what))?;
     std::io::copy(&mut exe, &mut copy).map_err(Error::io(what))?;
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_SEAL;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| Error::Io(what.into(), e.into()))?;
     // Written through this descriptor, executed through another: a file open for writing is busy.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));

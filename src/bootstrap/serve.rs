@@ -25,10 +25,13 @@ const FIRST_CONTAINER_WITHIN: Duration = Duration::from_secs(600);
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     memory::keep_allocator_small();
     logging::init(flags.debug);
-    process::set_not_dumpable().map_err(|e| Error::Io("protect the server's memory".into(), e.into()))?;
+    process::set_not_dumpable()
+        .map_err(|e| Error::Io("protect the server's memory".into(), e.into()))?;
     process::set_child_subreaper().map_err(|e| Error::Io("become a subreaper".into(), e.into()))?;
-    let listener = process::inherited_fd(start::LISTENER).ok_or_else(|| Error::Other("no listener: use `start`".into()))?;
-    process::cloexec_from(3).map_err(|e| Error::Io("mark descriptors close-on-exec".into(), e.into()))?;
+    let listener = process::inherited_fd(start::LISTENER)
+        .ok_or_else(|| Error::Other("no listener: use `start`".into()))?;
+    process::cloexec_from(3)
+        .map_err(|e| Error::Io("mark descriptors close-on-exec".into(), e.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -44,15 +47,34 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
 }
 
 async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> {
-    let socket = listener.local_addr().ok().and_then(|a| a.as_pathname().map(ToOwned::to_owned));
+    let socket = listener
+        .local_addr()
+        .ok()
+        .and_then(|a| a.as_pathname().map(ToOwned::to_owned));
     let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-    let events = std::env::var("TTRPC_ADDRESS").ok().filter(|a| !a.is_empty()).map(|a| format!("unix://{a}"));
-    let pod = Pod::new(flags.namespace.clone(), layout, Publisher::start(&flags.namespace, events));
-    let mut server = service::serve(&pod, listener).await.map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
+    let events = std::env::var("TTRPC_ADDRESS")
+        .ok()
+        .filter(|a| !a.is_empty())
+        .map(|a| format!("unix://{a}"));
+    let pod = Pod::new(
+        flags.namespace.clone(),
+        layout,
+        Publisher::start(&flags.namespace, events),
+    );
+    let mut server = service::serve(&pod, listener)
+        .await
+        .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
     let profile = profile(name);
-    log::info!("pod={} profile={profile} version={} msg=\"serving\"", flags.id, env!("CARGO_PKG_VERSION"));
+    log::info!(
+        "pod={} profile={profile} version={} msg=\"serving\"",
+        flags.id,
+        env!("CARGO_PKG_VERSION")
+    );
     if profile != "standard" {
-        log::warn!("pod={} profile={profile} msg=\"isolation profiles are not implemented yet: this pod is isolated as standard\"", flags.id);
+        log::warn!(
+            "pod={} profile={profile} msg=\"isolation profiles are not implemented yet: this pod is isolated as standard\"",
+            flags.id
+        );
     }
     handle_signals(&pod)?;
     let forgotten = pod.clone();

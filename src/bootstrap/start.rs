@@ -18,14 +18,20 @@ use super::{Error, Result, SERVE, protect, write_out};
 use crate::sys::process;
 
 /// Which annotation groups containers into one shim, in this order; containerd `cmd/containerd-shim-runc-v2/manager`.
-const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+const GROUP_ANNOTATIONS: [&str; 2] = [
+    "io.containerd.runc.v2.group",
+    "io.kubernetes.cri.sandbox-id",
+];
 const MAX_INPUT: u64 = 10 << 20;
 /// The descriptor on which a server finds its listener.
 pub(super) const LISTENER: i32 = 3;
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     let env = |key: &str| std::env::var(key).unwrap_or_default();
-    let environment = Environment { ttrpc_address: env("TTRPC_ADDRESS"), grpc_address: env("GRPC_ADDRESS") };
+    let environment = Environment {
+        ttrpc_address: env("TTRPC_ADDRESS"),
+        grpc_address: env("GRPC_ADDRESS"),
+    };
     let params = Params::parse(&read_input()?, flags, environment)?;
     let group = group(Path::new("config.json")).unwrap_or_else(|| params.id.clone());
     let opts = StartOpts {
@@ -43,7 +49,8 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         return Err(e);
     }
     // containerd 1.x finds us again by this file after its own restart.
-    fs::write("address", &address).map_err(Error::io("write the file \"address\" into the bundle"))?;
+    fs::write("address", &address)
+        .map_err(Error::io("write the file \"address\" into the bundle"))?;
     write_out(&params.reply(&address)?)
 }
 
@@ -51,7 +58,11 @@ fn read_input() -> Result<Vec<u8>> {
     let mut input = Vec::new();
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        stdin.lock().take(MAX_INPUT).read_to_end(&mut input).map_err(Error::io("read standard input"))?;
+        stdin
+            .lock()
+            .take(MAX_INPUT)
+            .read_to_end(&mut input)
+            .map_err(Error::io("read standard input"))?;
     }
     Ok(input)
 }
@@ -65,7 +76,11 @@ fn group(config: &Path) -> Option<String> {
         annotations: HashMap<String, String>,
     }
     let spec: Annotated = serde_json::from_slice(&fs::read(config).ok()?).ok()?;
-    GROUP_ANNOTATIONS.iter().find_map(|a| spec.annotations.get(*a)).filter(|g| !g.is_empty()).cloned()
+    GROUP_ANNOTATIONS
+        .iter()
+        .find_map(|a| spec.annotations.get(*a))
+        .filter(|g| !g.is_empty())
+        .cloned()
 }
 
 pub(super) fn socket_path(address: &str) -> &Path {
@@ -75,15 +90,23 @@ pub(super) fn socket_path(address: &str) -> &Path {
 /// A listener on `path`, or `None` where the group's server listens there already.
 fn listen(path: &Path) -> Result<Option<UnixListener>> {
     if path.as_os_str().len() > 107 {
-        return Err(Error::Other(format!("{}: longer than the 107 bytes that a socket's path may have", path.display())));
+        return Err(Error::Other(format!(
+            "{}: longer than the 107 bytes that a socket's path may have",
+            path.display()
+        )));
     }
     if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io(format!("create {}", dir.display())))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(Error::io(format!("create {}", dir.display())))?;
     }
     for _ in 0..2 {
         match UnixListener::bind(path) {
             Ok(listener) => {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io(format!("protect {}", path.display())))?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+                    .map_err(Error::io(format!("protect {}", path.display())))?;
                 return Ok(Some(listener));
             }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -96,28 +119,46 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
             Err(e) => return Err(Error::Io(format!("listen on {}", path.display()), e)),
         }
     }
-    Err(Error::Other(format!("{}: taken by a server that does not answer", path.display())))
+    Err(Error::Other(format!(
+        "{}: taken by a server that does not answer",
+        path.display()
+    )))
 }
 
 /// Runs the server, detached, with nothing of ours held open: containerd reads our output until its end.
 fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<()> {
     let program = protect::sealed_program()?;
-    let mut command = Command::new(PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&program.as_fd()))));
+    let mut command = Command::new(PathBuf::from(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&program.as_fd())
+    )));
     command
         .arg0(name)
-        .args(["-namespace", &params.namespace, "-id", group, "-address", &params.grpc_address])
+        .args([
+            "-namespace",
+            &params.namespace,
+            "-id",
+            group,
+            "-address",
+            &params.grpc_address,
+        ])
         .args(params.debug.then_some("-debug"))
         .arg(SERVE)
         .env_clear()
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
-        .envs(std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("COFFERDAM_") || k == "PATH"))
+        .envs(
+            std::env::vars_os()
+                .filter(|(k, _)| k.to_string_lossy().starts_with("COFFERDAM_") || k == "PATH"),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
     process::pass_descriptors(&mut command, vec![listener.into()], LISTENER);
     adjust_oom_score();
-    command.spawn().map_err(Error::io("start the pod's server"))?;
+    command
+        .spawn()
+        .map_err(Error::io("start the pod's server"))?;
     Ok(())
 }
 
@@ -125,7 +166,9 @@ fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Re
 /// server; our own life is too short for it to matter.
 fn adjust_oom_score() {
     const FILE: &str = "/proc/self/oom_score_adj";
-    if let Some(score) = fs::read_to_string(FILE).ok().and_then(|s| s.trim().parse::<i32>().ok())
+    if let Some(score) = fs::read_to_string(FILE)
+        .ok()
+        .and_then(|s| s.trim().parse::<i32>().ok())
         && score < 1000
     {
         fs::write(FILE, (score + 1).to_string()).ok();

@@ -15,14 +15,14 @@ use crate::sys::bpf::{self, EbpfInsn};
 const DEFAULT_ALLOWED: [(Kind, Option<u32>, Option<u32>, u8); 10] = [
     (Kind::Char, None, None, MKNOD),
     (Kind::Block, None, None, MKNOD),
-    (Kind::Char, Some(1), Some(3), ALL),   // null
-    (Kind::Char, Some(1), Some(5), ALL),   // zero
-    (Kind::Char, Some(1), Some(7), ALL),   // full
-    (Kind::Char, Some(1), Some(8), ALL),   // random
-    (Kind::Char, Some(1), Some(9), ALL),   // urandom
-    (Kind::Char, Some(5), Some(0), ALL),   // tty
-    (Kind::Char, Some(5), Some(2), ALL),   // ptmx
-    (Kind::Char, Some(136), None, ALL),    // pts/*
+    (Kind::Char, Some(1), Some(3), ALL), // null
+    (Kind::Char, Some(1), Some(5), ALL), // zero
+    (Kind::Char, Some(1), Some(7), ALL), // full
+    (Kind::Char, Some(1), Some(8), ALL), // random
+    (Kind::Char, Some(1), Some(9), ALL), // urandom
+    (Kind::Char, Some(5), Some(0), ALL), // tty
+    (Kind::Char, Some(5), Some(2), ALL), // ptmx
+    (Kind::Char, Some(136), None, ALL),  // pts/*
 ];
 
 // BPF_DEVCG_ACC_*, linux/bpf.h
@@ -55,7 +55,10 @@ pub(super) struct Rules {
 
 /// Reads the spec's rules, then adds what every container may use. Without a rule for all devices the start is "deny".
 pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
-    let mut rules = Rules { allow_by_default: false, exceptions: Vec::new() };
+    let mut rules = Rules {
+        allow_by_default: false,
+        exceptions: Vec::new(),
+    };
     for (i, r) in spec.iter().enumerate() {
         let field = || format!("linux.resources.devices[{i}]");
         let number = |n: Option<i64>, name: &str| match n {
@@ -67,13 +70,22 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
         };
         let (major, minor) = (number(r.major(), "major")?, number(r.minor(), "minor")?);
         let mut access = 0;
-        for c in r.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm").chars() {
+        for c in r
+            .access()
+            .as_deref()
+            .filter(|a| !a.is_empty())
+            .unwrap_or("rwm")
+            .chars()
+        {
             access |= match c {
                 'r' => READ,
                 'w' => WRITE,
                 'm' => MKNOD,
                 _ => {
-                    return Err(Error::Unavailable { field: format!("{}.access", field()), reason: format!("{c:?} is none of r, w, m") });
+                    return Err(Error::Unavailable {
+                        field: format!("{}.access", field()),
+                        reason: format!("{c:?} is none of r, w, m"),
+                    });
                 }
             };
         }
@@ -82,17 +94,37 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
             Some(LinuxDeviceType::B) => &[Kind::Block],
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[Kind::Char],
             Some(LinuxDeviceType::P) => {
-                return Err(Error::Unavailable { field: format!("{}.type", field()), reason: "a fifo has no device rule".into() });
+                return Err(Error::Unavailable {
+                    field: format!("{}.type", field()),
+                    reason: "a fifo has no device rule".into(),
+                });
             }
         };
         if kinds.len() == 2 && major.is_none() && minor.is_none() && access == ALL {
-            rules = Rules { allow_by_default: r.allow(), exceptions: Vec::new() };
+            rules = Rules {
+                allow_by_default: r.allow(),
+                exceptions: Vec::new(),
+            };
             continue;
         }
-        rules.exceptions.extend(kinds.iter().map(|kind| Rule { allow: r.allow(), kind: *kind, major, minor, access }));
+        rules.exceptions.extend(kinds.iter().map(|kind| Rule {
+            allow: r.allow(),
+            kind: *kind,
+            major,
+            minor,
+            access,
+        }));
     }
     if !(rules.allow_by_default && rules.exceptions.is_empty()) {
-        rules.exceptions.extend(DEFAULT_ALLOWED.map(|(kind, major, minor, access)| Rule { allow: true, kind, major, minor, access }));
+        rules
+            .exceptions
+            .extend(DEFAULT_ALLOWED.map(|(kind, major, minor, access)| Rule {
+                allow: true,
+                kind,
+                major,
+                minor,
+                access,
+            }));
     }
     Ok(rules)
 }
@@ -100,8 +132,18 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
 impl Rule {
     fn v1_text(&self) -> String {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
-        let mut text = format!("{} {}:{} ", if self.kind == Kind::Block { 'b' } else { 'c' }, number(self.major), number(self.minor));
-        text.extend([(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, c)| c));
+        let mut text = format!(
+            "{} {}:{} ",
+            if self.kind == Kind::Block { 'b' } else { 'c' },
+            number(self.major),
+            number(self.minor)
+        );
+        text.extend(
+            [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+                .into_iter()
+                .filter(|(bit, _)| self.access & bit != 0)
+                .map(|(_, c)| c),
+        );
         text
     }
 }
@@ -125,7 +167,14 @@ pub(super) fn write_v1(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
         write("devices.deny", "a")?;
     }
     for r in &rules.exceptions {
-        write(if r.allow { "devices.allow" } else { "devices.deny" }, &r.v1_text())?;
+        write(
+            if r.allow {
+                "devices.allow"
+            } else {
+                "devices.deny"
+            },
+            &r.v1_text(),
+        )?;
     }
     Ok(())
 }
@@ -136,11 +185,24 @@ pub(super) fn attach_v2(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
         return Ok(());
     }
     let group = fs::File::open(dir).map_err(io_error("open", dir))?;
-    let program = bpf::load_device_program(&compile(rules)).map_err(|errno| Error::DeviceProgram { what: "load the eBPF program", errno })?;
-    bpf::attach_device_program(group.as_fd(), program.as_fd()).map_err(|errno| Error::DeviceProgram { what: "attach the eBPF program", errno })?;
+    let program =
+        bpf::load_device_program(&compile(rules)).map_err(|errno| Error::DeviceProgram {
+            what: "load the eBPF program",
+            errno,
+        })?;
+    bpf::attach_device_program(group.as_fd(), program.as_fd()).map_err(|errno| {
+        Error::DeviceProgram {
+            what: "attach the eBPF program",
+            errno,
+        }
+    })?;
     if !fresh {
-        bpf::detach_device_programs(group.as_fd(), Some(program.as_fd()))
-            .map_err(|errno| Error::DeviceProgram { what: "detach the earlier eBPF program", errno })?;
+        bpf::detach_device_programs(group.as_fd(), Some(program.as_fd())).map_err(|errno| {
+            Error::DeviceProgram {
+                what: "detach the earlier eBPF program",
+                errno,
+            }
+        })?;
     }
     Ok(())
 }
@@ -158,7 +220,12 @@ const EXIT: u8 = 0x95;
 /// The last matching rule wins, so test them from the end; the default comes last. A rule that allows must cover all of
 /// the access that is asked for; one that denies, any of it.
 fn compile(rules: &Rules) -> Vec<EbpfInsn> {
-    let insn = |code, dst: u8, src: u8, off, imm| EbpfInsn { code, regs: dst | src << 4, off, imm };
+    let insn = |code, dst: u8, src: u8, off, imm| EbpfInsn {
+        code,
+        regs: dst | src << 4,
+        off,
+        imm,
+    };
     // struct bpf_cgroup_dev_ctx: access_type (access << 16 | kind), major, minor.
     let mut out = vec![
         insn(LDX_W, 2, 1, 0, 0),
@@ -189,7 +256,11 @@ fn compile(rules: &Rules) -> Vec<EbpfInsn> {
         test.push(insn(MOV_K, 0, 0, 0, i32::from(r.allow)));
         test.push(insn(EXIT, 0, 0, 0, 0));
         let len = test.len();
-        for (at, i) in test.iter_mut().enumerate().filter(|(_, i)| matches!(i.code, JNE_K | JNE_X | 0x16)) {
+        for (at, i) in test
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, i)| matches!(i.code, JNE_K | JNE_X | 0x16))
+        {
             i.off = (len - at - 1) as i16;
         }
         out.extend(test);
@@ -204,8 +275,21 @@ mod tests {
     use super::*;
     use oci_spec::runtime::LinuxDeviceCgroupBuilder;
 
-    fn rule(allow: bool, typ: LinuxDeviceType, major: i64, minor: i64, access: &str) -> LinuxDeviceCgroup {
-        LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).major(major).minor(minor).access(access).build().unwrap()
+    fn rule(
+        allow: bool,
+        typ: LinuxDeviceType,
+        major: i64,
+        minor: i64,
+        access: &str,
+    ) -> LinuxDeviceCgroup {
+        LinuxDeviceCgroupBuilder::default()
+            .allow(allow)
+            .typ(typ)
+            .major(major)
+            .minor(minor)
+            .access(access)
+            .build()
+            .unwrap()
     }
 
     /// Runs the program as the kernel would.
@@ -217,11 +301,26 @@ mod tests {
             let i = program[pc];
             let (d, s) = ((i.regs & 15) as usize, (i.regs >> 4) as usize);
             let jump = match i.code {
-                LDX_W => { r[d] = u64::from(ctx[i.off as usize / 4]); false }
-                ALU_AND_K => { r[d] = u64::from(r[d] as u32 & i.imm as u32); false }
-                ALU_RSH_K => { r[d] = u64::from(r[d] as u32 >> i.imm); false }
-                MOV_K => { r[d] = i.imm as u64; false }
-                MOV_X => { r[d] = r[s]; false }
+                LDX_W => {
+                    r[d] = u64::from(ctx[i.off as usize / 4]);
+                    false
+                }
+                ALU_AND_K => {
+                    r[d] = u64::from(r[d] as u32 & i.imm as u32);
+                    false
+                }
+                ALU_RSH_K => {
+                    r[d] = u64::from(r[d] as u32 >> i.imm);
+                    false
+                }
+                MOV_K => {
+                    r[d] = i.imm as u64;
+                    false
+                }
+                MOV_X => {
+                    r[d] = r[s];
+                    false
+                }
                 JNE_K => r[d] as u32 != i.imm as u32,
                 JNE_X => r[d] as u32 != r[s] as u32,
                 0x16 => r[d] as u32 == i.imm as u32,
@@ -235,7 +334,11 @@ mod tests {
     #[test]
     fn what_containerd_sends_becomes_an_allow_list() {
         let spec = [
-            LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().unwrap(),
+            LinuxDeviceCgroupBuilder::default()
+                .allow(false)
+                .access("rwm")
+                .build()
+                .unwrap(),
             rule(true, LinuxDeviceType::C, 10, 200, "rw"),
             rule(false, LinuxDeviceType::C, 10, 200, "w"),
         ];
@@ -244,21 +347,43 @@ mod tests {
         assert!(verdict(&p, 2, MKNOD, 9, 9), "mknod of anything");
         assert!(!verdict(&p, 1, READ, 8, 0), "a disk");
         assert!(verdict(&p, 2, READ, 10, 200));
-        assert!(!verdict(&p, 2, READ | WRITE, 10, 200), "a later denial of w wins");
-        assert!(!verdict(&p, 1, READ, 10, 200), "the block device of the same number");
+        assert!(
+            !verdict(&p, 2, READ | WRITE, 10, 200),
+            "a later denial of w wins"
+        );
+        assert!(
+            !verdict(&p, 1, READ, 10, 200),
+            "the block device of the same number"
+        );
     }
 
     #[test]
     fn all_allowed_needs_no_program() {
-        let spec = [rule(false, LinuxDeviceType::A, -1, -1, "rwm"), rule(true, LinuxDeviceType::A, -1, -1, "rwm")];
-        assert_eq!(normalise(&spec).unwrap(), Rules { allow_by_default: true, exceptions: vec![] });
+        let spec = [
+            rule(false, LinuxDeviceType::A, -1, -1, "rwm"),
+            rule(true, LinuxDeviceType::A, -1, -1, "rwm"),
+        ];
+        assert_eq!(
+            normalise(&spec).unwrap(),
+            Rules {
+                allow_by_default: true,
+                exceptions: vec![]
+            }
+        );
     }
 
     #[test]
     fn bad_rules_are_named() {
-        let e = normalise(&[rule(true, LinuxDeviceType::C, 1, 3, "rx")]).unwrap_err().to_string();
-        assert_eq!(e, "linux.resources.devices[0].access: 'x' is none of r, w, m");
-        let e = normalise(&[rule(true, LinuxDeviceType::C, -7, 3, "r")]).unwrap_err().to_string();
+        let e = normalise(&[rule(true, LinuxDeviceType::C, 1, 3, "rx")])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            e,
+            "linux.resources.devices[0].access: 'x' is none of r, w, m"
+        );
+        let e = normalise(&[rule(true, LinuxDeviceType::C, -7, 3, "r")])
+            .unwrap_err()
+            .to_string();
         assert!(e.starts_with("linux.resources.devices[0].major: -7"), "{e}");
     }
 

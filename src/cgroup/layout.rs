@@ -34,13 +34,20 @@ pub struct Layout {
 impl Layout {
     /// Reads the layout of this node.
     pub fn detect() -> io::Result<Self> {
-        let mut layout = Self::parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?);
+        let mut layout = Self::parse(
+            &fs::read_to_string("/proc/self/mountinfo")?,
+            &fs::read_to_string("/proc/self/cgroup")?,
+        );
         for h in layout.hierarchies.iter_mut().filter(|h| h.v2) {
-            let controllers = fs::read_to_string(h.mount.join("cgroup.controllers")).unwrap_or_default();
+            let controllers =
+                fs::read_to_string(h.mount.join("cgroup.controllers")).unwrap_or_default();
             h.controllers = controllers.split_whitespace().map(str::to_owned).collect();
         }
         if layout.hierarchies.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup",
+            ));
         }
         Ok(layout)
     }
@@ -48,20 +55,42 @@ impl Layout {
     fn parse(mountinfo: &str, own: &str) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let mut right = right.split(' ');
-            let (fstype, _source, options) = (right.next().unwrap_or(""), right.next(), right.next().unwrap_or(""));
+            let (fstype, _source, options) = (
+                right.next().unwrap_or(""),
+                right.next(),
+                right.next().unwrap_or(""),
+            );
             let v2 = fstype == "cgroup2";
             if !v2 && fstype != "cgroup" {
                 continue;
             }
-            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
-            let controllers: Vec<String> =
-                if v2 { Vec::new() } else { options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect() };
-            if hierarchies.iter().any(|h| h.v2 == v2 && h.controllers == controllers) {
+            let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else {
+                continue;
+            };
+            let controllers: Vec<String> = if v2 {
+                Vec::new()
+            } else {
+                options
+                    .split(',')
+                    .filter(|o| is_controller(o))
+                    .map(str::to_owned)
+                    .collect()
+            };
+            if hierarchies
+                .iter()
+                .any(|h| h.v2 == v2 && h.controllers == controllers)
+            {
                 continue; // mounted twice
             }
-            hierarchies.push(Hierarchy { mount, v2, controllers });
+            hierarchies.push(Hierarchy {
+                mount,
+                v2,
+                controllers,
+            });
         }
         hierarchies.sort_by_key(|h| h.v2);
         let own = own
@@ -91,20 +120,37 @@ impl Layout {
 
     /// The hierarchy to list processes in.
     pub(super) fn process_tree(&self) -> Option<&Hierarchy> {
-        self.unified().or_else(|| self.find("pids")).or_else(|| self.find("memory")).or_else(|| self.hierarchies.first())
+        self.unified()
+            .or_else(|| self.find("pids"))
+            .or_else(|| self.find("memory"))
+            .or_else(|| self.hierarchies.first())
     }
 
     /// Our own group, to put a container below when its spec names no path.
     pub(super) fn own_group(&self) -> &Path {
-        self.own.iter().find(|(c, _)| c.is_empty()).or_else(|| self.own.first()).map_or(Path::new("/"), |(_, p)| p)
+        self.own
+            .iter()
+            .find(|(c, _)| c.is_empty())
+            .or_else(|| self.own.first())
+            .map_or(Path::new("/"), |(_, p)| p)
     }
 }
 
 fn is_controller(option: &str) -> bool {
-    option.starts_with("name=") || !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "none" | "all" | "seclabel" | "")
-        && !option.starts_with("release_agent=")
-        && !option.starts_with("cpuset_v2_mode")
-        && option != "favordynmods"
+    option.starts_with("name=")
+        || !matches!(
+            option,
+            "rw" | "ro"
+                | "xattr"
+                | "noprefix"
+                | "clone_children"
+                | "none"
+                | "all"
+                | "seclabel"
+                | ""
+        ) && !option.starts_with("release_agent=")
+            && !option.starts_with("cpuset_v2_mode")
+            && option != "favordynmods"
 }
 
 #[cfg(test)]
@@ -121,15 +167,24 @@ mod tests {
         let l = Layout::parse(HYBRID, "1:name=systemd:/x\n0::/y\n");
         assert!(!l.is_v2());
         assert_eq!(l.hierarchies.len(), 3);
-        assert_eq!(l.find("cpuacct").unwrap().mount, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(
+            l.find("cpuacct").unwrap().mount,
+            Path::new("/sys/fs/cgroup/cpu,cpuacct")
+        );
         assert_eq!(l.hierarchies[1].controllers, ["name=systemd"]);
-        assert_eq!(l.unified().unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(
+            l.unified().unwrap().mount,
+            Path::new("/sys/fs/cgroup/unified")
+        );
         assert_eq!(l.own_group(), Path::new("/y"));
     }
 
     #[test]
     fn pure_v2_layout() {
-        let l = Layout::parse("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n", "0::/\n");
+        let l = Layout::parse(
+            "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
+            "0::/\n",
+        );
         assert!(l.is_v2());
         assert_eq!(l.hierarchies.len(), 1);
     }

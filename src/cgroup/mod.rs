@@ -89,7 +89,11 @@ pub enum Error {
 type Result<T> = std::result::Result<T, Error>;
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
-    move |source| Error::Io { what, path: path.to_owned(), source }
+    move |source| Error::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The control groups of one container: the same relative path in every hierarchy.
@@ -138,7 +142,9 @@ impl Cgroup {
 
     /// Creates the groups in every hierarchy and applies `resources`. Leaves nothing behind on failure.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
-        let made = self.make_directories().and_then(|()| self.apply(resources, true));
+        let made = self
+            .make_directories()
+            .and_then(|()| self.apply(resources, true));
         if made.is_err() {
             self.remove(Duration::ZERO).ok();
         }
@@ -151,7 +157,11 @@ impl Cgroup {
             if !make_group(h, &dir, true)? {
                 let left = read_pids(&dir.join("cgroup.procs")).len();
                 if left > 0 {
-                    return Err(Error::Busy { path: dir, count: left, within: Duration::ZERO });
+                    return Err(Error::Busy {
+                        path: dir,
+                        count: left,
+                        within: Duration::ZERO,
+                    });
                 }
             }
             if h.v2 {
@@ -171,7 +181,11 @@ impl Cgroup {
     fn apply(&self, resources: Option<&LinuxResources>, fresh: bool) -> Result<()> {
         let mut settings = Vec::new();
         if let Some(r) = resources {
-            if self.is_v2() { v2::settings(self, r, &mut settings)? } else { v1::settings(self, r, &mut settings)? }
+            if self.is_v2() {
+                v2::settings(self, r, &mut settings)?
+            } else {
+                v1::settings(self, r, &mut settings)?
+            }
         }
         self.write_settings(&settings, !fresh)?;
         let rules = resources.and_then(|r| r.devices().as_deref());
@@ -202,7 +216,11 @@ impl Cgroup {
                 });
             };
             let file = dir.join(&s.file);
-            let before = if undo { fs::read_to_string(&file).ok() } else { None };
+            let before = if undo {
+                fs::read_to_string(&file).ok()
+            } else {
+                None
+            };
             match fs::write(&file, s.value.as_bytes()) {
                 Ok(()) => {
                     if let Some(before) = before {
@@ -214,7 +232,12 @@ impl Cgroup {
                     for (file, value) in done.iter().rev() {
                         fs::write(file, value.as_bytes()).ok();
                     }
-                    return Err(Error::Refused { field: s.field.clone(), value: s.value.clone(), file, source });
+                    return Err(Error::Refused {
+                        field: s.field.clone(),
+                        value: s.value.clone(),
+                        file,
+                        source,
+                    });
                 }
             }
         }
@@ -225,14 +248,21 @@ impl Cgroup {
     /// files of the v1 hierarchies. A single-threaded process that writes `0` to `tasks` moves itself without the
     /// wait for an RCU grace period (about 10 ms) that a write to `cgroup.procs` pays.
     pub fn entry(&self) -> Result<Entry> {
-        let mut entry = Entry { v2: None, v1: Vec::new() };
+        let mut entry = Entry {
+            v2: None,
+            v1: Vec::new(),
+        };
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
             if h.v2 {
                 entry.v2 = Some(fs::File::open(&dir).map_err(io_error("open", &dir))?.into());
             } else {
                 let tasks = dir.join("tasks");
-                let fd = fs::OpenOptions::new().write(true).open(&tasks).map_err(io_error("open", &tasks))?.into();
+                let fd = fs::OpenOptions::new()
+                    .write(true)
+                    .open(&tasks)
+                    .map_err(io_error("open", &tasks))?
+                    .into();
                 entry.v1.push((tasks, fd));
             }
         }
@@ -277,7 +307,11 @@ impl Cgroup {
             }
             self.signal_all(libc::SIGKILL);
             if Instant::now() >= deadline {
-                return Err(Error::Busy { path: self.path.clone(), count: left.len(), within });
+                return Err(Error::Busy {
+                    path: self.path.clone(),
+                    count: left.len(),
+                    within,
+                });
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -285,7 +319,12 @@ impl Cgroup {
     }
 
     fn thaw_v1(&self) {
-        if let Some(dir) = self.layout.find("freezer").filter(|h| !h.v2).map(|h| self.dir(h)) {
+        if let Some(dir) = self
+            .layout
+            .find("freezer")
+            .filter(|h| !h.v2)
+            .map(|h| self.dir(h))
+        {
             fs::write(dir.join("freezer.state"), "THAWED").ok();
         }
     }
@@ -297,15 +336,25 @@ impl Cgroup {
         }
         match self.unified_dir() {
             Some(dir) => v2::set_frozen(&dir, frozen),
-            None => Err(Error::Unavailable { field: "pause".into(), reason: "this node has no freezer".into() }),
+            None => Err(Error::Unavailable {
+                field: "pause".into(),
+                reason: "this node has no freezer".into(),
+            }),
         }
     }
 
     /// How many times the OOM killer has struck here. `None` where there is no memory controller.
     pub fn oom_kills(&self) -> Option<u64> {
         let h = self.layout.find("memory")?;
-        let file = self.dir(h).join(if h.v2 { "memory.events" } else { "memory.oom_control" });
-        stats::flat_keyed(&file).into_iter().find(|(k, _)| k == "oom_kill").map(|(_, v)| v)
+        let file = self.dir(h).join(if h.v2 {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        });
+        stats::flat_keyed(&file)
+            .into_iter()
+            .find(|(k, _)| k == "oom_kill")
+            .map(|(_, v)| v)
     }
 
     /// A descriptor that becomes readable when memory runs out here.
@@ -324,9 +373,16 @@ impl Cgroup {
                 result = Err(e);
                 continue;
             }
-            for parent in self.path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            for parent in self
+                .path
+                .ancestors()
+                .skip(1)
+                .filter(|p| !p.as_os_str().is_empty())
+            {
                 let dir = h.mount.join(parent);
-                if !c_path(&dir).is_some_and(|p| sys::has_xattr(&p, MADE_BY_US)) || fs::remove_dir(&dir).is_err() {
+                if !c_path(&dir).is_some_and(|p| sys::has_xattr(&p, MADE_BY_US))
+                    || fs::remove_dir(&dir).is_err()
+                {
                     break;
                 }
             }
@@ -384,12 +440,20 @@ fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
 }
 
 fn read_pids(file: &Path) -> Vec<i32> {
-    fs::read_to_string(file).map(|s| s.lines().filter_map(|l| l.parse().ok()).collect()).unwrap_or_default()
+    fs::read_to_string(file)
+        .map(|s| s.lines().filter_map(|l| l.parse().ok()).collect())
+        .unwrap_or_default()
 }
 
 fn child_groups(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
 }
 
 fn collect_pids(dir: &Path, pids: &mut Vec<i32>) {
@@ -406,7 +470,10 @@ fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) || e.kind() == ErrorKind::DirectoryNotEmpty => {
+            Err(e)
+                if e.raw_os_error() == Some(libc::EBUSY)
+                    || e.kind() == ErrorKind::DirectoryNotEmpty =>
+            {
                 for child in child_groups(dir) {
                     remove_tree(&child, deadline)?;
                 }

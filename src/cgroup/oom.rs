@@ -25,7 +25,10 @@ impl OomWatch {
         }
         let event = sys::process::eventfd()?;
         let control = fs::File::open(dir.join("memory.oom_control"))?;
-        fs::write(dir.join("cgroup.event_control"), format!("{} {}", event.as_raw_fd(), control.as_raw_fd()))?;
+        fs::write(
+            dir.join("cgroup.event_control"),
+            format!("{} {}", event.as_raw_fd(), control.as_raw_fd()),
+        )?;
         Ok(Self { fd: event, v2 })
     }
 

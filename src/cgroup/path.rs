@@ -5,7 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use super::{Error, Layout, Result};
 
 fn bad(path: &Path, reason: &str) -> Error {
-    Error::Unavailable { field: format!("linux.cgroupsPath: {path:?}"), reason: reason.to_owned() }
+    Error::Unavailable {
+        field: format!("linux.cgroupsPath: {path:?}"),
+        reason: reason.to_owned(),
+    }
 }
 
 /// The container's path relative to every hierarchy's mount.
@@ -24,11 +27,16 @@ pub(super) fn relative(cgroups_path: Option<&Path>, id: &str, layout: &Layout) -
         match part {
             Component::RootDir | Component::CurDir => {}
             Component::Normal(name) => clean.push(name),
-            Component::ParentDir | Component::Prefix(_) => return Err(bad(&path, "must not contain `..`")),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(bad(&path, "must not contain `..`"));
+            }
         }
     }
     if clean.as_os_str().is_empty() {
-        return Err(bad(&path, "names the root of the hierarchy; give the container a group of its own"));
+        return Err(bad(
+            &path,
+            "names the root of the hierarchy; give the container a group of its own",
+        ));
     }
     Ok(clean)
 }
@@ -37,15 +45,32 @@ pub(super) fn relative(cgroups_path: Option<&Path>, id: &str, layout: &Layout) -
 /// (or `name` itself where it is a slice). systemd.slice(5).
 fn systemd(text: &str, path: &Path) -> Result<PathBuf> {
     let mut parts = text.split(':');
-    let (slice, prefix, name) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let (slice, prefix, name) = (
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+    );
     if name.is_empty() || name.contains('/') || prefix.contains('/') {
-        return Err(bad(path, "expected slice:prefix:name without slashes and with a name"));
+        return Err(bad(
+            path,
+            "expected slice:prefix:name without slashes and with a name",
+        ));
     }
     let mut out = PathBuf::new();
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let slice = if slice.is_empty() {
+        "system.slice"
+    } else {
+        slice
+    };
     if slice != "-.slice" {
-        let Some(stem) = slice.strip_suffix(".slice").filter(|s| !s.is_empty() && !s.contains('/')) else {
-            return Err(bad(path, "the slice must end in .slice and contain no slash"));
+        let Some(stem) = slice
+            .strip_suffix(".slice")
+            .filter(|s| !s.is_empty() && !s.contains('/'))
+        else {
+            return Err(bad(
+                path,
+                "the slice must end in .slice and contain no slash",
+            ));
         };
         let mut prefix_so_far = String::new();
         for part in stem.split('-') {
@@ -82,11 +107,19 @@ mod tests {
         assert_eq!(rel("/k8s.io/abc").unwrap(), Path::new("k8s.io/abc"));
         assert_eq!(
             rel("kubepods-burstable-podx.slice:cri-containerd:abc").unwrap(),
-            Path::new("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice/cri-containerd-abc.scope")
+            Path::new(
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice/cri-containerd-abc.scope"
+            )
         );
-        assert_eq!(rel(":runc:abc").unwrap(), Path::new("system.slice/runc-abc.scope"));
+        assert_eq!(
+            rel(":runc:abc").unwrap(),
+            Path::new("system.slice/runc-abc.scope")
+        );
         assert_eq!(rel("-.slice::abc").unwrap(), Path::new("abc.scope"));
-        assert_eq!(relative(None, "id", &Layout::default()).unwrap(), Path::new("id"));
+        assert_eq!(
+            relative(None, "id", &Layout::default()).unwrap(),
+            Path::new("id")
+        );
     }
 
     #[test]

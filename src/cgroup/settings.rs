@@ -17,8 +17,19 @@ pub(super) struct Setting {
 
 impl Setting {
     /// A required setting.
-    pub fn new(controller: &'static str, file: impl Into<String>, value: impl ToString, field: &str) -> Self {
-        Self { controller, file: file.into(), value: value.to_string(), field: format!("linux.resources.{field}"), optional: false }
+    pub fn new(
+        controller: &'static str,
+        file: impl Into<String>,
+        value: impl ToString,
+        field: &str,
+    ) -> Self {
+        Self {
+            controller,
+            file: file.into(),
+            value: value.to_string(),
+            field: format!("linux.resources.{field}"),
+            optional: false,
+        }
     }
 
     /// The same, but nothing is lost where the file does not exist.
@@ -30,5 +41,9 @@ impl Setting {
 
 /// A limit where a negative number means none.
 pub(super) fn limit_or_max(value: i64) -> String {
-    if value < 0 { "max".to_owned() } else { value.to_string() }
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
 }

@@ -26,9 +26,15 @@ impl Cgroup {
             return None;
         }
         Some(if self.is_v2() {
-            Metrics { type_url: "io.containerd.cgroups.v2.Metrics", value: v2(self).write_to_bytes().unwrap_or_default() }
+            Metrics {
+                type_url: "io.containerd.cgroups.v2.Metrics",
+                value: v2(self).write_to_bytes().unwrap_or_default(),
+            }
         } else {
-            Metrics { type_url: "io.containerd.cgroups.v1.Metrics", value: v1(self).write_to_bytes().unwrap_or_default() }
+            Metrics {
+                type_url: "io.containerd.cgroups.v1.Metrics",
+                value: v1(self).write_to_bytes().unwrap_or_default(),
+            }
         })
     }
 }
@@ -39,7 +45,11 @@ pub(super) fn single(file: &Path) -> Option<u64> {
 }
 
 fn number(text: &str) -> Option<u64> {
-    if text == "max" { Some(u64::MAX) } else { text.parse().ok() }
+    if text == "max" {
+        Some(u64::MAX)
+    } else {
+        text.parse().ok()
+    }
 }
 
 /// Lines of `key value`.
@@ -67,10 +77,18 @@ macro_rules! assign {
 }
 
 fn page_sizes() -> Vec<String> {
-    let Ok(dir) = fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
+    let Ok(dir) = fs::read_dir("/sys/kernel/mm/hugepages") else {
+        return Vec::new();
+    };
     dir.flatten()
         .filter_map(|e| {
-            let kb: u64 = e.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let kb: u64 = e
+                .file_name()
+                .to_str()?
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()?;
             Some(match kb {
                 k if k >= 1 << 20 => format!("{}GB", k >> 20),
                 k if k >= 1 << 10 => format!("{}MB", k >> 10),
@@ -86,7 +104,9 @@ fn v1(cgroup: &Cgroup) -> m1::Metrics {
     if let Some(d) = dir("pids") {
         let mut p = m1::PidsStat::new();
         p.current = single(&d.join("pids.current")).unwrap_or(0);
-        p.limit = single(&d.join("pids.max")).filter(|l| *l != u64::MAX).unwrap_or(0);
+        p.limit = single(&d.join("pids.max"))
+            .filter(|l| *l != u64::MAX)
+            .unwrap_or(0);
         out.pids = MessageField::some(p);
     }
     let mut cpu = m1::CPUStat::new();
@@ -124,21 +144,39 @@ fn v1(cgroup: &Cgroup) -> m1::Metrics {
         let mut b = m1::BlkIOStat::new();
         let pick = |bfq: &str, throttle: &str| {
             let entries = blkio_entries(&d.join(bfq));
-            if entries.is_empty() { blkio_entries(&d.join(throttle)) } else { entries }
+            if entries.is_empty() {
+                blkio_entries(&d.join(throttle))
+            } else {
+                entries
+            }
         };
-        b.io_service_bytes_recursive = pick("blkio.bfq.io_service_bytes_recursive", "blkio.throttle.io_service_bytes_recursive");
-        b.io_serviced_recursive = pick("blkio.bfq.io_serviced_recursive", "blkio.throttle.io_serviced_recursive");
+        b.io_service_bytes_recursive = pick(
+            "blkio.bfq.io_service_bytes_recursive",
+            "blkio.throttle.io_service_bytes_recursive",
+        );
+        b.io_serviced_recursive = pick(
+            "blkio.bfq.io_serviced_recursive",
+            "blkio.throttle.io_serviced_recursive",
+        );
         out.blkio = MessageField::some(b);
     }
     if let Some(h) = cgroup.layout().find("hugetlb") {
         let d = h.mount.join(cgroup.path());
         for size in page_sizes() {
-            let read = |v2: &str, v1: &str| single(&d.join(format!("hugetlb.{size}.{}", if h.v2 { v2 } else { v1 })));
-            let Some(usage) = read("current", "usage_in_bytes") else { continue };
+            let read = |v2: &str, v1: &str| {
+                single(&d.join(format!("hugetlb.{size}.{}", if h.v2 { v2 } else { v1 })))
+            };
+            let Some(usage) = read("current", "usage_in_bytes") else {
+                continue;
+            };
             let mut s = m1::HugetlbStat::new();
             s.usage = usage;
             s.max = read("current", "max_usage_in_bytes").unwrap_or(0);
-            s.failcnt = if h.v2 { 0 } else { read("", "failcnt").unwrap_or(0) };
+            s.failcnt = if h.v2 {
+                0
+            } else {
+                read("", "failcnt").unwrap_or(0)
+            };
             s.pagesize = size;
             out.hugetlb.push(s);
         }
@@ -197,9 +235,16 @@ fn blkio_entries(file: &Path) -> Vec<m1::BlkIOEntry> {
 
 fn v2(cgroup: &Cgroup) -> m2::Metrics {
     let mut out = m2::Metrics::new();
-    let Some(d) = cgroup.layout().unified().map(|h| h.mount.join(cgroup.path())) else { return out };
+    let Some(d) = cgroup
+        .layout()
+        .unified()
+        .map(|h| h.mount.join(cgroup.path()))
+    else {
+        return out;
+    };
     let mut p = m2::PidsStat::new();
-    p.current = single(&d.join("pids.current")).unwrap_or_else(|| read_pids(&d.join("cgroup.procs")).len() as u64);
+    p.current = single(&d.join("pids.current"))
+        .unwrap_or_else(|| read_pids(&d.join("cgroup.procs")).len() as u64);
     p.limit = single(&d.join("pids.max")).unwrap_or(0);
     out.pids = MessageField::some(p);
     let mut c = m2::CPUStat::new();
@@ -235,9 +280,14 @@ fn v2(cgroup: &Cgroup) -> m2::Metrics {
     });
     out.memory_events = MessageField::some(e);
     let mut io = m2::IOStat::new();
-    for line in fs::read_to_string(d.join("io.stat")).unwrap_or_default().lines() {
+    for line in fs::read_to_string(d.join("io.stat"))
+        .unwrap_or_default()
+        .lines()
+    {
         let mut parts = line.split_whitespace();
-        let Some((major, minor)) = parts.next().and_then(|dev| dev.split_once(':')) else { continue };
+        let Some((major, minor)) = parts.next().and_then(|dev| dev.split_once(':')) else {
+            continue;
+        };
         let mut entry = m2::IOEntry::new();
         entry.major = major.parse().unwrap_or(0);
         entry.minor = minor.parse().unwrap_or(0);
@@ -256,11 +306,16 @@ fn v2(cgroup: &Cgroup) -> m2::Metrics {
     io.psi = pressure(&d.join("io.pressure"));
     out.io = MessageField::some(io);
     for size in page_sizes() {
-        let Some(current) = single(&d.join(format!("hugetlb.{size}.current"))) else { continue };
+        let Some(current) = single(&d.join(format!("hugetlb.{size}.current"))) else {
+            continue;
+        };
         let mut h = m2::HugeTlbStat::new();
         h.current = current;
         h.max = single(&d.join(format!("hugetlb.{size}.max"))).unwrap_or(0);
-        h.failcnt = flat_keyed(&d.join(format!("hugetlb.{size}.events"))).into_iter().find(|(k, _)| k == "max").map_or(0, |(_, v)| v);
+        h.failcnt = flat_keyed(&d.join(format!("hugetlb.{size}.events")))
+            .into_iter()
+            .find(|(k, _)| k == "max")
+            .map_or(0, |(_, v)| v);
         h.pagesize = size;
         out.hugetlb.push(h);
     }
@@ -269,7 +324,9 @@ fn v2(cgroup: &Cgroup) -> m2::Metrics {
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, `Documentation/accounting/psi.rst`.
 fn pressure(file: &Path) -> MessageField<m2::PSIStats> {
-    let Ok(text) = fs::read_to_string(file) else { return MessageField::none() };
+    let Ok(text) = fs::read_to_string(file) else {
+        return MessageField::none();
+    };
     let mut stats = m2::PSIStats::new();
     for line in text.lines() {
         let mut data = m2::PSIData::new();

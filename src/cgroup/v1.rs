@@ -20,27 +20,72 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
     memory(cgroup, r, out)?;
     cpu(r, out);
     if let Some(pids) = r.pids() {
-        out.push(Setting::new("pids", "pids.max", if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() }, "pids.limit"));
+        out.push(Setting::new(
+            "pids",
+            "pids.max",
+            if pids.limit() > 0 {
+                pids.limit().to_string()
+            } else {
+                "max".into()
+            },
+            "pids.limit",
+        ));
     }
     block_io(cgroup, r, out);
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
         let v2 = cgroup.layout().find("hugetlb").is_some_and(|h| h.v2);
         let (size, field) = (h.page_size(), format!("hugepageLimits[{i}].limit"));
         if v2 {
-            out.push(Setting::new("hugetlb", format!("hugetlb.{size}.max"), limit_or_max(h.limit()), &field));
-            out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.max"), limit_or_max(h.limit()), &field).optional());
+            out.push(Setting::new(
+                "hugetlb",
+                format!("hugetlb.{size}.max"),
+                limit_or_max(h.limit()),
+                &field,
+            ));
+            out.push(
+                Setting::new(
+                    "hugetlb",
+                    format!("hugetlb.{size}.rsvd.max"),
+                    limit_or_max(h.limit()),
+                    &field,
+                )
+                .optional(),
+            );
         } else {
-            out.push(Setting::new("hugetlb", format!("hugetlb.{size}.limit_in_bytes"), h.limit(), &field));
-            out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.limit_in_bytes"), h.limit(), &field).optional());
+            out.push(Setting::new(
+                "hugetlb",
+                format!("hugetlb.{size}.limit_in_bytes"),
+                h.limit(),
+                &field,
+            ));
+            out.push(
+                Setting::new(
+                    "hugetlb",
+                    format!("hugetlb.{size}.rsvd.limit_in_bytes"),
+                    h.limit(),
+                    &field,
+                )
+                .optional(),
+            );
         }
     }
     if let Some(n) = r.network() {
         if let Some(id) = n.class_id() {
-            out.push(Setting::new("net_cls", "net_cls.classid", id, "network.classID"));
+            out.push(Setting::new(
+                "net_cls",
+                "net_cls.classid",
+                id,
+                "network.classID",
+            ));
         }
         for (i, p) in n.priorities().iter().flatten().enumerate() {
             let value = format!("{} {}", p.name(), p.priority());
-            out.push(Setting::new("net_prio", "net_prio.ifpriomap", value, &format!("network.priorities[{i}]")));
+            out.push(Setting::new(
+                "net_prio",
+                "net_prio.ifpriomap",
+                value,
+                &format!("network.priorities[{i}]"),
+            ));
         }
     }
     super::v2::rdma(r, out);
@@ -51,9 +96,16 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
     let Some(m) = r.memory() else { return Ok(()) };
     let limit = m.limit().filter(|l| *l != 0);
     // Unlimited memory with a limited sum of memory and swap makes no sense: lift both, as the kernel would demand.
-    let swap = m.swap().filter(|s| *s != 0).or_else(|| limit.filter(|l| *l == -1));
+    let swap = m
+        .swap()
+        .filter(|s| *s != 0)
+        .or_else(|| limit.filter(|l| *l == -1));
     let current = |file: &str| -> Option<i64> {
-        fs::read_to_string(cgroup.controller_dir("memory")?.join(file)).ok()?.trim().parse().ok()
+        fs::read_to_string(cgroup.controller_dir("memory")?.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     if m.check_before_update() == Some(true)
         && let (Some(limit), Some(usage)) = (limit, current("memory.usage_in_bytes"))
@@ -62,10 +114,13 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
     {
         return Err(Error::Unavailable {
             field: format!("linux.resources.memory.limit: {limit}"),
-            reason: format!("the container uses {usage} bytes already, and checkBeforeUpdate is set"),
+            reason: format!(
+                "the container uses {usage} bytes already, and checkBeforeUpdate is set"
+            ),
         });
     }
-    let set_limit = limit.map(|l| Setting::new("memory", "memory.limit_in_bytes", l, "memory.limit"));
+    let set_limit =
+        limit.map(|l| Setting::new("memory", "memory.limit_in_bytes", l, "memory.limit"));
     let set_swap = swap.map(|s| {
         let s = Setting::new("memory", "memory.memsw.limit_in_bytes", s, "memory.swap");
         // Implied by an unlimited memory only, not asked for.
@@ -83,16 +138,36 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
         out.extend(set_limit.into_iter().chain(set_swap));
     }
     if let Some(v) = m.reservation().filter(|v| *v != 0) {
-        out.push(Setting::new("memory", "memory.soft_limit_in_bytes", v, "memory.reservation"));
+        out.push(Setting::new(
+            "memory",
+            "memory.soft_limit_in_bytes",
+            v,
+            "memory.reservation",
+        ));
     }
     if let Some(v) = m.kernel_tcp().filter(|v| *v != 0) {
-        out.push(Setting::new("memory", "memory.kmem.tcp.limit_in_bytes", v, "memory.kernelTCP"));
+        out.push(Setting::new(
+            "memory",
+            "memory.kmem.tcp.limit_in_bytes",
+            v,
+            "memory.kernelTCP",
+        ));
     }
     if let Some(v) = m.swappiness() {
-        out.push(Setting::new("memory", "memory.swappiness", v, "memory.swappiness"));
+        out.push(Setting::new(
+            "memory",
+            "memory.swappiness",
+            v,
+            "memory.swappiness",
+        ));
     }
     if m.disable_oom_killer() == Some(true) {
-        out.push(Setting::new("memory", "memory.oom_control", 1, "memory.disableOOMKiller"));
+        out.push(Setting::new(
+            "memory",
+            "memory.oom_control",
+            1,
+            "memory.disableOOMKiller",
+        ));
     }
     Ok(())
 }
@@ -106,10 +181,20 @@ fn cpu(r: &LinuxResources, out: &mut Vec<Setting>) {
         out.push(Setting::new("cpu", "cpu.shares", v, "cpu.shares"));
     }
     if let Some(v) = c.realtime_period().filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.rt_period_us", v, "cpu.realtimePeriod"));
+        out.push(Setting::new(
+            "cpu",
+            "cpu.rt_period_us",
+            v,
+            "cpu.realtimePeriod",
+        ));
     }
     if let Some(v) = c.realtime_runtime().filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.rt_runtime_us", v, "cpu.realtimeRuntime"));
+        out.push(Setting::new(
+            "cpu",
+            "cpu.rt_runtime_us",
+            v,
+            "cpu.realtimeRuntime",
+        ));
     }
     if let Some(v) = c.period().filter(|v| *v != 0) {
         out.push(Setting::new("cpu", "cpu.cfs_period_us", v, "cpu.period"));
@@ -132,31 +217,71 @@ fn block_io(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) {
     let Some(b) = r.block_io() else { return };
     let dir = cgroup.controller_dir("blkio");
     let has = |file: &str| dir.as_ref().is_some_and(|d| d.join(file).exists());
-    let weight_file = if has("blkio.weight") || !has("blkio.bfq.weight") { "blkio.weight" } else { "blkio.bfq.weight" };
+    let weight_file = if has("blkio.weight") || !has("blkio.bfq.weight") {
+        "blkio.weight"
+    } else {
+        "blkio.bfq.weight"
+    };
     if let Some(w) = b.weight().filter(|w| *w != 0) {
         out.push(Setting::new("blkio", weight_file, w, "blockIO.weight"));
     }
     if let Some(w) = b.leaf_weight().filter(|w| *w != 0) {
-        out.push(Setting::new("blkio", "blkio.leaf_weight", w, "blockIO.leafWeight"));
+        out.push(Setting::new(
+            "blkio",
+            "blkio.leaf_weight",
+            w,
+            "blockIO.leafWeight",
+        ));
     }
     for (i, d) in b.weight_device().iter().flatten().enumerate() {
         let dev = format!("{}:{}", d.major(), d.minor());
         if let Some(w) = d.weight() {
-            out.push(Setting::new("blkio", format!("{weight_file}_device"), format!("{dev} {w}"), &format!("blockIO.weightDevice[{i}].weight")));
+            out.push(Setting::new(
+                "blkio",
+                format!("{weight_file}_device"),
+                format!("{dev} {w}"),
+                &format!("blockIO.weightDevice[{i}].weight"),
+            ));
         }
         if let Some(w) = d.leaf_weight() {
-            out.push(Setting::new("blkio", "blkio.leaf_weight_device", format!("{dev} {w}"), &format!("blockIO.weightDevice[{i}].leafWeight")));
+            out.push(Setting::new(
+                "blkio",
+                "blkio.leaf_weight_device",
+                format!("{dev} {w}"),
+                &format!("blockIO.weightDevice[{i}].leafWeight"),
+            ));
         }
     }
     for (list, file, field) in [
-        (b.throttle_read_bps_device(), "blkio.throttle.read_bps_device", "throttleReadBpsDevice"),
-        (b.throttle_write_bps_device(), "blkio.throttle.write_bps_device", "throttleWriteBpsDevice"),
-        (b.throttle_read_iops_device(), "blkio.throttle.read_iops_device", "throttleReadIOPSDevice"),
-        (b.throttle_write_iops_device(), "blkio.throttle.write_iops_device", "throttleWriteIOPSDevice"),
+        (
+            b.throttle_read_bps_device(),
+            "blkio.throttle.read_bps_device",
+            "throttleReadBpsDevice",
+        ),
+        (
+            b.throttle_write_bps_device(),
+            "blkio.throttle.write_bps_device",
+            "throttleWriteBpsDevice",
+        ),
+        (
+            b.throttle_read_iops_device(),
+            "blkio.throttle.read_iops_device",
+            "throttleReadIOPSDevice",
+        ),
+        (
+            b.throttle_write_iops_device(),
+            "blkio.throttle.write_iops_device",
+            "throttleWriteIOPSDevice",
+        ),
     ] {
         for (i, d) in list.iter().flatten().enumerate() {
             let value = format!("{}:{} {}", d.major(), d.minor(), d.rate());
-            out.push(Setting::new("blkio", file, value, &format!("blockIO.{field}[{i}]")));
+            out.push(Setting::new(
+                "blkio",
+                file,
+                value,
+                &format!("blockIO.{field}[{i}]"),
+            ));
         }
     }
 }
@@ -172,8 +297,13 @@ pub(super) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<()> {
         if let Some(above) = &above {
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let here = dir.join(file);
-                if fs::read_to_string(&here).map_err(io_error("read", &here))?.trim().is_empty() {
-                    let value = fs::read_to_string(above.join(file)).map_err(io_error("read", above))?;
+                if fs::read_to_string(&here)
+                    .map_err(io_error("read", &here))?
+                    .trim()
+                    .is_empty()
+                {
+                    let value =
+                        fs::read_to_string(above.join(file)).map_err(io_error("read", above))?;
                     fs::write(&here, value.trim()).map_err(io_error("write", &here))?;
                 }
             }
@@ -191,12 +321,18 @@ pub(super) fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         fs::write(&file, want).map_err(io_error("write", &file))?;
-        if fs::read_to_string(&file).map_err(io_error("read", &file))?.trim() == want {
+        if fs::read_to_string(&file)
+            .map_err(io_error("read", &file))?
+            .trim()
+            == want
+        {
             return Ok(());
         }
         if Instant::now() >= deadline {
             fs::write(&file, "THAWED").ok();
-            return Err(io_error("freeze", &file)(std::io::ErrorKind::TimedOut.into()));
+            return Err(io_error("freeze", &file)(
+                std::io::ErrorKind::TimedOut.into(),
+            ));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));

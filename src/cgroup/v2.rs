@@ -13,20 +13,43 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
     memory(cgroup, r, out)?;
     cpu(cgroup, r, out)?;
     if let Some(pids) = r.pids() {
-        out.push(Setting::new("pids", "pids.max", if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() }, "pids.limit"));
+        out.push(Setting::new(
+            "pids",
+            "pids.max",
+            if pids.limit() > 0 {
+                pids.limit().to_string()
+            } else {
+                "max".into()
+            },
+            "pids.limit",
+        ));
     }
     block_io(cgroup, r, out)?;
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
         let (size, field) = (h.page_size(), format!("hugepageLimits[{i}].limit"));
-        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.max"), limit_or_max(h.limit()), &field));
-        out.push(Setting::new("hugetlb", format!("hugetlb.{size}.rsvd.max"), limit_or_max(h.limit()), &field).optional());
+        out.push(Setting::new(
+            "hugetlb",
+            format!("hugetlb.{size}.max"),
+            limit_or_max(h.limit()),
+            &field,
+        ));
+        out.push(
+            Setting::new(
+                "hugetlb",
+                format!("hugetlb.{size}.rsvd.max"),
+                limit_or_max(h.limit()),
+                &field,
+            )
+            .optional(),
+        );
     }
     if let Some(n) = r.network()
         && (n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty()))
     {
         return Err(Error::Unavailable {
             field: "linux.resources.network".into(),
-            reason: "net_cls and net_prio exist on cgroup v1 only, and this node runs cgroup v2".into(),
+            reason: "net_cls and net_prio exist on cgroup v1 only, and this node runs cgroup v2"
+                .into(),
         });
     }
     rdma(r, out);
@@ -36,10 +59,16 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
     for (file, value) in unified {
         let field = format!("unified[{file:?}]");
         if file.contains('/') || file.starts_with("cgroup.") || !file.contains('.') {
-            return Err(Error::Unavailable { field: format!("linux.resources.{field}"), reason: "is not the name of a controller's file".into() });
+            return Err(Error::Unavailable {
+                field: format!("linux.resources.{field}"),
+                reason: "is not the name of a controller's file".into(),
+            });
         }
         let Some(controller) = controller_name(file) else {
-            return Err(Error::Unavailable { field: format!("linux.resources.{field}"), reason: "belongs to no controller that Cofferdam knows".into() });
+            return Err(Error::Unavailable {
+                field: format!("linux.resources.{field}"),
+                reason: "belongs to no controller that Cofferdam knows".into(),
+            });
         };
         // One line each: the kernel takes a single entry per write for keyed files.
         for line in value.lines() {
@@ -51,7 +80,11 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
 
 fn controller_name(file: &str) -> Option<&'static str> {
     let name = file.split('.').next()?;
-    ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem"].into_iter().find(|c| *c == name)
+    [
+        "cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc", "dmem",
+    ]
+    .into_iter()
+    .find(|c| *c == name)
 }
 
 pub(super) fn rdma(r: &LinuxResources, out: &mut Vec<Setting>) {
@@ -59,12 +92,20 @@ pub(super) fn rdma(r: &LinuxResources, out: &mut Vec<Setting>) {
     devices.sort_by_key(|(name, _)| *name);
     for (device, limits) in devices {
         let mut value = device.clone();
-        for (key, limit) in [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())] {
+        for (key, limit) in [
+            ("hca_handle", limits.hca_handles()),
+            ("hca_object", limits.hca_objects()),
+        ] {
             if let Some(limit) = limit {
                 value.push_str(&format!(" {key}={limit}"));
             }
         }
-        out.push(Setting::new("rdma", "rdma.max", value, &format!("rdma[{device:?}]")));
+        out.push(Setting::new(
+            "rdma",
+            "rdma.max",
+            value,
+            &format!("rdma[{device:?}]"),
+        ));
     }
 }
 
@@ -74,22 +115,30 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
     let swap = m.swap().filter(|s| *s != 0);
     if m.check_before_update() == Some(true)
         && let Some(limit) = limit.filter(|l| *l > 0)
-        && let Some(usage) = cgroup.controller_dir("memory").and_then(|d| stats::single(&d.join("memory.current")))
+        && let Some(usage) = cgroup
+            .controller_dir("memory")
+            .and_then(|d| stats::single(&d.join("memory.current")))
         && (limit as u64) < usage
     {
         return Err(Error::Unavailable {
             field: format!("linux.resources.memory.limit: {limit}"),
-            reason: format!("the container uses {usage} bytes already, and checkBeforeUpdate is set"),
+            reason: format!(
+                "the container uses {usage} bytes already, and checkBeforeUpdate is set"
+            ),
         });
     }
     // v1's `swap` is memory plus swap; v2 limits swap alone. OCI config-linux.md, "memory".
     match (swap, limit) {
-        (Some(-1), _) => out.push(Setting::new("memory", "memory.swap.max", "max", "memory.swap").optional()),
+        (Some(-1), _) => {
+            out.push(Setting::new("memory", "memory.swap.max", "max", "memory.swap").optional())
+        }
         (Some(swap), Some(limit)) if limit >= 0 => {
             if swap < limit {
                 return Err(Error::Unavailable {
                     field: format!("linux.resources.memory.swap: {swap}"),
-                    reason: format!("is memory plus swap, so it cannot be below memory.limit ({limit})"),
+                    reason: format!(
+                        "is memory plus swap, so it cannot be below memory.limit ({limit})"
+                    ),
                 });
             }
             let s = Setting::new("memory", "memory.swap.max", swap - limit, "memory.swap");
@@ -102,21 +151,36 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
                 reason: "on cgroup v2 a swap limit needs memory.limit beside it".into(),
             });
         }
-        (None, Some(-1)) => out.push(Setting::new("memory", "memory.swap.max", "max", "memory.swap").optional()),
+        (None, Some(-1)) => {
+            out.push(Setting::new("memory", "memory.swap.max", "max", "memory.swap").optional())
+        }
         (None, _) => {}
     }
     if let Some(l) = limit {
-        out.push(Setting::new("memory", "memory.max", limit_or_max(l), "memory.limit"));
+        out.push(Setting::new(
+            "memory",
+            "memory.max",
+            limit_or_max(l),
+            "memory.limit",
+        ));
     }
     if let Some(v) = m.reservation().filter(|v| *v != 0) {
-        out.push(Setting::new("memory", "memory.low", limit_or_max(v), "memory.reservation"));
+        out.push(Setting::new(
+            "memory",
+            "memory.low",
+            limit_or_max(v),
+            "memory.reservation",
+        ));
     }
     Ok(())
 }
 
 fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     let Some(c) = r.cpu() else { return Ok(()) };
-    for (value, field) in [(c.realtime_period().map(|v| v as i64), "realtimePeriod"), (c.realtime_runtime(), "realtimeRuntime")] {
+    for (value, field) in [
+        (c.realtime_period().map(|v| v as i64), "realtimePeriod"),
+        (c.realtime_runtime(), "realtimeRuntime"),
+    ] {
         if value.is_some_and(|v| v != 0) {
             return Err(Error::Unavailable {
                 field: format!("linux.resources.cpu.{field}"),
@@ -128,7 +192,12 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
         out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle"));
     }
     if let Some(shares) = c.shares().filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.weight", weight_from_shares(shares), "cpu.shares"));
+        out.push(Setting::new(
+            "cpu",
+            "cpu.weight",
+            weight_from_shares(shares),
+            "cpu.shares",
+        ));
     }
     if c.quota().is_some() || c.period().is_some() {
         let quota = match c.quota() {
@@ -145,7 +214,16 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
             Some(period) => format!("{quota} {period}"),
             None => quota,
         };
-        out.push(Setting::new("cpu", "cpu.max", value, if c.quota().is_some() { "cpu.quota" } else { "cpu.period" }));
+        out.push(Setting::new(
+            "cpu",
+            "cpu.max",
+            value,
+            if c.quota().is_some() {
+                "cpu.quota"
+            } else {
+                "cpu.period"
+            },
+        ));
     }
     if let Some(v) = c.burst() {
         out.push(Setting::new("cpu", "cpu.max.burst", v, "cpu.burst"));
@@ -167,29 +245,70 @@ fn weight_from_shares(shares: u64) -> u64 {
 fn block_io(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     let Some(b) = r.block_io() else { return Ok(()) };
     if b.leaf_weight().is_some_and(|w| w != 0) {
-        return Err(Error::Unavailable { field: "linux.resources.blockIO.leafWeight".into(), reason: "exists on cgroup v1 only".into() });
+        return Err(Error::Unavailable {
+            field: "linux.resources.blockIO.leafWeight".into(),
+            reason: "exists on cgroup v1 only".into(),
+        });
     }
-    let bfq = cgroup.controller_dir("io").is_some_and(|d| d.join("io.bfq.weight").exists());
+    let bfq = cgroup
+        .controller_dir("io")
+        .is_some_and(|d| d.join("io.bfq.weight").exists());
     // BFQ takes OCI's own range (10 to 1000); io.weight has 1 to 10000 with the same default of 100 at OCI's 500.
     let file = if bfq { "io.bfq.weight" } else { "io.weight" };
-    let scale = |w: u16| if bfq { u64::from(w) } else { 1 + (u64::from(w.max(10)) - 10) * 9999 / 990 };
+    let scale = |w: u16| {
+        if bfq {
+            u64::from(w)
+        } else {
+            1 + (u64::from(w.max(10)) - 10) * 9999 / 990
+        }
+    };
     if let Some(w) = b.weight().filter(|w| *w != 0) {
         out.push(Setting::new("io", file, scale(w), "blockIO.weight"));
     }
     for (i, d) in b.weight_device().iter().flatten().enumerate() {
         if let Some(w) = d.weight() {
-            out.push(Setting::new("io", file, format!("{}:{} {}", d.major(), d.minor(), scale(w)), &format!("blockIO.weightDevice[{i}].weight")));
+            out.push(Setting::new(
+                "io",
+                file,
+                format!("{}:{} {}", d.major(), d.minor(), scale(w)),
+                &format!("blockIO.weightDevice[{i}].weight"),
+            ));
         }
     }
     for (list, key, field) in [
-        (b.throttle_read_bps_device(), "rbps", "throttleReadBpsDevice"),
-        (b.throttle_write_bps_device(), "wbps", "throttleWriteBpsDevice"),
-        (b.throttle_read_iops_device(), "riops", "throttleReadIOPSDevice"),
-        (b.throttle_write_iops_device(), "wiops", "throttleWriteIOPSDevice"),
+        (
+            b.throttle_read_bps_device(),
+            "rbps",
+            "throttleReadBpsDevice",
+        ),
+        (
+            b.throttle_write_bps_device(),
+            "wbps",
+            "throttleWriteBpsDevice",
+        ),
+        (
+            b.throttle_read_iops_device(),
+            "riops",
+            "throttleReadIOPSDevice",
+        ),
+        (
+            b.throttle_write_iops_device(),
+            "wiops",
+            "throttleWriteIOPSDevice",
+        ),
     ] {
         for (i, d) in list.iter().flatten().enumerate() {
-            let rate = if d.rate() == 0 { "max".to_owned() } else { d.rate().to_string() };
-            out.push(Setting::new("io", "io.max", format!("{}:{} {key}={rate}", d.major(), d.minor()), &format!("blockIO.{field}[{i}]")));
+            let rate = if d.rate() == 0 {
+                "max".to_owned()
+            } else {
+                d.rate().to_string()
+            };
+            out.push(Setting::new(
+                "io",
+                "io.max",
+                format!("{}:{} {key}={rate}", d.major(), d.minor()),
+                &format!("blockIO.{field}[{i}]"),
+            ));
         }
     }
     Ok(())
@@ -202,9 +321,16 @@ pub(super) fn enable_controllers(mount: &Path, path: &Path) -> Result<()> {
         let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
         let control = dir.join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&control).unwrap_or_default();
-        let missing: Vec<&str> = available.split_whitespace().filter(|c| !enabled.split_whitespace().any(|e| e == *c)).collect();
+        let missing: Vec<&str> = available
+            .split_whitespace()
+            .filter(|c| !enabled.split_whitespace().any(|e| e == *c))
+            .collect();
         if !missing.is_empty() {
-            let all = missing.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
+            let all = missing
+                .iter()
+                .map(|c| format!("+{c}"))
+                .collect::<Vec<_>>()
+                .join(" ");
             if fs::write(&control, &all).is_err() {
                 // One that cannot be handed down (cpu beside real-time tasks, say) must not hold back the others. What a
                 // spec then needs and lacks is reported when its file is written.
@@ -226,13 +352,17 @@ pub(super) fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut pause = Duration::from_micros(200);
     loop {
-        let is = stats::flat_keyed(&events).into_iter().any(|(k, v)| k == "frozen" && v == 1);
+        let is = stats::flat_keyed(&events)
+            .into_iter()
+            .any(|(k, v)| k == "frozen" && v == 1);
         if is == frozen {
             return Ok(());
         }
         if Instant::now() >= deadline {
             fs::write(&file, "0").ok();
-            return Err(io_error("freeze", &events)(std::io::ErrorKind::TimedOut.into()));
+            return Err(io_error("freeze", &events)(
+                std::io::ErrorKind::TimedOut.into(),
+            ));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));

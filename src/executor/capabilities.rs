@@ -18,7 +18,9 @@ pub(super) struct Sets {
 impl Sets {
     /// Exactly what the spec lists: a missing set is an empty one.
     pub fn from_spec(caps: Option<&LinuxCapabilities>) -> Self {
-        let Some(c) = caps else { return Self::default() };
+        let Some(c) = caps else {
+            return Self::default();
+        };
         Self {
             bounding: mask(c.bounding().as_ref()),
             effective: mask(c.effective().as_ref()),
@@ -30,7 +32,9 @@ impl Sets {
 }
 
 fn mask(caps: Option<&Capabilities>) -> u64 {
-    caps.into_iter().flatten().fold(0, |m, c| m | 1 << number(*c))
+    caps.into_iter()
+        .flatten()
+        .fold(0, |m, c| m | 1 << number(*c))
 }
 
 /// The kernel's number, `linux/capability.h`.
@@ -96,7 +100,16 @@ mod tests {
             .build()
             .unwrap();
         let s = Sets::from_spec(Some(&caps));
-        assert_eq!(s, Sets { bounding: 1 << 5 | SYS_ADMIN, permitted: 1 << 5, effective: 1 << 5, inheritable: 0, ambient: 0 });
+        assert_eq!(
+            s,
+            Sets {
+                bounding: 1 << 5 | SYS_ADMIN,
+                permitted: 1 << 5,
+                effective: 1 << 5,
+                inheritable: 0,
+                ambient: 0
+            }
+        );
         assert_eq!(Sets::from_spec(None), Sets::default());
     }
 }

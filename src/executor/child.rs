@@ -10,7 +10,9 @@ use nix::errno::Errno;
 
 use super::capabilities::Sets;
 use super::script::{Mount, Question, Script, Source, Step, UserProgram};
-use crate::sys::mount::{self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr};
+use crate::sys::mount::{
+    self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
+};
 use crate::sys::{self, creds, process, socket, tty};
 
 /// Longest path that we build in the child.
@@ -49,7 +51,14 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
     process::reset_signals();
     process::umask(0); // modes of nodes and directories are exact; the spec's own mask comes at the end
     close_others(control.as_raw_fd(), keep);
-    let mut ctx = Context { control, root: None, null: None, empty: None, lsm: None, chosen: 0 };
+    let mut ctx = Context {
+        control,
+        root: None,
+        null: None,
+        empty: None,
+        lsm: None,
+        chosen: 0,
+    };
     for index in 0..script.steps.len() {
         let outcome = step(&mut ctx, &mut script.steps, index, &mut script.program);
         if let Err(failure) = outcome {
@@ -107,52 +116,92 @@ fn close_others(control: RawFd, keep: &[RawFd]) {
     process::close_range(first, i32::MAX);
 }
 
-fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut UserProgram) -> Outcome<()> {
+fn step(
+    ctx: &mut Context<'_>,
+    steps: &mut [Step],
+    index: usize,
+    program: &mut UserProgram,
+) -> Outcome<()> {
     if let Some(Step::TakeShared(other)) = steps.get(index) {
         let other = *other;
         if let Some(Step::Mount(mount)) = steps.get_mut(other)
-            && let Source::Bind { path, recursive, .. } = &mount.source
+            && let Source::Bind {
+                path, recursive, ..
+            } = &mount.source
         {
             mount.tree = Some(m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?);
         }
         return Ok(());
     }
-    let Some(step) = steps.get_mut(index) else { return Ok(()) };
+    let Some(step) = steps.get_mut(index) else {
+        return Ok(());
+    };
     match step {
-        Step::EnterCgroup { tasks, .. } => process::write_all(tasks.as_fd(), b"0").map_err(at("write"))?,
-        Step::JoinNamespace { ns, flags, .. } => process::setns(ns.as_fd(), *flags).map_err(at("setns"))?,
+        Step::EnterCgroup { tasks, .. } => {
+            process::write_all(tasks.as_fd(), b"0").map_err(at("write"))?
+        }
+        Step::JoinNamespace { ns, flags, .. } => {
+            process::setns(ns.as_fd(), *flags).map_err(at("setns"))?
+        }
         Step::NewCgroupNamespace => process::unshare(CGROUP_NAMESPACE).map_err(at("unshare"))?,
         Step::WriteProc { path, value, .. } => write_proc(path, value)?,
         Step::Hostname(name) => process::sethostname(name).map_err(at("sethostname"))?,
         Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname"))?,
         Step::Ask(question) => ask(ctx.control, *question)?,
         Step::TakeShared(_) => {}
-        Step::Propagation { flags, .. } => m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?,
-        Step::MountRoot { source, target, fstype, flags, data, workdir, .. } => {
+        Step::Propagation { flags, .. } => {
+            m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?
+        }
+        Step::MountRoot {
+            source,
+            target,
+            fstype,
+            flags,
+            data,
+            workdir,
+            ..
+        } => {
             if let Some(dir) = workdir {
                 process::chdir(dir).map_err(at("chdir"))?;
             }
-            m::mount(Some(source), target, Some(fstype), *flags, data.as_deref()).map_err(at("mount"))?;
+            m::mount(Some(source), target, Some(fstype), *flags, data.as_deref())
+                .map_err(at("mount"))?;
             if *flags & libc::MS_BIND != 0 && *flags & !(libc::MS_BIND | libc::MS_REC) != 0 {
                 // Flags of a bind mount take effect on a second call only.
-                m::mount(None, target, None, *flags | libc::MS_REMOUNT, None).map_err(at("mount"))?;
+                m::mount(None, target, None, *flags | libc::MS_REMOUNT, None)
+                    .map_err(at("mount"))?;
             }
         }
         Step::OpenRoot { path } => {
-            ctx.root = Some(m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?);
+            ctx.root = Some(
+                m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?,
+            );
             ctx.null = Some(open_null()?);
         }
         Step::Mount(mount) => attach(ctx, mount)?,
-        Step::Device { path, mode, major, minor, uid, gid } => {
+        Step::Device {
+            path,
+            mode,
+            major,
+            minor,
+            uid,
+            gid,
+        } => {
             let (parent, name) = parent_of(root(ctx)?, path)?;
             match m::mknodat(parent.as_raw_fd(), name, *mode, m::makedev(*major, *minor)) {
-                Ok(()) => m::lchownat(parent.as_raw_fd(), name, *uid, *gid).map_err(at("fchownat"))?,
+                Ok(()) => {
+                    m::lchownat(parent.as_raw_fd(), name, *uid, *gid).map_err(at("fchownat"))?
+                }
                 // The image, or a bind mount of the spec, has one already.
                 Err(Errno::EEXIST) => {}
                 Err(e) => return Err(Failure("mknod", e)),
             }
         }
-        Step::Symlink { target, path, replace } => {
+        Step::Symlink {
+            target,
+            path,
+            replace,
+        } => {
             let (parent, name) = parent_of(root(ctx)?, path)?;
             let link = || m::symlinkat(target, parent.as_raw_fd(), name);
             match link() {
@@ -173,10 +222,17 @@ fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut U
             process::chdir(c"/").map_err(at("chdir"))?;
         }
         Step::RootReadOnly => {
-            let set = MountAttr { attr_set: attr::RDONLY, ..MountAttr::default() };
+            let set = MountAttr {
+                attr_set: attr::RDONLY,
+                ..MountAttr::default()
+            };
             m::mount_setattr(root(ctx)?, false, &set).map_err(at("mount_setattr"))?;
         }
-        Step::OpenOwnRoot => ctx.root = Some(m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?),
+        Step::OpenOwnRoot => {
+            ctx.root = Some(
+                m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?,
+            )
+        }
         Step::Terminal { uid, size, console } => terminal(ctx, *uid, *size, *console)?,
         Step::Stdio(fds) => {
             process::setsid().map_err(at("setsid"))?;
@@ -184,13 +240,20 @@ fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut U
                 process::dup_to(fd.as_fd(), number).map_err(at("dup3"))?;
             }
         }
-        Step::Rlimit { resource, soft, hard, .. } => process::setrlimit(*resource, *soft, *hard).map_err(at("prlimit"))?,
+        Step::Rlimit {
+            resource,
+            soft,
+            hard,
+            ..
+        } => process::setrlimit(*resource, *soft, *hard).map_err(at("prlimit"))?,
         Step::Keyring(name) => match creds::join_session_keyring(name) {
             // Kernels without keys, and hosts whose filter denies them, have no keyring that could leak.
             Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => {}
             Err(e) => return Err(Failure("keyctl", e)),
         },
-        Step::OpenLsm { path, .. } => ctx.lsm = Some(m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?),
+        Step::OpenLsm { path, .. } => {
+            ctx.lsm = Some(m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?)
+        }
         Step::ApplyLsm { label, .. } => {
             let file = ctx.lsm.as_ref().ok_or(Failure("open", Errno::ENOENT))?;
             process::write_all(file.as_fd(), label).map_err(at("write"))?;
@@ -205,10 +268,19 @@ fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut U
             }
             // A path through /proc/self/fd may lead out of the root: CVE-2024-21626.
             if !process::cwd_is_reachable().map_err(at("getcwd"))? {
-                return Err(Failure("the directory lies outside the container's root", Errno::EPERM));
+                return Err(Failure(
+                    "the directory lies outside the container's root",
+                    Errno::EPERM,
+                ));
             }
         }
-        Step::Credentials { uid, gid, groups, caps, keep } => credentials(*uid, *gid, groups, caps, *keep)?,
+        Step::Credentials {
+            uid,
+            gid,
+            groups,
+            caps,
+            keep,
+        } => credentials(*uid, *gid, groups, caps, *keep)?,
         Step::Umask(mask) => process::umask(*mask),
         Step::NoNewPrivileges => creds::set_no_new_privs().map_err(at("prctl"))?,
         Step::FindProgram => {
@@ -226,7 +298,10 @@ fn step(ctx: &mut Context<'_>, steps: &mut [Step], index: usize, program: &mut U
 }
 
 fn root<'a>(ctx: &'a Context<'_>) -> Outcome<BorrowedFd<'a>> {
-    ctx.root.as_ref().map(AsFd::as_fd).ok_or(Failure("open", Errno::EBADF))
+    ctx.root
+        .as_ref()
+        .map(AsFd::as_fd)
+        .ok_or(Failure("open", Errno::EBADF))
 }
 
 /// Asks the parent and waits for its word. If the parent is gone, so are we.
@@ -249,17 +324,27 @@ fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
 
 /// The host's null device, verified: a container's own could be anything (CVE-2025-31133).
 fn open_null() -> Outcome<OwnedFd> {
-    let fd = m::openat(CWD, c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0).map_err(at("open /dev/null"))?;
+    let fd = m::openat(CWD, c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0)
+        .map_err(at("open /dev/null"))?;
     let st = m::fstat(fd.as_fd()).map_err(at("fstat"))?;
     if st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == m::makedev(1, 3) {
         Ok(fd)
     } else {
-        Err(Failure("/dev/null of the host is not the null device", Errno::ENODEV))
+        Err(Failure(
+            "/dev/null of the host is not the null device",
+            Errno::ENODEV,
+        ))
     }
 }
 
 fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
-    m::openat2(root.as_raw_fd(), path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    m::openat2(
+        root.as_raw_fd(),
+        path,
+        flags,
+        0,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    )
 }
 
 /// A path under construction, NUL-terminated at all times.
@@ -270,11 +355,17 @@ struct PathBuffer {
 
 impl PathBuffer {
     fn new() -> Self {
-        Self { bytes: [0; PATH_MAX], len: 0 }
+        Self {
+            bytes: [0; PATH_MAX],
+            len: 0,
+        }
     }
 
     fn push(&mut self, part: &[u8]) -> Outcome<()> {
-        let to = self.bytes.get_mut(self.len..self.len + part.len()).ok_or(Failure("build path", Errno::ENAMETOOLONG))?;
+        let to = self
+            .bytes
+            .get_mut(self.len..self.len + part.len())
+            .ok_or(Failure("build path", Errno::ENAMETOOLONG))?;
         to.copy_from_slice(part);
         self.len += part.len();
         if self.len >= PATH_MAX {
@@ -303,7 +394,8 @@ fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
     let mut links = 0;
     'restart: loop {
         let mut so_far = PathBuffer::new();
-        let mut dir = open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?;
+        let mut dir =
+            open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?;
         let mut from = 0;
         while from < pending.len {
             let rest = pending.bytes.get(from..pending.len).unwrap_or_default();
@@ -323,7 +415,9 @@ fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
                     single.push(name)?;
                     match m::mkdirat(dir.as_raw_fd(), single.as_c_str(), 0o755) {
                         Ok(()) => {
-                            dir = open_in(root, so_far.as_c_str(), libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?;
+                            dir =
+                                open_in(root, so_far.as_c_str(), libc::O_PATH | libc::O_DIRECTORY)
+                                    .map_err(at("openat2"))?;
                         }
                         Err(Errno::EEXIST) => {
                             // A link to nowhere: put its target in the name's place and begin again.
@@ -332,7 +426,8 @@ fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
                                 return Err(Failure("resolve links", Errno::ELOOP));
                             }
                             let mut target = [0u8; PATH_MAX];
-                            let n = m::readlinkat(dir.as_raw_fd(), single.as_c_str(), &mut target).map_err(at("readlink"))?;
+                            let n = m::readlinkat(dir.as_raw_fd(), single.as_c_str(), &mut target)
+                                .map_err(at("readlink"))?;
                             let target = target.get(..n).unwrap_or_default();
                             let mut again = PathBuffer::new();
                             if target.first() != Some(&b'/') {
@@ -342,7 +437,12 @@ fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
                             }
                             again.push(target)?;
                             again.push(b"/")?;
-                            again.push(pending.bytes.get(from.min(pending.len)..pending.len).unwrap_or_default())?;
+                            again.push(
+                                pending
+                                    .bytes
+                                    .get(from.min(pending.len)..pending.len)
+                                    .unwrap_or_default(),
+                            )?;
                             pending = again;
                             continue 'restart;
                         }
@@ -360,7 +460,10 @@ fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<OwnedFd> {
 fn parent_of<'p>(root: BorrowedFd<'_>, path: &'p CStr) -> Outcome<(OwnedFd, &'p CStr)> {
     let bytes = path.to_bytes_with_nul();
     let Some(slash) = bytes.iter().rposition(|b| *b == b'/') else {
-        return Ok((open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?, path));
+        return Ok((
+            open_in(root, c".", libc::O_PATH | libc::O_DIRECTORY).map_err(at("openat2"))?,
+            path,
+        ));
     };
     let mut parent = PathBuffer::new();
     parent.push(bytes.get(..slash).unwrap_or_default())?;
@@ -369,8 +472,14 @@ fn parent_of<'p>(root: BorrowedFd<'_>, path: &'p CStr) -> Outcome<(OwnedFd, &'p 
 }
 
 /// Opens a mount's target below the root, making it (a directory, or an empty file) if it is missing.
-fn open_target(root: BorrowedFd<'_>, path: &CStr, directory: bool, no_symlinks: bool) -> Outcome<OwnedFd> {
-    let rules = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
+fn open_target(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    directory: bool,
+    no_symlinks: bool,
+) -> Outcome<OwnedFd> {
+    let rules =
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
     match m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules) {
         Ok(fd) => return Ok(fd),
         Err(Errno::ENOENT) => {}
@@ -380,7 +489,13 @@ fn open_target(root: BorrowedFd<'_>, path: &CStr, directory: bool, no_symlinks: 
         return make_directories(root, path);
     }
     let (parent, name) = parent_of(root, path)?;
-    match m::openat2(parent.as_raw_fd(), name, libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o644, RESOLVE_NO_SYMLINKS) {
+    match m::openat2(
+        parent.as_raw_fd(),
+        name,
+        libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+        0o644,
+        RESOLVE_NO_SYMLINKS,
+    ) {
         Ok(_) | Err(Errno::EEXIST) => {}
         Err(e) => return Err(Failure("create file", e)),
     }
@@ -395,17 +510,28 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             for (key, value) in params {
                 m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
             }
-            (m::fsmount(fs.as_fd(), mount.attr.attr_set).map_err(at("fsmount"))?, true)
+            (
+                m::fsmount(fs.as_fd(), mount.attr.attr_set).map_err(at("fsmount"))?,
+                true,
+            )
         }
-        Source::Bind { path, recursive, procfs } => {
+        Source::Bind {
+            path,
+            recursive,
+            procfs,
+        } => {
             let tree = match mount.tree.take() {
                 Some(tree) => tree,
                 None => m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?,
             };
             if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
-                return Err(Failure("only a procfs may be mounted on /proc", Errno::EPERM));
+                return Err(Failure(
+                    "only a procfs may be mounted on /proc",
+                    Errno::EPERM,
+                ));
             }
-            let directory = m::fstat(tree.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+            let directory = m::fstat(tree.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT
+                == libc::S_IFDIR;
             if mount.attr.attr_set != 0 || mount.attr.attr_clr != 0 {
                 m::mount_setattr(tree.as_fd(), false, &mount.attr).map_err(at("mount_setattr"))?;
             }
@@ -416,7 +542,10 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         m::mount_setattr(tree.as_fd(), true, &mount.recursive_attr).map_err(at("mount_setattr"))?;
     }
     for (propagation, recursive) in &mount.propagation {
-        let attr = MountAttr { propagation: *propagation, ..MountAttr::default() };
+        let attr = MountAttr {
+            propagation: *propagation,
+            ..MountAttr::default()
+        };
         m::mount_setattr(tree.as_fd(), *recursive, &attr).map_err(at("mount_setattr"))?;
     }
     let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
@@ -425,15 +554,23 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
 
 /// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.
 fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
-    let root = ctx.root.as_ref().map(AsFd::as_fd).ok_or(Failure("open", Errno::EBADF))?;
+    let root = ctx
+        .root
+        .as_ref()
+        .map(AsFd::as_fd)
+        .ok_or(Failure("open", Errno::EBADF))?;
     let target = match open_in(root, path, libc::O_PATH) {
         Ok(fd) => fd,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         Err(e) => return Err(Failure("openat2", e)),
     };
-    let is_dir = m::fstat(target.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let is_dir =
+        m::fstat(target.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if !is_dir {
-        let null = ctx.null.as_ref().ok_or(Failure("open /dev/null", Errno::EBADF))?;
+        let null = ctx
+            .null
+            .as_ref()
+            .ok_or(Failure("open /dev/null", Errno::EBADF))?;
         let tree = m::open_tree_clone(null.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
         return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
     }
@@ -443,7 +580,11 @@ fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
     }
     let fs = m::fsopen(c"tmpfs").map_err(at("fsopen"))?;
     m::fsconfig_set(fs.as_fd(), c"nr_inodes", Some(c"1")).map_err(at("fsconfig"))?;
-    let tree = m::fsmount(fs.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(at("fsmount"))?;
+    let tree = m::fsmount(
+        fs.as_fd(),
+        attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+    )
+    .map_err(at("fsmount"))?;
     m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     ctx.empty = Some(tree);
     Ok(())
@@ -456,7 +597,10 @@ fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
         Err(e) => return Err(Failure("openat2", e)),
     };
     let tree = m::open_tree_clone(target.as_raw_fd(), c"", true).map_err(at("open_tree"))?;
-    let set = MountAttr { attr_set: attr::RDONLY, ..MountAttr::default() };
+    let set = MountAttr {
+        attr_set: attr::RDONLY,
+        ..MountAttr::default()
+    };
     m::mount_setattr(tree.as_fd(), false, &set).map_err(at("mount_setattr"))?;
     m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))
 }
@@ -466,9 +610,12 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
     let root = root(ctx)?;
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
-    let master = m::openat2(root.as_raw_fd(), c"dev/pts/ptmx", flags, 0, rules).map_err(at("openat2 /dev/pts/ptmx"))?;
+    let master = m::openat2(root.as_raw_fd(), c"dev/pts/ptmx", flags, 0, rules)
+        .map_err(at("openat2 /dev/pts/ptmx"))?;
     let st = m::fstat(master.as_fd()).map_err(at("fstat"))?;
-    if st.st_rdev != m::makedev(5, 2) || m::fs_magic(master.as_fd()).map_err(at("fstatfs"))? != DEVPTS_MAGIC {
+    if st.st_rdev != m::makedev(5, 2)
+        || m::fs_magic(master.as_fd()).map_err(at("fstatfs"))? != DEVPTS_MAGIC
+    {
         return Err(Failure("/dev/pts is not a devpts", Errno::ENODEV));
     }
     let peer = tty::open_peer(master.as_fd()).map_err(at("TIOCGPTPEER"))?;
@@ -500,7 +647,12 @@ fn credentials(uid: u32, gid: u32, groups: &[u32], caps: &Sets, keep: u64) -> Ou
     creds::setgroups(groups).map_err(at("setgroups"))?;
     creds::setresgid(gid).map_err(at("setresgid"))?;
     creds::setresuid(uid).map_err(at("setresuid"))?;
-    creds::capset(caps.effective | keep, caps.permitted | keep, caps.inheritable).map_err(at("capset"))?;
+    creds::capset(
+        caps.effective | keep,
+        caps.permitted | keep,
+        caps.inheritable,
+    )
+    .map_err(at("capset"))?;
     creds::keep_capabilities(false).map_err(at("PR_SET_KEEPCAPS"))?;
     creds::clear_ambient().map_err(at("clear the ambient set"))?;
     for cap in (0..64).filter(|cap| caps.ambient & 1 << cap != 0) {
@@ -525,21 +677,47 @@ fn find_program(program: &UserProgram) -> Outcome<usize> {
 
 /// Fills in `HOME=` from the image's `/etc/passwd`, `/` where the user is not in it. passwd(5).
 fn set_home(uid: u32, program: &mut UserProgram) {
-    let Some(out) = program.env.buffer_mut().and_then(|b| b.get_mut(b"HOME=".len()..)) else { return };
+    let Some(out) = program
+        .env
+        .buffer_mut()
+        .and_then(|b| b.get_mut(b"HOME=".len()..))
+    else {
+        return;
+    };
     let rules = RESOLVE_NO_MAGICLINKS;
-    let Ok(file) = m::openat2(CWD, c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK, 0, rules) else { return };
+    let Ok(file) = m::openat2(
+        CWD,
+        c"/etc/passwd",
+        libc::O_RDONLY | libc::O_NONBLOCK,
+        0,
+        rules,
+    ) else {
+        return;
+    };
     let mut buffer = [0u8; 4096];
     let mut filled = 0;
     loop {
-        let Some(free) = buffer.get_mut(filled..) else { return };
+        let Some(free) = buffer.get_mut(filled..) else {
+            return;
+        };
         let n = process::read(file.as_fd(), free).unwrap_or(0);
         filled += n;
         let text = buffer.get(..filled).unwrap_or_default();
-        let complete = if n == 0 { filled } else { text.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1) };
-        for line in text.get(..complete).unwrap_or_default().split(|b| *b == b'\n') {
+        let complete = if n == 0 {
+            filled
+        } else {
+            text.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1)
+        };
+        for line in text
+            .get(..complete)
+            .unwrap_or_default()
+            .split(|b| *b == b'\n')
+        {
             let mut fields = line.split(|b| *b == b':').skip(2);
             if parse_uid(fields.next().unwrap_or_default()) == Some(uid)
-                && let Some(home) = fields.nth(2).filter(|h| !h.is_empty() && h.len() <= out.len())
+                && let Some(home) = fields
+                    .nth(2)
+                    .filter(|h| !h.is_empty() && h.len() <= out.len())
             {
                 out.fill(0);
                 if let Some(to) = out.get_mut(..home.len()) {
@@ -553,7 +731,11 @@ fn set_home(uid: u32, program: &mut UserProgram) {
         }
         // Keep the part of a line at the end; a line longer than the buffer is nobody's entry.
         buffer.copy_within(complete..filled, 0);
-        filled = if complete == 0 && filled == buffer.len() { 0 } else { filled - complete };
+        filled = if complete == 0 && filled == buffer.len() {
+            0
+        } else {
+            filled - complete
+        };
     }
 }
 

@@ -54,7 +54,9 @@ pub enum Error {
         reason: String,
     },
     /// The process ended before it was set up.
-    #[error("the container's process ended during set-up (while: {0}); was it killed, or did it run out of memory?")]
+    #[error(
+        "the container's process ended during set-up (while: {0}); was it killed, or did it run out of memory?"
+    )]
     Died(String),
     /// A lifecycle hook failed.
     #[error("{kind} hook {}: {reason}", path.display())]
@@ -79,7 +81,10 @@ pub enum Error {
 impl Error {
     /// A field that cannot be honoured.
     pub(crate) fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Field { field: field.into(), reason: reason.into() }
+        Self::Field {
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 
     /// A failed system call of ours.

@@ -127,8 +127,17 @@ impl Subject {
         };
         let state = serde_json::to_vec(&state).unwrap_or_default();
         for hook in kind.of(&self.hooks) {
-            log::info!("id={} hook={} path={} msg=\"run hook\"", self.id, kind.name(), hook.path().display());
-            run_one(hook, &state, namespaces).map_err(|reason| Error::Hook { kind: kind.name(), path: hook.path().clone(), reason })?;
+            log::info!(
+                "id={} hook={} path={} msg=\"run hook\"",
+                self.id,
+                kind.name(),
+                hook.path().display()
+            );
+            run_one(hook, &state, namespaces).map_err(|reason| Error::Hook {
+                kind: kind.name(),
+                path: hook.path().clone(),
+                reason,
+            })?;
         }
         Ok(())
     }
@@ -141,7 +150,11 @@ impl Subject {
     }
 }
 
-fn run_one(hook: &Hook, state: &[u8], namespaces: Option<BorrowedFd<'_>>) -> std::result::Result<(), String> {
+fn run_one(
+    hook: &Hook,
+    state: &[u8],
+    namespaces: Option<BorrowedFd<'_>>,
+) -> std::result::Result<(), String> {
     if !hook.path().is_absolute() {
         return Err("the path must be absolute".into());
     }
@@ -156,7 +169,10 @@ fn run_one(hook: &Hook, state: &[u8], namespaces: Option<BorrowedFd<'_>>) -> std
             command.env(k, v);
         }
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if let Some(pidfd) = namespaces {
         let pidfd: OwnedFd = pidfd.try_clone_to_owned().map_err(|e| e.to_string())?;
         in_namespaces(&mut command, pidfd);
@@ -167,7 +183,10 @@ fn run_one(hook: &Hook, state: &[u8], namespaces: Option<BorrowedFd<'_>>) -> std
         stdin.write_all(state).ok();
     }
     // The wait starts at once and never reads first: a hook's background child may hold the pipes open for long.
-    let deadline = hook.timeout().filter(|t| *t > 0).map(|t| Instant::now() + Duration::from_secs(t as u64));
+    let deadline = hook
+        .timeout()
+        .filter(|t| *t > 0)
+        .map(|t| Instant::now() + Duration::from_secs(t as u64));
     let output = child.stderr.take();
     drop(child.stdout.take());
     let mut pause = Duration::from_micros(500);
@@ -177,7 +196,10 @@ fn run_one(hook: &Hook, state: &[u8], namespaces: Option<BorrowedFd<'_>>) -> std
             Ok(None) if deadline.is_some_and(|d| Instant::now() >= d) => {
                 child.kill().ok();
                 child.wait().ok();
-                return Err(format!("did not finish within {} s", hook.timeout().unwrap_or_default()));
+                return Err(format!(
+                    "did not finish within {} s",
+                    hook.timeout().unwrap_or_default()
+                ));
             }
             Ok(None) => std::thread::sleep(pause),
             Err(e) => return Err(e.to_string()),
@@ -190,10 +212,17 @@ fn run_one(hook: &Hook, state: &[u8], namespaces: Option<BorrowedFd<'_>>) -> std
     let mut text = vec![0; 4096];
     let n = output
         .and_then(|mut e| {
-            nix::fcntl::fcntl(e.as_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).ok()?;
+            nix::fcntl::fcntl(
+                e.as_fd(),
+                nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+            )
+            .ok()?;
             e.read(&mut text).ok()
         })
         .unwrap_or(0);
     text.truncate(n);
-    Err(format!("{status}: {}", String::from_utf8_lossy(&text).trim()))
+    Err(format!(
+        "{status}: {}",
+        String::from_utf8_lossy(&text).trim()
+    ))
 }

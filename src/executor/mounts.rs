@@ -90,9 +90,13 @@ impl Options {
                 "rshared" => o.propagation.push((libc::MS_SHARED, true)),
                 "unbindable" => o.propagation.push((libc::MS_UNBINDABLE, false)),
                 "runbindable" => o.propagation.push((libc::MS_UNBINDABLE, true)),
-                "defaults" | "" | "async" | "loud" | "nomand" | "nolazytime" | "noiversion" | "silent" | "remount" => {}
+                "defaults" | "" | "async" | "loud" | "nomand" | "nolazytime" | "noiversion"
+                | "silent" | "remount" => {}
                 "idmap" | "ridmap" | "tmpcopyup" => {
-                    return Err(Error::field(field, format!("the mount option {word:?} is not supported yet")));
+                    return Err(Error::field(
+                        field,
+                        format!("the mount option {word:?} is not supported yet"),
+                    ));
                 }
                 _ => {
                     if let Some(effect) = attribute(word) {
@@ -100,7 +104,9 @@ impl Options {
                     } else if let Some(effect) = word.strip_prefix('r').and_then(attribute) {
                         apply(effect, &mut o.recursive_set, &mut o.recursive_clear);
                     } else {
-                        let (key, value) = word.split_once('=').map_or((word, None), |(k, v)| (k, Some(v)));
+                        let (key, value) = word
+                            .split_once('=')
+                            .map_or((word, None), |(k, v)| (k, Some(v)));
                         o.data.push((key.to_owned(), value.map(str::to_owned)));
                     }
                 }
@@ -110,11 +116,19 @@ impl Options {
     }
 
     fn attr(&self) -> MountAttr {
-        MountAttr { attr_set: self.set, attr_clr: self.clear, ..MountAttr::default() }
+        MountAttr {
+            attr_set: self.set,
+            attr_clr: self.clear,
+            ..MountAttr::default()
+        }
     }
 
     fn recursive_attr(&self) -> MountAttr {
-        MountAttr { attr_set: self.recursive_set, attr_clr: self.recursive_clear, ..MountAttr::default() }
+        MountAttr {
+            attr_set: self.recursive_set,
+            attr_clr: self.recursive_clear,
+            ..MountAttr::default()
+        }
     }
 }
 
@@ -151,52 +165,102 @@ fn relative(dest: &Path, field: &str) -> Result<PathBuf> {
         }
     }
     if out.as_os_str().is_empty() {
-        return Err(Error::field(field, "mounting over the root itself is not possible; set root.path instead"));
+        return Err(Error::field(
+            field,
+            "mounting over the root itself is not possible; set root.path instead",
+        ));
     }
     Ok(out)
 }
 
 /// Appends a step for each mount of the spec. Returns the indices of the steps whose source must be opened before
 /// propagation is cut, because it is to stay shared with the node.
-pub(super) fn plan(spec: &Spec, cgroup: Option<&Cgroup>, steps: &mut Vec<Step>) -> Result<Vec<usize>> {
+pub(super) fn plan(
+    spec: &Spec,
+    cgroup: Option<&Cgroup>,
+    steps: &mut Vec<Step>,
+) -> Result<Vec<usize>> {
     let mut shared = Vec::new();
     for (i, m) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{i}]");
-        if [m.uid_mappings(), m.gid_mappings()].into_iter().any(|l| l.as_ref().is_some_and(|l| !l.is_empty())) {
-            return Err(Error::field(field, "id-mapped mounts are not supported yet"));
+        if [m.uid_mappings(), m.gid_mappings()]
+            .into_iter()
+            .any(|l| l.as_ref().is_some_and(|l| !l.is_empty()))
+        {
+            return Err(Error::field(
+                field,
+                "id-mapped mounts are not supported yet",
+            ));
         }
-        let options = Options::parse(m.options().iter().flatten().map(String::as_str), &format!("{field}.options"))?;
+        let options = Options::parse(
+            m.options().iter().flatten().map(String::as_str),
+            &format!("{field}.options"),
+        )?;
         let dest = relative(m.destination(), &format!("{field}.destination"))?;
         let absolute = Path::new("/").join(&dest);
         let fstype = m.typ().as_deref().unwrap_or("");
         let bind = options.bind || fstype == "bind" || fstype == "rbind";
         if fstype.is_empty() && !bind {
-            return Err(Error::field(format!("{field}.type"), "is missing; a bind mount needs the option \"bind\" or \"rbind\""));
+            return Err(Error::field(
+                format!("{field}.type"),
+                "is missing; a bind mount needs the option \"bind\" or \"rbind\"",
+            ));
         }
         let in_proc = absolute.starts_with("/proc") && absolute != Path::new("/proc");
         if in_proc && !ALLOWED_IN_PROC.iter().any(|a| absolute == Path::new(a)) {
-            return Err(Error::field(format!("{field}.destination"), format!("{}: nothing may be mounted inside /proc", absolute.display())));
+            return Err(Error::field(
+                format!("{field}.destination"),
+                format!(
+                    "{}: nothing may be mounted inside /proc",
+                    absolute.display()
+                ),
+            ));
         }
         if fstype == "cgroup" && !bind {
             cgroup_mount(spec, cgroup, &options, &dest, &field, steps)?;
             continue;
         }
         let is_proc = absolute == Path::new("/proc");
-        let source_text = m.source().as_ref().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let source_text = m
+            .source()
+            .as_ref()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let (source, label) = if bind {
             if source_text.is_empty() {
-                return Err(Error::field(format!("{field}.source"), "a bind mount needs a source"));
+                return Err(Error::field(
+                    format!("{field}.source"),
+                    "a bind mount needs a source",
+                ));
             }
             let recursive = options.recursive_bind || fstype == "rbind";
-            let source = Source::Bind { path: c_string(source_text.as_str(), &field)?, recursive, procfs: is_proc };
-            (source, format!("{field}: bind {source_text} on {}", absolute.display()))
+            let source = Source::Bind {
+                path: c_string(source_text.as_str(), &field)?,
+                recursive,
+                procfs: is_proc,
+            };
+            (
+                source,
+                format!("{field}: bind {source_text} on {}", absolute.display()),
+            )
         } else {
             if is_proc && fstype != "proc" {
-                return Err(Error::field(format!("{field}.type"), format!("only a procfs may be mounted on /proc, not {fstype}")));
+                return Err(Error::field(
+                    format!("{field}.type"),
+                    format!("only a procfs may be mounted on /proc, not {fstype}"),
+                ));
             }
-            (new_file_system(fstype, &source_text, &options, &field)?, format!("{field}: mount {fstype} on {}", absolute.display()))
+            (
+                new_file_system(fstype, &source_text, &options, &field)?,
+                format!("{field}: mount {fstype} on {}", absolute.display()),
+            )
         };
-        if bind && options.propagation.iter().any(|(p, _)| *p == libc::MS_SHARED) {
+        if bind
+            && options
+                .propagation
+                .iter()
+                .any(|(p, _)| *p == libc::MS_SHARED)
+        {
             shared.push(steps.len());
         }
         steps.push(Step::Mount(Mount {
@@ -219,20 +283,41 @@ fn new_file_system(fstype: &str, source: &str, options: &Options, field: &str) -
         params.push((c"source".to_owned(), Some(c_string(source, field)?)));
     }
     for (key, value) in &options.data {
-        params.push((c_string(key.as_str(), field)?, value.as_deref().map(|v| c_string(v, field)).transpose()?));
+        params.push((
+            c_string(key.as_str(), field)?,
+            value.as_deref().map(|v| c_string(v, field)).transpose()?,
+        ));
     }
-    Ok(Source::New { fstype: c_string(fstype, field)?, params })
+    Ok(Source::New {
+        fstype: c_string(fstype, field)?,
+        params,
+    })
 }
 
 /// A `cgroup` mount: on v2 the one tree, on v1 a tmpfs with one mount per hierarchy. Without a cgroup namespace the
 /// container's own groups are bound there, so that it does not see the node's.
-fn cgroup_mount(spec: &Spec, cgroup: Option<&Cgroup>, options: &Options, dest: &Path, field: &str, steps: &mut Vec<Step>) -> Result<()> {
-    let Some(cgroup) = cgroup else { return Err(Error::field(field, "a cgroup mount needs the container to have cgroups")) };
+fn cgroup_mount(
+    spec: &Spec,
+    cgroup: Option<&Cgroup>,
+    options: &Options,
+    dest: &Path,
+    field: &str,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    let Some(cgroup) = cgroup else {
+        return Err(Error::field(
+            field,
+            "a cgroup mount needs the container to have cgroups",
+        ));
+    };
     let namespaced = spec
         .linux()
         .iter()
         .flat_map(|l| l.namespaces().iter().flatten())
-        .any(|n| n.typ() == LinuxNamespaceType::Cgroup && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty()));
+        .any(|n| {
+            n.typ() == LinuxNamespaceType::Cgroup
+                && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty())
+        });
     let one = |h: &crate::cgroup::Hierarchy, dest: PathBuf, label: String| -> Result<Step> {
         let source = if namespaced {
             let params = if h.v2 {
@@ -249,10 +334,33 @@ fn cgroup_mount(spec: &Spec, cgroup: Option<&Cgroup>, options: &Options, dest: &
             };
             // A named hierarchy has no controllers, and must say so.
             let named = h.controllers.iter().all(|c| c.starts_with("name=")) && !h.v2;
-            let params = if named { std::iter::once((c"none".to_owned(), None)).chain(params).collect() } else { params };
-            Source::New { fstype: if h.v2 { c"cgroup2".to_owned() } else { c"cgroup".to_owned() }, params }
+            let params = if named {
+                std::iter::once((c"none".to_owned(), None))
+                    .chain(params)
+                    .collect()
+            } else {
+                params
+            };
+            Source::New {
+                fstype: if h.v2 {
+                    c"cgroup2".to_owned()
+                } else {
+                    c"cgroup".to_owned()
+                },
+                params,
+            }
         } else {
-            Source::Bind { path: c_string(h.mount.join(cgroup.path()).into_os_string().into_encoded_bytes(), field)?, recursive: false, procfs: false }
+            Source::Bind {
+                path: c_string(
+                    h.mount
+                        .join(cgroup.path())
+                        .into_os_string()
+                        .into_encoded_bytes(),
+                    field,
+                )?,
+                recursive: false,
+                procfs: false,
+            }
         };
         Ok(Step::Mount(Mount {
             label,
@@ -267,7 +375,11 @@ fn cgroup_mount(spec: &Spec, cgroup: Option<&Cgroup>, options: &Options, dest: &
     };
     let layout = cgroup.layout();
     if let (true, Some(h)) = (layout.is_v2(), layout.unified()) {
-        steps.push(one(h, dest.to_owned(), format!("{field}: mount cgroup2 on /{}", dest.display()))?);
+        steps.push(one(
+            h,
+            dest.to_owned(),
+            format!("{field}: mount cgroup2 on /{}", dest.display()),
+        )?);
         return Ok(());
     }
     let dest_c = c_string(dest.as_os_str().as_encoded_bytes(), field)?;
@@ -275,16 +387,33 @@ fn cgroup_mount(spec: &Spec, cgroup: Option<&Cgroup>, options: &Options, dest: &
         label: format!("{field}: mount tmpfs on /{}", dest.display()),
         dest: dest_c.clone(),
         no_symlinks: true,
-        source: Source::New { fstype: c"tmpfs".to_owned(), params: vec![(c"mode".to_owned(), Some(c"755".to_owned()))] },
+        source: Source::New {
+            fstype: c"tmpfs".to_owned(),
+            params: vec![(c"mode".to_owned(), Some(c"755".to_owned()))],
+        },
         // Read-only only when everything below is in place.
-        attr: MountAttr { attr_set: options.set & !attr::RDONLY, attr_clr: options.clear, ..MountAttr::default() },
+        attr: MountAttr {
+            attr_set: options.set & !attr::RDONLY,
+            attr_clr: options.clear,
+            ..MountAttr::default()
+        },
         recursive_attr: MountAttr::default(),
         propagation: options.propagation.clone(),
         tree: None,
     }));
     for h in &layout.hierarchies {
-        let Some(name) = h.mount.file_name() else { continue };
-        steps.push(one(h, dest.join(name), format!("{field}: mount cgroup {} on /{}", name.display(), dest.join(name).display()))?);
+        let Some(name) = h.mount.file_name() else {
+            continue;
+        };
+        steps.push(one(
+            h,
+            dest.join(name),
+            format!(
+                "{field}: mount cgroup {} on /{}",
+                name.display(),
+                dest.join(name).display()
+            ),
+        )?);
         // cpu,cpuacct and the like are also known by each single name.
         if h.controllers.len() > 1 {
             for c in h.controllers.iter().filter(|c| !c.contains('=')) {
@@ -315,7 +444,13 @@ mod tests {
         let o = parse(&["nosuid", "strictatime", "mode=755", "size=65536k"]);
         assert_eq!(o.set, attr::NOSUID | attr::STRICTATIME);
         assert_eq!(o.clear, attr::ATIME);
-        assert_eq!(o.data, [("mode".into(), Some("755".into())), ("size".into(), Some("65536k".into()))]);
+        assert_eq!(
+            o.data,
+            [
+                ("mode".into(), Some("755".into())),
+                ("size".into(), Some("65536k".into()))
+            ]
+        );
         let o = parse(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "gid=5"]);
         assert_eq!(o.data.first().unwrap(), &("newinstance".into(), None));
         let o = parse(&["rbind", "rslave", "rro"]);
@@ -333,7 +468,15 @@ mod tests {
 
     #[test]
     fn destinations_stay_below_the_root() {
-        assert_eq!(relative(Path::new("/a/../../b/./c"), "x").unwrap(), Path::new("b/c"));
-        assert!(relative(Path::new("/.."), "mounts[3].destination").unwrap_err().to_string().starts_with("mounts[3].destination"));
+        assert_eq!(
+            relative(Path::new("/a/../../b/./c"), "x").unwrap(),
+            Path::new("b/c")
+        );
+        assert!(
+            relative(Path::new("/.."), "mounts[3].destination")
+                .unwrap_err()
+                .to_string()
+                .starts_with("mounts[3].destination")
+        );
     }
 }

@@ -26,13 +26,22 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     pub fn plan(spec: &Spec) -> Result<Self> {
-        let mut this = Self { new: 0, new_cgroup: false, join: Vec::new(), join_pid: None, joins_mount: false };
+        let mut this = Self {
+            new: 0,
+            new_cgroup: false,
+            join: Vec::new(),
+            join_pid: None,
+            joins_mount: false,
+        };
         let mut seen = Vec::new();
         let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
         for (i, n) in list.into_iter().flatten().enumerate() {
             let field = format!("linux.namespaces[{i}]");
             if seen.contains(&n.typ()) {
-                return Err(Error::field(field, format!("a second {} namespace", n.typ())));
+                return Err(Error::field(
+                    field,
+                    format!("a second {} namespace", n.typ()),
+                ));
             }
             seen.push(n.typ());
             let flag = match n.typ() {
@@ -43,7 +52,10 @@ impl Namespaces {
                 LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
                 LinuxNamespaceType::Network => libc::CLONE_NEWNET,
                 LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                    return Err(Error::field(field, format!("{} namespaces are not supported yet", n.typ())));
+                    return Err(Error::field(
+                        field,
+                        format!("{} namespaces are not supported yet", n.typ()),
+                    ));
                 }
             };
             match n.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
@@ -55,7 +67,11 @@ impl Namespaces {
                         LinuxNamespaceType::Pid => this.join_pid = Some(fd),
                         typ => {
                             this.joins_mount |= typ == LinuxNamespaceType::Mount;
-                            this.join.push((fd, flag, format!("the {typ} namespace {}", path.display())));
+                            this.join.push((
+                                fd,
+                                flag,
+                                format!("the {typ} namespace {}", path.display()),
+                            ));
                         }
                     }
                 }
@@ -90,7 +106,10 @@ impl Namespaces {
     pub fn steps(self, steps: &mut Vec<Step>) -> Option<OwnedFd> {
         let mut join = self.join;
         join.sort_by_key(|(_, flags, _)| *flags == libc::CLONE_NEWNS);
-        steps.extend(join.into_iter().map(|(ns, flags, what)| Step::JoinNamespace { ns, flags, what }));
+        steps.extend(
+            join.into_iter()
+                .map(|(ns, flags, what)| Step::JoinNamespace { ns, flags, what }),
+        );
         if self.new_cgroup {
             steps.push(Step::NewCgroupNamespace);
         }
@@ -99,6 +118,7 @@ impl Namespaces {
 }
 
 fn open(path: &PathBuf, field: &str) -> Result<OwnedFd> {
-    let file = File::open(path).map_err(|e| Error::field(format!("{field}.path"), format!("{}: {e}", path.display())))?;
+    let file = File::open(path)
+        .map_err(|e| Error::field(format!("{field}.path"), format!("{}: {e}", path.display())))?;
     Ok(file.into())
 }

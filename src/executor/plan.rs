@@ -59,16 +59,33 @@ pub struct ExecPlan<'a> {
 
 /// Refuses what is not honoured, by name: a field that is silently dropped is a hole.
 fn refuse(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else { return Err(Error::field("linux", "is missing")) };
+    let Some(linux) = spec.linux() else {
+        return Err(Error::field("linux", "is missing"));
+    };
     let unsupported = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|v| !v.is_empty())),
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|v| !v.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|v| !v.is_empty())),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|v| !v.is_empty())),
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|v| !v.is_empty()),
+        ),
+        (
+            "linux.uidMappings",
+            linux.uid_mappings().as_ref().is_some_and(|v| !v.is_empty()),
+        ),
+        (
+            "linux.gidMappings",
+            linux.gid_mappings().as_ref().is_some_and(|v| !v.is_empty()),
+        ),
+        (
+            "linux.mountLabel",
+            linux.mount_label().as_ref().is_some_and(|v| !v.is_empty()),
+        ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|v| !v.is_empty())),
+        (
+            "linux.timeOffsets",
+            linux.time_offsets().as_ref().is_some_and(|v| !v.is_empty()),
+        ),
         ("vm", spec.vm().is_some()),
     ];
     match unsupported.into_iter().find(|(_, set)| *set) {
@@ -78,35 +95,61 @@ fn refuse(spec: &Spec) -> Result<()> {
 }
 
 fn keyring(id: &str, wanted: bool) -> Result<Option<CString>> {
-    wanted.then(|| c_string(format!("_ses.{id}"), "id")).transpose()
+    wanted
+        .then(|| c_string(format!("_ses.{id}"), "id"))
+        .transpose()
 }
 
 /// Plans a container's init.
 pub fn init(plan: InitPlan<'_>) -> Result<Job> {
     let spec = plan.spec;
     refuse(spec)?;
-    let process = spec.process().as_ref().ok_or_else(|| Error::field("process", "is missing"))?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::field("process", "is missing"))?;
     let program = process::program(process)?;
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
-    let mut own =
-        process::Plan { process, stdio: plan.stdio, seccomp: plan.seccomp, keyring: keyring(plan.id, plan.new_keyring)? };
+    let mut own = process::Plan {
+        process,
+        stdio: plan.stdio,
+        seccomp: plan.seccomp,
+        keyring: keyring(plan.id, plan.new_keyring)?,
+    };
     let namespaces = Namespaces::plan(spec)?;
-    let (has_uts, has_ipc, has_net) = (namespaces.has_uts(), namespaces.has_ipc(), namespaces.has_net());
-    let mut birth = Birth { namespaces: namespaces.new, ..Birth::default() };
+    let (has_uts, has_ipc, has_net) = (
+        namespaces.has_uts(),
+        namespaces.has_ipc(),
+        namespaces.has_net(),
+    );
+    let mut birth = Birth {
+        namespaces: namespaces.new,
+        ..Birth::default()
+    };
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     birth.pid_namespace = namespaces.steps(&mut steps);
     own.early_steps(&mut steps)?;
     // Placeholders for shared sources come before propagation is cut; they are filled in below.
     let before_propagation = steps.len();
-    steps.push(Step::Propagation { flags: libc::MS_SLAVE | libc::MS_REC, what: "the node's mounts" });
+    steps.push(Step::Propagation {
+        flags: libc::MS_SLAVE | libc::MS_REC,
+        what: "the node's mounts",
+    });
     let rootfs = super::spec::rootfs(spec, plan.bundle)?;
     rootfs::plan(&rootfs, plan.root_mounts, &mut steps)?;
-    steps.push(Step::OpenRoot { path: c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")? });
+    steps.push(Step::OpenRoot {
+        path: c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?,
+    });
     let shared = mounts::plan(spec, plan.cgroup, &mut steps)?;
     devices::plan(spec, &mut steps)?;
     let hooks = spec.hooks().as_ref();
-    let any = |list: Option<&Option<Vec<_>>>| list.is_some_and(|l| l.as_ref().is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty()));
+    let any = |list: Option<&Option<Vec<_>>>| {
+        list.is_some_and(|l| {
+            l.as_ref()
+                .is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty())
+        })
+    };
     if any(hooks.map(oci_spec::runtime::Hooks::create_runtime))
         || any(hooks.map(oci_spec::runtime::Hooks::create_container))
         || hooks.is_some_and(super::hooks::has_prestart)
@@ -115,26 +158,54 @@ pub fn init(plan: InitPlan<'_>) -> Result<Job> {
     }
     own.stdio_step(true, &mut steps);
     names(spec, has_uts, &mut steps)?;
-    let linux = spec.linux().as_ref().ok_or_else(|| Error::field("linux", "is missing"))?;
-    sysctls(linux.sysctl().as_ref(), has_ipc, has_net, has_uts, &mut steps)?;
+    let linux = spec
+        .linux()
+        .as_ref()
+        .ok_or_else(|| Error::field("linux", "is missing"))?;
+    sysctls(
+        linux.sysctl().as_ref(),
+        has_ipc,
+        has_net,
+        has_uts,
+        &mut steps,
+    )?;
     for (list, make, field) in [
-        (linux.readonly_paths(), Step::ReadOnly as fn(CString) -> Step, "linux.readonlyPaths"),
-        (linux.masked_paths(), Step::Mask as fn(CString) -> Step, "linux.maskedPaths"),
+        (
+            linux.readonly_paths(),
+            Step::ReadOnly as fn(CString) -> Step,
+            "linux.readonlyPaths",
+        ),
+        (
+            linux.masked_paths(),
+            Step::Mask as fn(CString) -> Step,
+            "linux.maskedPaths",
+        ),
     ] {
         for (i, path) in list.iter().flatten().enumerate() {
             let field = format!("{field}[{i}]");
             let Some(relative) = path.strip_prefix('/').filter(|p| !p.is_empty()) else {
-                return Err(Error::field(field, format!("{path:?} is not an absolute path below the root")));
+                return Err(Error::field(
+                    field,
+                    format!("{path:?} is not an absolute path below the root"),
+                ));
             };
             steps.push(make(c_string(relative, &field)?));
         }
     }
     steps.push(Step::PivotRoot);
     if let Some(flags) = root_propagation(linux.rootfs_propagation().as_deref())? {
-        steps.push(Step::Propagation { flags, what: "linux.rootfsPropagation" });
+        steps.push(Step::Propagation {
+            flags,
+            what: "linux.rootfsPropagation",
+        });
     }
     let start_hooks = any(hooks.map(oci_spec::runtime::Hooks::start_container));
-    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+    if spec
+        .root()
+        .as_ref()
+        .and_then(oci_spec::runtime::Root::readonly)
+        == Some(true)
+    {
         steps.push(Step::RootReadOnly);
     }
     own.late_steps(true, start_hooks, &mut steps)?;
@@ -159,12 +230,24 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     own.early_steps(&mut steps)?;
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
     if plan.enter_pid_namespace {
-        birth.pid_namespace = Some(plan.init.try_clone().map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))?);
+        birth.pid_namespace = Some(
+            plan.init
+                .try_clone()
+                .map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))?,
+        );
         flags |= libc::CLONE_NEWPID;
     }
-    steps.push(Step::JoinNamespace { ns: plan.init, flags, what: "the container's namespaces".into() });
+    steps.push(Step::JoinNamespace {
+        ns: plan.init,
+        flags,
+        what: "the container's namespaces".into(),
+    });
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
     own.late_steps(false, false, &mut steps)?;
@@ -175,18 +258,32 @@ fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step
     let Some(cgroup) = cgroup else { return Ok(()) };
     let entry = cgroup.entry()?;
     birth.cgroup = entry.v2;
-    steps.extend(entry.v1.into_iter().map(|(path, tasks)| Step::EnterCgroup { tasks, path: path.display().to_string() }));
+    steps.extend(entry.v1.into_iter().map(|(path, tasks)| Step::EnterCgroup {
+        tasks,
+        path: path.display().to_string(),
+    }));
     Ok(())
 }
 
 fn names(spec: &Spec, has_uts: bool, steps: &mut Vec<Step>) -> Result<()> {
     for (name, make, field) in [
-        (spec.hostname(), Step::Hostname as fn(Vec<u8>) -> Step, "hostname"),
-        (spec.domainname(), Step::Domainname as fn(Vec<u8>) -> Step, "domainname"),
+        (
+            spec.hostname(),
+            Step::Hostname as fn(Vec<u8>) -> Step,
+            "hostname",
+        ),
+        (
+            spec.domainname(),
+            Step::Domainname as fn(Vec<u8>) -> Step,
+            "domainname",
+        ),
     ] {
         if let Some(name) = name.as_ref().filter(|n| !n.is_empty()) {
             if !has_uts {
-                return Err(Error::field(field, "needs a uts namespace in linux.namespaces, or it would rename the node"));
+                return Err(Error::field(
+                    field,
+                    "needs a uts namespace in linux.namespaces, or it would rename the node",
+                ));
             }
             steps.push(make(name.clone().into_bytes()));
         }
@@ -195,17 +292,34 @@ fn names(spec: &Spec, has_uts: bool, steps: &mut Vec<Step>) -> Result<()> {
 }
 
 /// Kernel parameters: only those that a namespace of the container owns, or they would change the node.
-fn sysctls(sysctl: Option<&HashMap<String, String>>, ipc: bool, net: bool, uts: bool, steps: &mut Vec<Step>) -> Result<()> {
+fn sysctls(
+    sysctl: Option<&HashMap<String, String>>,
+    ipc: bool,
+    net: bool,
+    uts: bool,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     const IPC: [&str; 10] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
-        "kernel.shm_rmid_forced", "kernel.msg_next_id", "kernel.shm_next_id",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.msg_next_id",
+        "kernel.shm_next_id",
     ];
     let mut list: Vec<_> = sysctl.into_iter().flatten().collect();
     list.sort();
     for (key, value) in list {
         let field = format!("linux.sysctl[{key:?}]");
         // Both spellings are in use: net.ipv4.ip_forward and net/ipv4/conf/eth0.100/forwarding.
-        let (dotted, slashed) = if key.find('/').is_some_and(|s| key.find('.').is_none_or(|d| s < d)) {
+        let (dotted, slashed) = if key
+            .find('/')
+            .is_some_and(|s| key.find('.').is_none_or(|d| s < d))
+        {
             (key.replace('/', "."), key.clone())
         } else {
             (key.clone(), key.replace('.', "/"))
@@ -217,12 +331,21 @@ fn sysctls(sysctl: Option<&HashMap<String, String>>, ipc: bool, net: bool, uts: 
         } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
             ("uts", uts)
         } else {
-            return Err(Error::field(field, "is not owned by any namespace: setting it would change the whole node"));
+            return Err(Error::field(
+                field,
+                "is not owned by any namespace: setting it would change the whole node",
+            ));
         };
         if !needs.1 {
-            return Err(Error::field(field, format!("needs a {} namespace in linux.namespaces", needs.0)));
+            return Err(Error::field(
+                field,
+                format!("needs a {} namespace in linux.namespaces", needs.0),
+            ));
         }
-        if slashed.split('/').any(|part| part.is_empty() || part == "..") {
+        if slashed
+            .split('/')
+            .any(|part| part.is_empty() || part == "..")
+        {
             return Err(Error::field(field, "is not a kernel parameter"));
         }
         steps.push(Step::WriteProc {
@@ -246,7 +369,12 @@ fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
         Some("rshared") => libc::MS_SHARED,
         Some("unbindable") => libc::MS_UNBINDABLE,
         Some("runbindable") => libc::MS_UNBINDABLE | libc::MS_REC,
-        Some(other) => return Err(Error::field("linux.rootfsPropagation", format!("{other:?} is not a propagation mode"))),
+        Some(other) => {
+            return Err(Error::field(
+                "linux.rootfsPropagation",
+                format!("{other:?} is not a propagation mode"),
+            ));
+        }
     }))
 }
 
@@ -254,7 +382,10 @@ fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
 pub fn prepare_root_directory(spec: &Spec, bundle: &Path) -> Result<()> {
     let path = super::spec::rootfs(spec, bundle)?;
     match fs::create_dir(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::field("root.path", format!("create {}: {e}", path.display()))),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::field(
+            "root.path",
+            format!("create {}: {e}", path.display()),
+        )),
         _ => Ok(()),
     }
 }

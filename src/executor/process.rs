@@ -29,28 +29,51 @@ pub(super) struct Plan<'a> {
 pub(super) fn program(process: &Process) -> Result<UserProgram> {
     let args = process.args().as_deref().unwrap_or_default();
     let Some(name) = args.first().filter(|a| !a.is_empty()) else {
-        return Err(Error::field("process.args", "is empty: the container has no program to run"));
+        return Err(Error::field(
+            "process.args",
+            "is empty: the container has no program to run",
+        ));
     };
     let env = process.env().as_deref().unwrap_or_default();
-    let value = |key: &str| env.iter().rev().find_map(|e| e.strip_prefix(key)?.strip_prefix('='));
+    let value = |key: &str| {
+        env.iter()
+            .rev()
+            .find_map(|e| e.strip_prefix(key)?.strip_prefix('='))
+    };
     let candidates = if name.contains('/') {
         vec![c_string(name.as_str(), "process.args[0]")?]
     } else {
         value("PATH")
             .unwrap_or(DEFAULT_PATH)
             .split(':')
-            .map(|dir| c_string(if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") }, "process.args[0]"))
+            .map(|dir| {
+                c_string(
+                    if dir.is_empty() {
+                        format!("./{name}")
+                    } else {
+                        format!("{dir}/{name}")
+                    },
+                    "process.args[0]",
+                )
+            })
             .collect::<Result<_>>()?
     };
     let strings = |list: &[String], field: &str| -> Result<Vec<CString>> {
-        list.iter().enumerate().map(|(i, s)| c_string(s.as_str(), &format!("{field}[{i}]"))).collect()
+        list.iter()
+            .enumerate()
+            .map(|(i, s)| c_string(s.as_str(), &format!("{field}[{i}]")))
+            .collect()
     };
     let env_strings = strings(env, "process.env")?;
     let has_home = value("HOME").is_some();
     Ok(UserProgram {
         candidates,
         argv: CStrVec::new(strings(args, "process.args")?),
-        env: if has_home { CStrVec::new(env_strings) } else { CStrVec::with_buffer(env_strings, b"HOME=/", 1024) },
+        env: if has_home {
+            CStrVec::new(env_strings)
+        } else {
+            CStrVec::with_buffer(env_strings, b"HOME=/", 1024)
+        },
         home_of: (!has_home).then_some(process.user().uid()),
     })
 }
@@ -60,7 +83,10 @@ fn refuse(process: &Process) -> Result<()> {
     let unsupported = [
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+        (
+            "process.execCPUAffinity",
+            process.exec_cpu_affinity().is_some(),
+        ),
     ];
     match unsupported.into_iter().find(|(_, set)| *set) {
         Some((field, _)) => Err(Error::field(field, "is not supported yet")),
@@ -74,9 +100,14 @@ impl Plan<'_> {
         refuse(self.process)?;
         if let Some(adj) = self.process.oom_score_adj() {
             if !(-1000..=1000).contains(&adj) {
-                return Err(Error::field("process.oomScoreAdj", format!("{adj} is not between -1000 and 1000")));
+                return Err(Error::field(
+                    "process.oomScoreAdj",
+                    format!("{adj} is not between -1000 and 1000"),
+                ));
             }
-            let current = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|s| s.trim().parse::<i32>().ok());
+            let current = std::fs::read_to_string("/proc/self/oom_score_adj")
+                .ok()
+                .and_then(|s| s.trim().parse::<i32>().ok());
             if current != Some(adj) {
                 steps.push(Step::WriteProc {
                     path: c"/proc/self/oom_score_adj".to_owned(),
@@ -89,15 +120,29 @@ impl Plan<'_> {
             }
         }
         let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
-            label.as_ref().filter(|l| !l.is_empty()).map(|_| Step::OpenLsm { path: path.to_owned(), field })
+            label
+                .as_ref()
+                .filter(|l| !l.is_empty())
+                .map(|_| Step::OpenLsm {
+                    path: path.to_owned(),
+                    field,
+                })
         };
         let apparmor = if std::path::Path::new("/proc/self/attr/apparmor/exec").exists() {
             c"/proc/self/attr/apparmor/exec"
         } else {
             c"/proc/self/attr/exec"
         };
-        steps.extend(lsm(self.process.apparmor_profile(), apparmor, "apparmorProfile"));
-        steps.extend(lsm(self.process.selinux_label(), c"/proc/self/attr/exec", "selinuxLabel"));
+        steps.extend(lsm(
+            self.process.apparmor_profile(),
+            apparmor,
+            "apparmorProfile",
+        ));
+        steps.extend(lsm(
+            self.process.selinux_label(),
+            c"/proc/self/attr/exec",
+            "selinuxLabel",
+        ));
         Ok(())
     }
 
@@ -117,30 +162,61 @@ impl Plan<'_> {
         for (i, r) in p.rlimits().iter().flatten().enumerate() {
             let (resource, name) = rlimit(r.typ());
             if r.soft() > r.hard() {
-                return Err(Error::field(format!("process.rlimits[{i}]"), format!("{name}: soft limit {} is above the hard limit {}", r.soft(), r.hard())));
+                return Err(Error::field(
+                    format!("process.rlimits[{i}]"),
+                    format!(
+                        "{name}: soft limit {} is above the hard limit {}",
+                        r.soft(),
+                        r.hard()
+                    ),
+                ));
             }
-            steps.push(Step::Rlimit { resource, soft: r.soft(), hard: r.hard(), name });
+            steps.push(Step::Rlimit {
+                resource,
+                soft: r.soft(),
+                hard: r.hard(),
+                name,
+            });
         }
         if let Some(name) = &self.keyring {
             steps.push(Step::Keyring(name.clone()));
         }
         if !p.cwd().is_absolute() {
-            return Err(Error::field("process.cwd", format!("{:?} is not an absolute path", p.cwd())));
+            return Err(Error::field(
+                "process.cwd",
+                format!("{:?} is not an absolute path", p.cwd()),
+            ));
         }
-        steps.push(Step::WorkingDirectory { path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?, create: true });
-        for (label, field, prefix) in [(p.apparmor_profile(), "apparmorProfile", "exec "), (p.selinux_label(), "selinuxLabel", "")] {
+        steps.push(Step::WorkingDirectory {
+            path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?,
+            create: true,
+        });
+        for (label, field, prefix) in [
+            (p.apparmor_profile(), "apparmorProfile", "exec "),
+            (p.selinux_label(), "selinuxLabel", ""),
+        ] {
             if let Some(label) = label.as_ref().filter(|l| !l.is_empty()) {
-                steps.push(Step::ApplyLsm { label: format!("{prefix}{label}").into_bytes(), field });
+                steps.push(Step::ApplyLsm {
+                    label: format!("{prefix}{label}").into_bytes(),
+                    field,
+                });
             }
         }
         let nnp = p.no_new_privileges().unwrap_or(false);
         let caps = Sets::from_spec(p.capabilities().as_ref());
         if caps.effective & !caps.permitted != 0 {
-            return Err(Error::field("process.capabilities.effective", "has capabilities that are not in the permitted set"));
+            return Err(Error::field(
+                "process.capabilities.effective",
+                "has capabilities that are not in the permitted set",
+            ));
         }
         // Without no_new_privs the filter needs CAP_SYS_ADMIN. It stays in the permitted set until exec, which computes the
         // set anew from the bounding, inheritable and ambient sets (capabilities(7)), so the program never has it.
-        let keep = if self.seccomp.is_some() && !nnp { SYS_ADMIN } else { 0 };
+        let keep = if self.seccomp.is_some() && !nnp {
+            SYS_ADMIN
+        } else {
+            0
+        };
         steps.push(Step::Credentials {
             uid: p.user().uid(),
             gid: p.user().gid(),
@@ -148,7 +224,9 @@ impl Plan<'_> {
             caps,
             keep,
         });
-        steps.push(Step::Umask(p.user().umask().unwrap_or(DEFAULT_UMASK) & 0o7777));
+        steps.push(Step::Umask(
+            p.user().umask().unwrap_or(DEFAULT_UMASK) & 0o7777,
+        ));
         if nnp {
             steps.push(Step::NoNewPrivileges);
         }
@@ -160,7 +238,9 @@ impl Plan<'_> {
             steps.push(Step::Ask(Question::StartHooks));
         }
         if let Some(program) = &self.seccomp {
-            steps.push(Step::Seccomp { program: program.clone() });
+            steps.push(Step::Seccomp {
+                program: program.clone(),
+            });
         }
         Ok(())
     }

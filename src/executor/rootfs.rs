@@ -29,8 +29,15 @@ pub struct RootMount {
 pub(super) fn plan(rootfs: &Path, mounts: &[RootMount], steps: &mut Vec<Step>) -> Result<()> {
     if mounts.is_empty() {
         if !rootfs.is_dir() {
-            let reason = if rootfs.exists() { "is not a directory" } else { "no such file or directory" };
-            return Err(Error::field("root.path", format!("{}: {reason}", rootfs.display())));
+            let reason = if rootfs.exists() {
+                "is not a directory"
+            } else {
+                "no such file or directory"
+            };
+            return Err(Error::field(
+                "root.path",
+                format!("{}: {reason}", rootfs.display()),
+            ));
         }
         // A root must be a mount point of its own for pivot_root(2).
         let path = c_path(rootfs)?;
@@ -76,18 +83,35 @@ fn one(rootfs: &Path, m: &RootMount, field: &str) -> Result<Step> {
         }
     }
     if bind {
-        flags |= libc::MS_BIND | if options.recursive_bind || m.fstype == "rbind" { libc::MS_REC } else { 0 };
+        flags |= libc::MS_BIND
+            | if options.recursive_bind || m.fstype == "rbind" {
+                libc::MS_REC
+            } else {
+                0
+            };
     }
-    let words: Vec<String> = options.data.iter().map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}"))).collect();
+    let words: Vec<String> = options
+        .data
+        .iter()
+        .map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}")))
+        .collect();
     let (workdir, words) = fit(words)?;
     let data = words.join(",");
-    let target = if m.target.is_empty() { rootfs.to_owned() } else { rootfs.join(m.target.trim_start_matches('/')) };
+    let target = if m.target.is_empty() {
+        rootfs.to_owned()
+    } else {
+        rootfs.join(m.target.trim_start_matches('/'))
+    };
     Ok(Step::MountRoot {
         source: c_string(m.source.as_str(), field)?,
         target: c_path(&target)?,
         fstype: c_string(m.fstype.as_str(), field)?,
         flags,
-        data: if data.is_empty() || bind { None } else { Some(c_string(data, field)?) },
+        data: if data.is_empty() || bind {
+            None
+        } else {
+            Some(c_string(data, field)?)
+        },
         workdir,
         label: format!("{field}: mount {} on {}", m.fstype, target.display()),
     })
@@ -101,23 +125,49 @@ fn fit(words: Vec<String>) -> Result<(Option<CString>, Vec<String>)> {
         return Ok((None, words));
     }
     let Some(layers) = words.iter().find_map(|w| w.strip_prefix("lowerdir=")) else {
-        return Err(Error::field("rootfs mount", "its options are longer than one page"));
+        return Err(Error::field(
+            "rootfs mount",
+            "its options are longer than one page",
+        ));
     };
     let layers: Vec<&str> = layers.split(':').collect();
     let common = common_directory(&layers);
-    let short = layers.iter().map(|l| l.get(common.len() + 1..).unwrap_or(l)).collect::<Vec<_>>().join(":");
-    let short: Vec<String> =
-        words.iter().map(|w| if w.starts_with("lowerdir=") { format!("lowerdir={short}") } else { w.clone() }).collect();
+    let short = layers
+        .iter()
+        .map(|l| l.get(common.len() + 1..).unwrap_or(l))
+        .collect::<Vec<_>>()
+        .join(":");
+    let short: Vec<String> = words
+        .iter()
+        .map(|w| {
+            if w.starts_with("lowerdir=") {
+                format!("lowerdir={short}")
+            } else {
+                w.clone()
+            }
+        })
+        .collect();
     if common.is_empty() || total(&short) > PAGE {
-        return Err(Error::field("rootfs mount", format!("its {} layers do not fit into one page of options", layers.len())));
+        return Err(Error::field(
+            "rootfs mount",
+            format!(
+                "its {} layers do not fit into one page of options",
+                layers.len()
+            ),
+        ));
     }
     Ok((Some(c_string(common, "rootfs mount")?), short))
 }
 
 fn common_directory(paths: &[&str]) -> String {
-    let Some((first, rest)) = paths.split_first() else { return String::new() };
+    let Some((first, rest)) = paths.split_first() else {
+        return String::new();
+    };
     let mut common = Path::new(first).parent().unwrap_or(Path::new(""));
-    while !rest.iter().all(|p| Path::new(p).starts_with(common) && Path::new(p) != common) {
+    while !rest
+        .iter()
+        .all(|p| Path::new(p).starts_with(common) && Path::new(p) != common)
+    {
         match common.parent() {
             Some(up) => common = up,
             None => return String::new(),
@@ -135,9 +185,23 @@ mod tests {
 
     #[test]
     fn many_layers_become_relative_to_their_common_directory() {
-        let layers: Vec<String> = (0..100).map(|i| format!("/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/{i}/fs")).collect();
-        let (dir, words) = fit(vec!["index=off".into(), format!("lowerdir={}", layers.join(":")), "upperdir=/u".into()]).unwrap();
-        assert_eq!(dir.unwrap().to_str().unwrap(), "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let layers: Vec<String> = (0..100)
+            .map(|i| {
+                format!(
+                    "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/{i}/fs"
+                )
+            })
+            .collect();
+        let (dir, words) = fit(vec![
+            "index=off".into(),
+            format!("lowerdir={}", layers.join(":")),
+            "upperdir=/u".into(),
+        ])
+        .unwrap();
+        assert_eq!(
+            dir.unwrap().to_str().unwrap(),
+            "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+        );
         assert!(words[1].starts_with("lowerdir=0/fs:1/fs:"));
         assert!(words.iter().map(String::len).sum::<usize>() < PAGE);
     }
@@ -145,12 +209,22 @@ mod tests {
     #[test]
     fn too_many_layers_are_refused() {
         let layers: Vec<String> = (0..2000).map(|i| format!("/a/{i}/fs")).collect();
-        assert!(fit(vec![format!("lowerdir={}", layers.join(":"))]).unwrap_err().to_string().contains("2000 layers"));
+        assert!(
+            fit(vec![format!("lowerdir={}", layers.join(":"))])
+                .unwrap_err()
+                .to_string()
+                .contains("2000 layers")
+        );
     }
 
     #[test]
     fn a_missing_root_is_named() {
-        let e = plan(Path::new("/nonexistent/rootfs"), &[], &mut Vec::new()).unwrap_err().to_string();
-        assert_eq!(e, "root.path: /nonexistent/rootfs: no such file or directory");
+        let e = plan(Path::new("/nonexistent/rootfs"), &[], &mut Vec::new())
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            e,
+            "root.path: /nonexistent/rootfs: no such file or directory"
+        );
     }
 }

@@ -40,7 +40,10 @@ pub(super) enum Question {
 /// Where a mount comes from.
 pub(super) enum Source {
     /// A new file system.
-    New { fstype: CString, params: Vec<(CString, Option<CString>)> },
+    New {
+        fstype: CString,
+        params: Vec<(CString, Option<CString>)>,
+    },
     /// What is at this path on the host.
     Bind {
         path: CString,
@@ -69,45 +72,106 @@ pub(super) struct Mount {
 
 /// One step.
 pub(super) enum Step {
-    EnterCgroup { tasks: OwnedFd, path: String },
-    JoinNamespace { ns: OwnedFd, flags: i32, what: String },
+    EnterCgroup {
+        tasks: OwnedFd,
+        path: String,
+    },
+    JoinNamespace {
+        ns: OwnedFd,
+        flags: i32,
+        what: String,
+    },
     NewCgroupNamespace,
     /// A write through the host's procfs, before the root changes.
-    WriteProc { path: CString, value: Vec<u8>, what: String },
+    WriteProc {
+        path: CString,
+        value: Vec<u8>,
+        what: String,
+    },
     Hostname(Vec<u8>),
     Domainname(Vec<u8>),
     Ask(Question),
     /// Takes the source of mount number `0` before propagation is cut.
     TakeShared(usize),
     /// Propagation of everything, `mount(NULL, "/", NULL, flags)`.
-    Propagation { flags: u64, what: &'static str },
+    Propagation {
+        flags: u64,
+        what: &'static str,
+    },
     /// `mount(2)` for the root file system, from `workdir` where the options are too long for one page.
-    MountRoot { source: CString, target: CString, fstype: CString, flags: u64, data: Option<CString>, workdir: Option<CString>, label: String },
+    MountRoot {
+        source: CString,
+        target: CString,
+        fstype: CString,
+        flags: u64,
+        data: Option<CString>,
+        workdir: Option<CString>,
+        label: String,
+    },
     /// Keeps a descriptor of the new root, and of the host's verified /dev/null.
-    OpenRoot { path: CString },
+    OpenRoot {
+        path: CString,
+    },
     Mount(Mount),
-    Device { path: CString, mode: u32, major: u32, minor: u32, uid: u32, gid: u32 },
-    Symlink { target: CString, path: CString, replace: bool },
+    Device {
+        path: CString,
+        mode: u32,
+        major: u32,
+        minor: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Symlink {
+        target: CString,
+        path: CString,
+        replace: bool,
+    },
     Mask(CString),
     ReadOnly(CString),
     PivotRoot,
     RootReadOnly,
     /// After an exec joined the container's mount namespace: keeps a descriptor of its root.
     OpenOwnRoot,
-    Terminal { uid: u32, size: Option<(u16, u16)>, console: bool },
+    Terminal {
+        uid: u32,
+        size: Option<(u16, u16)>,
+        console: bool,
+    },
     Stdio([OwnedFd; 3]),
-    Rlimit { resource: u32, soft: u64, hard: u64, name: &'static str },
+    Rlimit {
+        resource: u32,
+        soft: u64,
+        hard: u64,
+        name: &'static str,
+    },
     Keyring(CString),
     /// Opens the LSM attribute file while the host's procfs is still there.
-    OpenLsm { path: CString, field: &'static str },
+    OpenLsm {
+        path: CString,
+        field: &'static str,
+    },
     /// Writes the label to be applied at exec.
-    ApplyLsm { label: Vec<u8>, field: &'static str },
-    WorkingDirectory { path: CString, create: bool },
-    Credentials { uid: u32, gid: u32, groups: Vec<u32>, caps: Sets, keep: u64 },
+    ApplyLsm {
+        label: Vec<u8>,
+        field: &'static str,
+    },
+    WorkingDirectory {
+        path: CString,
+        create: bool,
+    },
+    Credentials {
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+        caps: Sets,
+        keep: u64,
+    },
     Umask(u32),
     NoNewPrivileges,
     FindProgram,
-    Seccomp { program: Arc<Program> },
+    Seccomp {
+        program: Arc<Program>,
+    },
 }
 
 impl Step {
@@ -138,11 +202,19 @@ impl Step {
             Self::OpenOwnRoot => "open the container's root".into(),
             Self::Terminal { .. } => "process.terminal: open a terminal on /dev/pts".into(),
             Self::Stdio(_) => "connect standard streams".into(),
-            Self::Rlimit { name, soft, hard, .. } => format!("process.rlimits: set {name} to {soft} (hard {hard})"),
+            Self::Rlimit {
+                name, soft, hard, ..
+            } => format!("process.rlimits: set {name} to {soft} (hard {hard})"),
             Self::Keyring(_) => "join a session keyring".into(),
-            Self::OpenLsm { field, .. } | Self::ApplyLsm { field, .. } => format!("process.{field}: apply the label"),
-            Self::WorkingDirectory { path, .. } => format!("process.cwd: change to {}", lossy(path)),
-            Self::Credentials { uid, gid, .. } => format!("become user {uid}, group {gid} with the spec's capabilities"),
+            Self::OpenLsm { field, .. } | Self::ApplyLsm { field, .. } => {
+                format!("process.{field}: apply the label")
+            }
+            Self::WorkingDirectory { path, .. } => {
+                format!("process.cwd: change to {}", lossy(path))
+            }
+            Self::Credentials { uid, gid, .. } => {
+                format!("become user {uid}, group {gid} with the spec's capabilities")
+            }
             Self::Umask(_) => "set umask".into(),
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::FindProgram => "find the program".into(),
@@ -152,7 +224,9 @@ impl Step {
 
     fn descriptors(&self, out: &mut Vec<RawFd>) {
         match self {
-            Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => out.push(fd.as_raw_fd()),
+            Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => {
+                out.push(fd.as_raw_fd())
+            }
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
             _ => {}
         }

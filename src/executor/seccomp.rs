@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator,
+};
 
 use super::{Error, Result};
 use crate::sys::bpf::Insn;
@@ -73,23 +76,80 @@ fn riscv64(name: &str) -> Option<u32> {
 /// x32 shares the 64-bit numbers but for the calls whose structures differ, `arch/x86/entry/syscalls/syscall_64.tbl`.
 fn x32(name: &str) -> Option<u32> {
     const OWN: [(&str, u32); 36] = [
-        ("rt_sigaction", 512), ("rt_sigreturn", 513), ("ioctl", 514), ("readv", 515), ("writev", 516), ("recvfrom", 517),
-        ("sendmsg", 518), ("recvmsg", 519), ("execve", 520), ("ptrace", 521), ("rt_sigpending", 522), ("rt_sigtimedwait", 523),
-        ("rt_sigqueueinfo", 524), ("sigaltstack", 525), ("timer_create", 526), ("mq_notify", 527), ("kexec_load", 528),
-        ("waitid", 529), ("set_robust_list", 530), ("get_robust_list", 531), ("vmsplice", 532), ("move_pages", 533),
-        ("preadv", 534), ("pwritev", 535), ("rt_tgsigqueueinfo", 536), ("recvmmsg", 537), ("sendmmsg", 538),
-        ("process_vm_readv", 539), ("process_vm_writev", 540), ("setsockopt", 541), ("getsockopt", 542), ("io_setup", 543),
-        ("io_submit", 544), ("execveat", 545), ("preadv2", 546), ("pwritev2", 547),
+        ("rt_sigaction", 512),
+        ("rt_sigreturn", 513),
+        ("ioctl", 514),
+        ("readv", 515),
+        ("writev", 516),
+        ("recvfrom", 517),
+        ("sendmsg", 518),
+        ("recvmsg", 519),
+        ("execve", 520),
+        ("ptrace", 521),
+        ("rt_sigpending", 522),
+        ("rt_sigtimedwait", 523),
+        ("rt_sigqueueinfo", 524),
+        ("sigaltstack", 525),
+        ("timer_create", 526),
+        ("mq_notify", 527),
+        ("kexec_load", 528),
+        ("waitid", 529),
+        ("set_robust_list", 530),
+        ("get_robust_list", 531),
+        ("vmsplice", 532),
+        ("move_pages", 533),
+        ("preadv", 534),
+        ("pwritev", 535),
+        ("rt_tgsigqueueinfo", 536),
+        ("recvmmsg", 537),
+        ("sendmmsg", 538),
+        ("process_vm_readv", 539),
+        ("process_vm_writev", 540),
+        ("setsockopt", 541),
+        ("getsockopt", 542),
+        ("io_setup", 543),
+        ("io_submit", 544),
+        ("execveat", 545),
+        ("preadv2", 546),
+        ("pwritev2", 547),
     ];
-    OWN.iter().find(|(n, _)| *n == name).map(|(_, nr)| *nr).or_else(|| x86_64(name)).map(|nr| nr | X32_BIT)
+    OWN.iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, nr)| *nr)
+        .or_else(|| x86_64(name))
+        .map(|nr| nr | X32_BIT)
 }
 
-const X86_64: Abi = Abi { audit: 0xc000_003e, bits: 64, number: x86_64 };
-const X86: Abi = Abi { audit: 0x4000_0003, bits: 32, number: x86 };
-const X32: Abi = Abi { audit: 0xc000_003e, bits: 64, number: x32 };
-const AARCH64: Abi = Abi { audit: 0xc000_00b7, bits: 64, number: aarch64 };
-const ARM: Abi = Abi { audit: 0x4000_0028, bits: 32, number: arm };
-const RISCV64: Abi = Abi { audit: 0xc000_00f3, bits: 64, number: riscv64 };
+const X86_64: Abi = Abi {
+    audit: 0xc000_003e,
+    bits: 64,
+    number: x86_64,
+};
+const X86: Abi = Abi {
+    audit: 0x4000_0003,
+    bits: 32,
+    number: x86,
+};
+const X32: Abi = Abi {
+    audit: 0xc000_003e,
+    bits: 64,
+    number: x32,
+};
+const AARCH64: Abi = Abi {
+    audit: 0xc000_00b7,
+    bits: 64,
+    number: aarch64,
+};
+const ARM: Abi = Abi {
+    audit: 0x4000_0028,
+    bits: 32,
+    number: arm,
+};
+const RISCV64: Abi = Abi {
+    audit: 0xc000_00f3,
+    bits: 64,
+    number: riscv64,
+};
 
 const NATIVE: Abi = if cfg!(target_arch = "aarch64") {
     AARCH64
@@ -138,7 +198,10 @@ struct Condition {
 fn verdict(action: LinuxSeccompAction, errno: Option<u32>, field: &str) -> Result<u32> {
     let data = errno.unwrap_or(libc::EPERM as u32);
     if data > 0xfff {
-        return Err(Error::field(format!("{field}.errnoRet"), format!("{data} is not an error number (0 to 4095)")));
+        return Err(Error::field(
+            format!("{field}.errnoRet"),
+            format!("{data} is not an error number (0 to 4095)"),
+        ));
     }
     Ok(match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => RET_KILL_THREAD,
@@ -149,27 +212,44 @@ fn verdict(action: LinuxSeccompAction, errno: Option<u32>, field: &str) -> Resul
         LinuxSeccompAction::ScmpActAllow => RET_ALLOW,
         LinuxSeccompAction::ScmpActLog => RET_LOG,
         LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error::field(format!("{field}.action"), "SCMP_ACT_NOTIFY is not supported yet"));
+            return Err(Error::field(
+                format!("{field}.action"),
+                "SCMP_ACT_NOTIFY is not supported yet",
+            ));
         }
     })
 }
 
 fn condition(arg: &LinuxSeccompArg, field: &str) -> Result<Condition> {
     if arg.index() > 5 {
-        return Err(Error::field(format!("{field}.index"), format!("{} is not an argument (0 to 5)", arg.index())));
+        return Err(Error::field(
+            format!("{field}.index"),
+            format!("{} is not an argument (0 to 5)", arg.index()),
+        ));
     }
-    Ok(Condition { index: arg.index() as u32, op: arg.op(), value: arg.value(), datum: arg.value_two().unwrap_or(0) })
+    Ok(Condition {
+        index: arg.index() as u32,
+        op: arg.op(),
+        value: arg.value(),
+        datum: arg.value_two().unwrap_or(0),
+    })
 }
 
 /// Compiles the filter.
 pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
-    let default = verdict(spec.default_action(), spec.default_errno_ret(), "linux.seccomp.defaultAction")?;
+    let default = verdict(
+        spec.default_action(),
+        spec.default_errno_ret(),
+        "linux.seccomp.defaultAction",
+    )?;
     let mut flags = 0;
     for flag in spec.flags().iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {
+                libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+            }
             // Has a meaning only together with SCMP_ACT_NOTIFY.
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
         };
@@ -177,7 +257,9 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
     let mut abis = vec![(NATIVE, false)];
     for arch in spec.architectures().iter().flatten() {
         if let Some(a) = abi(*arch)
-            && !abis.iter().any(|(abi, is_x32)| (abi.audit, *is_x32) == (a.0.audit, a.1))
+            && !abis
+                .iter()
+                .any(|(abi, is_x32)| (abi.audit, *is_x32) == (a.0.audit, a.1))
         {
             abis.push(a);
         }
@@ -187,7 +269,10 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
         tables.push((abi, is_x32, table(spec, abi, default)?));
     }
     let insns = assemble(&tables, default)?;
-    Ok(Program { insns, flags: flags as u64 })
+    Ok(Program {
+        insns,
+        flags: flags as u64,
+    })
 }
 
 type Table = BTreeMap<u32, Leaf>;
@@ -204,7 +289,10 @@ fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
         }
         // Unknown names are calls of other architectures or of kernels to come: there is nothing to filter.
         for number in rule.names().iter().filter_map(|n| (abi.number)(n)) {
-            let leaf = table.entry(number).or_insert_with(|| Leaf { conditional: Vec::new(), verdict: default });
+            let leaf = table.entry(number).or_insert_with(|| Leaf {
+                conditional: Vec::new(),
+                verdict: default,
+            });
             if conditions.is_empty() {
                 if decided.insert(number) {
                     leaf.verdict = action;
@@ -214,7 +302,8 @@ fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
             let twice = (0..6).any(|n| conditions.iter().filter(|c| c.index == n).count() > 1);
             if twice {
                 // As runc and Docker read it, and so as profiles are written: conditions on one argument are alternatives.
-                leaf.conditional.extend(conditions.iter().map(|c| (vec![*c], action)));
+                leaf.conditional
+                    .extend(conditions.iter().map(|c| (vec![*c], action)));
             } else {
                 leaf.conditional.push((conditions.clone(), action));
             }
@@ -233,7 +322,12 @@ type Label = usize;
 
 impl Assembler {
     fn emit(&mut self, code: u32, k: u32, jt: u8, jf: u8) -> Label {
-        self.reversed.push(Insn { code: code as u16, jt, jf, k });
+        self.reversed.push(Insn {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        });
         self.reversed.len() - 1
     }
 
@@ -284,16 +378,17 @@ impl Assembler {
         let (hi, lo) = ((value >> 32) as u32, value as u32);
         let low_word = OFFSET_ARGS + 8 * c.index + if cfg!(target_endian = "big") { 4 } else { 0 };
         let high_word = OFFSET_ARGS + 8 * c.index + if cfg!(target_endian = "big") { 0 } else { 4 };
-        let compare = |a: &mut Self, op: u32, on_low: (Label, Label), above: Label, below: Label| {
-            let (yes, no) = on_low;
-            a.jump(op, lo, yes, no);
-            let low = a.load(low_word);
-            let equal = a.jump(libc::BPF_JEQ, hi, low, below);
-            if above != below {
-                a.jump(libc::BPF_JGT, hi, above, equal);
-            }
-            a.load(high_word)
-        };
+        let compare =
+            |a: &mut Self, op: u32, on_low: (Label, Label), above: Label, below: Label| {
+                let (yes, no) = on_low;
+                a.jump(op, lo, yes, no);
+                let low = a.load(low_word);
+                let equal = a.jump(libc::BPF_JEQ, hi, low, below);
+                if above != below {
+                    a.jump(libc::BPF_JGT, hi, above, equal);
+                }
+                a.load(high_word)
+            };
         match c.op {
             Op::ScmpCmpEq => compare(self, libc::BPF_JEQ, (pass, fail), fail, fail),
             Op::ScmpCmpNe => compare(self, libc::BPF_JEQ, (fail, pass), pass, pass),
@@ -345,7 +440,10 @@ impl Assembler {
 /// ENOSYS where the default is another errno: to a C library that probes for a new call, "not permitted" is a failure, and
 /// "not there" is not.
 fn ranges(table: &Table, default: u32, first: u32) -> Vec<(u32, Leaf)> {
-    let plain = |verdict| Leaf { conditional: Vec::new(), verdict };
+    let plain = |verdict| Leaf {
+        conditional: Vec::new(),
+        verdict,
+    };
     let mut out: Vec<(u32, Leaf)> = vec![(first, plain(default))];
     let mut push = |number: u32, leaf: Leaf| match out.last_mut() {
         Some(last) if last.0 == number => last.1 = leaf,
@@ -360,7 +458,11 @@ fn ranges(table: &Table, default: u32, first: u32) -> Vec<(u32, Leaf)> {
         push(*number, leaf.clone());
         next = number + 1;
     }
-    let unknown = if default & 0xffff_0000 == RET_ERRNO && !table.is_empty() { RET_ERRNO | libc::ENOSYS as u32 } else { default };
+    let unknown = if default & 0xffff_0000 == RET_ERRNO && !table.is_empty() {
+        RET_ERRNO | libc::ENOSYS as u32
+    } else {
+        default
+    };
     push(next, plain(unknown));
     // Overwriting may have left equal neighbours.
     out.dedup_by(|b, a| a.1 == b.1 && a.1.conditional.is_empty());
@@ -368,7 +470,9 @@ fn ranges(table: &Table, default: u32, first: u32) -> Vec<(u32, Leaf)> {
 }
 
 fn assemble(tables: &[(Abi, bool, Table)], default: u32) -> Result<Vec<Insn>> {
-    let mut a = Assembler { reversed: Vec::new() };
+    let mut a = Assembler {
+        reversed: Vec::new(),
+    };
     // Any other architecture: as libseccomp's default for a foreign one.
     let mut next = a.ret(RET_KILL_THREAD);
     let x32 = tables.iter().find(|(_, is_x32, _)| *is_x32);
@@ -392,7 +496,13 @@ fn assemble(tables: &[(Abi, bool, Table)], default: u32) -> Result<Vec<Insn>> {
     a.load(OFFSET_ARCH);
     a.reversed.reverse();
     if a.reversed.len() > MAX_INSNS {
-        return Err(Error::field("linux.seccomp", format!("compiles to {} instructions; the kernel takes {MAX_INSNS}", a.reversed.len())));
+        return Err(Error::field(
+            "linux.seccomp",
+            format!(
+                "compiles to {} instructions; the kernel takes {MAX_INSNS}",
+                a.reversed.len()
+            ),
+        ));
     }
     Ok(a.reversed)
 }
@@ -414,7 +524,11 @@ mod tests {
             4 => call.arch,
             o => {
                 let arg = call.args[((o - 16) / 8) as usize];
-                if o % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+                if o % 8 == 0 {
+                    arg as u32
+                } else {
+                    (arg >> 32) as u32
+                }
             }
         };
         let (mut acc, mut pc) = (0u32, 0usize);
@@ -442,25 +556,86 @@ mod tests {
     fn native(p: &Program, name: &str, args: &[u64]) -> u32 {
         let mut all = [0; 6];
         all[..args.len()].copy_from_slice(args);
-        run(p, &Call { arch: X86_64.audit, nr: x86_64(name).unwrap(), args: all })
+        run(
+            p,
+            &Call {
+                arch: X86_64.audit,
+                nr: x86_64(name).unwrap(),
+                args: all,
+            },
+        )
     }
 
     #[test]
     fn every_operator_on_both_halves_of_an_argument() {
         const BIG: u64 = 0x1_0000_0005;
         let cases = [
-            ("SCMP_CMP_EQ", [(BIG, true), (5, false), (BIG + 1, false), (0x2_0000_0005, false)]),
-            ("SCMP_CMP_NE", [(BIG, false), (5, true), (BIG + 1, true), (0x2_0000_0005, true)]),
-            ("SCMP_CMP_GT", [(BIG, false), (u64::from(u32::MAX), false), (BIG + 1, true), (0x2_0000_0000, true)]),
-            ("SCMP_CMP_GE", [(BIG, true), (BIG - 1, false), (BIG + 1, true), (0x2_0000_0000, true)]),
-            ("SCMP_CMP_LT", [(BIG, false), (BIG - 1, true), (u64::from(u32::MAX), true), (0x2_0000_0000, false)]),
-            ("SCMP_CMP_LE", [(BIG, true), (BIG + 1, false), (u64::from(u32::MAX), true), (0x2_0000_0000, false)]),
+            (
+                "SCMP_CMP_EQ",
+                [
+                    (BIG, true),
+                    (5, false),
+                    (BIG + 1, false),
+                    (0x2_0000_0005, false),
+                ],
+            ),
+            (
+                "SCMP_CMP_NE",
+                [
+                    (BIG, false),
+                    (5, true),
+                    (BIG + 1, true),
+                    (0x2_0000_0005, true),
+                ],
+            ),
+            (
+                "SCMP_CMP_GT",
+                [
+                    (BIG, false),
+                    (u64::from(u32::MAX), false),
+                    (BIG + 1, true),
+                    (0x2_0000_0000, true),
+                ],
+            ),
+            (
+                "SCMP_CMP_GE",
+                [
+                    (BIG, true),
+                    (BIG - 1, false),
+                    (BIG + 1, true),
+                    (0x2_0000_0000, true),
+                ],
+            ),
+            (
+                "SCMP_CMP_LT",
+                [
+                    (BIG, false),
+                    (BIG - 1, true),
+                    (u64::from(u32::MAX), true),
+                    (0x2_0000_0000, false),
+                ],
+            ),
+            (
+                "SCMP_CMP_LE",
+                [
+                    (BIG, true),
+                    (BIG + 1, false),
+                    (u64::from(u32::MAX), true),
+                    (0x2_0000_0000, false),
+                ],
+            ),
         ];
         for (op, expected) in cases {
-            let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
-                {"names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 1, "value": BIG, "op": op}]}]}));
+            let p = parse(
+                serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+                {"names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 1, "value": BIG, "op": op}]}]}),
+            );
             for (value, allowed) in expected {
-                let want = if allowed { RET_ALLOW } else { RET_ERRNO | libc::EPERM as u32 };
+                let want = if allowed {
+                    RET_ALLOW
+                } else {
+                    RET_ERRNO | libc::EPERM as u32
+                };
                 assert_eq!(native(&p, "kill", &[0, value]), want, "{op} {value:#x}");
             }
         }
@@ -468,21 +643,34 @@ mod tests {
 
     #[test]
     fn masked_equality_as_the_default_profile_uses_it() {
-        let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        let p = parse(
+            serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
             {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 2_114_060_288u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]},
-            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}));
+            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}),
+        );
         assert_eq!(native(&p, "clone", &[0x1200_011]), RET_ALLOW);
-        assert_eq!(native(&p, "clone", &[0x1000_0000]), RET_ERRNO | 1, "CLONE_NEWUSER");
+        assert_eq!(
+            native(&p, "clone", &[0x1000_0000]),
+            RET_ERRNO | 1,
+            "CLONE_NEWUSER"
+        );
         assert_eq!(native(&p, "clone3", &[]), RET_ERRNO | 38);
     }
 
     #[test]
     fn every_action() {
         for (name, want) in [
-            ("SCMP_ACT_KILL", RET_KILL_THREAD), ("SCMP_ACT_KILL_THREAD", RET_KILL_THREAD), ("SCMP_ACT_KILL_PROCESS", RET_KILL_PROCESS),
-            ("SCMP_ACT_TRAP", RET_TRAP), ("SCMP_ACT_ERRNO", RET_ERRNO | 13), ("SCMP_ACT_TRACE", RET_TRACE | 13), ("SCMP_ACT_LOG", RET_LOG),
+            ("SCMP_ACT_KILL", RET_KILL_THREAD),
+            ("SCMP_ACT_KILL_THREAD", RET_KILL_THREAD),
+            ("SCMP_ACT_KILL_PROCESS", RET_KILL_PROCESS),
+            ("SCMP_ACT_TRAP", RET_TRAP),
+            ("SCMP_ACT_ERRNO", RET_ERRNO | 13),
+            ("SCMP_ACT_TRACE", RET_TRACE | 13),
+            ("SCMP_ACT_LOG", RET_LOG),
         ] {
-            let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kill"], "action": name, "errnoRet": 13}]}));
+            let p = parse(
+                serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kill"], "action": name, "errnoRet": 13}]}),
+            );
             assert_eq!(native(&p, "kill", &[]), want, "{name}");
             assert_eq!(native(&p, "getpid", &[]), RET_ALLOW);
         }
@@ -493,11 +681,24 @@ mod tests {
         let json = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
             "syscalls": [{"names": ["getpid", "socketcall", "ioctl"], "action": "SCMP_ACT_ALLOW"}]});
         let p = parse(json.clone());
-        let call = |p: &Program, arch, nr| run(p, &Call { arch, nr, args: [0; 6] });
+        let call = |p: &Program, arch, nr| {
+            run(
+                p,
+                &Call {
+                    arch,
+                    nr,
+                    args: [0; 6],
+                },
+            )
+        };
         assert_eq!(call(&p, X86.audit, 20), RET_ALLOW, "getpid of i386");
         assert_eq!(call(&p, X86.audit, 39), RET_ERRNO | 1, "39 is mkdir there");
         assert_eq!(call(&p, X86.audit, 102), RET_ALLOW);
-        assert_eq!(call(&p, X86_64.audit, X32_BIT | 514), RET_ALLOW, "ioctl of x32");
+        assert_eq!(
+            call(&p, X86_64.audit, X32_BIT | 514),
+            RET_ALLOW,
+            "ioctl of x32"
+        );
         assert_eq!(call(&p, X86_64.audit, X32_BIT | 16), RET_ERRNO | 1);
         assert_eq!(call(&p, ARM.audit, 20), RET_KILL_THREAD);
         let mut native_only = json;
@@ -505,22 +706,42 @@ mod tests {
         let p = parse(native_only);
         assert_eq!(call(&p, X86.audit, 20), RET_KILL_THREAD);
         assert_eq!(call(&p, X86_64.audit, X32_BIT | 39), RET_KILL_THREAD);
-        assert_eq!(call(&p, X86_64.audit, u32::MAX), RET_ERRNO | 1, "a skipped call");
+        assert_eq!(
+            call(&p, X86_64.audit, u32::MAX),
+            RET_ERRNO | 1,
+            "a skipped call"
+        );
     }
 
     #[test]
     fn calls_newer_than_the_profile_do_not_exist() {
-        let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ALLOW"}]}));
+        let p = parse(
+            serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ALLOW"}]}),
+        );
         let nr = x86_64("close_range").unwrap();
-        let at = |nr| run(&p, &Call { arch: X86_64.audit, nr, args: [0; 6] });
-        assert_eq!((at(nr - 1), at(nr), at(nr + 1)), (RET_ERRNO | 1, RET_ALLOW, RET_ERRNO | 38));
+        let at = |nr| {
+            run(
+                &p,
+                &Call {
+                    arch: X86_64.audit,
+                    nr,
+                    args: [0; 6],
+                },
+            )
+        };
+        assert_eq!(
+            (at(nr - 1), at(nr), at(nr + 1)),
+            (RET_ERRNO | 1, RET_ALLOW, RET_ERRNO | 38)
+        );
     }
 
     #[test]
     fn conditions_on_different_arguments_all_hold_and_on_one_argument_are_alternatives() {
-        let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        let p = parse(
+            serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
             {"names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 2, "op": "SCMP_CMP_EQ"}]},
-            {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]}]}));
+            {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]}]}),
+        );
         assert_eq!(native(&p, "kill", &[1, 2]), RET_ALLOW);
         assert_eq!(native(&p, "kill", &[1, 3]), RET_ERRNO | 1);
         assert_eq!(native(&p, "personality", &[8]), RET_ALLOW);
@@ -529,17 +750,25 @@ mod tests {
 
     #[test]
     fn a_profile_with_every_call_and_many_conditions_still_assembles() {
-        let names: Vec<String> = (0..460).filter_map(|n| syscalls::x86_64::Sysno::new(n)).map(|s| s.name().to_owned()).collect();
+        let names: Vec<String> = (0..460)
+            .filter_map(|n| syscalls::x86_64::Sysno::new(n))
+            .map(|s| s.name().to_owned())
+            .collect();
         let rules: Vec<_> = names.iter().enumerate().map(|(i, n)| {
             let args = if i % 3 == 0 { serde_json::json!([{"index": 0, "value": i, "op": "SCMP_CMP_GE"}]) } else { serde_json::json!([]) };
             serde_json::json!({"names": [n], "action": if i % 2 == 0 { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_LOG" }, "args": args})
         }).collect();
-        let p = parse(serde_json::json!({"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": rules}));
+        let p =
+            parse(serde_json::json!({"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": rules}));
         for (i, n) in names.iter().enumerate() {
             let want = if i % 2 == 0 { RET_ALLOW } else { RET_LOG };
             assert_eq!(native(&p, n, &[i as u64]), want, "{n}");
             if i % 3 == 0 && i > 0 {
-                assert_eq!(native(&p, n, &[i as u64 - 1]), RET_KILL_PROCESS, "{n} below");
+                assert_eq!(
+                    native(&p, n, &[i as u64 - 1]),
+                    RET_KILL_PROCESS,
+                    "{n} below"
+                );
             }
         }
     }

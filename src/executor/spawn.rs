@@ -18,12 +18,18 @@ static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Whether the executor made this child.
 pub fn is_own_child(pid: i32) -> bool {
-    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    OWN_CHILDREN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(&pid)
 }
 
 /// To be called when a child of the executor was reaped.
 pub fn forget_child(pid: i32) {
-    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    OWN_CHILDREN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&pid);
 }
 
 /// How the child is born.
@@ -71,13 +77,18 @@ enum Heard {
     /// The control socket closed: the program executes (or the process is dead).
     End,
     Asks(u8),
-    Failed { step: usize, op: String, errno: Errno },
+    Failed {
+        step: usize,
+        op: String,
+        errno: Errno,
+    },
     Terminal(OwnedFd),
 }
 
 fn listen(control: &OwnedFd) -> Result<Heard> {
     let mut buf = [0u8; 64];
-    let (n, fd) = socket::receive(control.as_fd(), &mut buf).map_err(Error::system("hear from the container's process"))?;
+    let (n, fd) = socket::receive(control.as_fd(), &mut buf)
+        .map_err(Error::system("hear from the container's process"))?;
     Ok(match (buf.get(..n).unwrap_or_default(), fd) {
         ([], _) => Heard::End,
         ([child::ASKS, question, ..], _) => Heard::Asks(*question),
@@ -87,31 +98,57 @@ fn listen(control: &OwnedFd) -> Result<Heard> {
             errno: Errno::from_raw(i32::from_le_bytes([*e0, *e1, *e2, *e3])),
             op: String::from_utf8_lossy(op).into_owned(),
         },
-        _ => return Err(Error::System { what: "understand the container's process".into(), errno: Errno::EPROTO }),
+        _ => {
+            return Err(Error::System {
+                what: "understand the container's process".into(),
+                errno: Errno::EPROTO,
+            });
+        }
     })
 }
 
 fn explain(program: &str, what: Option<&str>, op: String, errno: Errno) -> Error {
-    let exec = |reason: String| Error::Exec { program: program.to_owned(), reason };
+    let exec = |reason: String| Error::Exec {
+        program: program.to_owned(),
+        reason,
+    };
     match (op.as_str(), errno) {
-        ("find", Errno::ENOENT) if program.contains('/') => exec(format!("stat {program}: no such file or directory")),
+        ("find", Errno::ENOENT) if program.contains('/') => {
+            exec(format!("stat {program}: no such file or directory"))
+        }
         ("find", Errno::ENOENT) => exec("executable file not found in $PATH".into()),
         ("find" | "execve", Errno::EISDIR) => exec("is a directory".into()),
         ("find" | "execve", Errno::EACCES | Errno::EPERM) => exec("permission denied".into()),
         ("execve", Errno::ENOEXEC) => exec("exec format error".into()),
-        ("execve", Errno::ENOENT) => exec("no such file or directory (is its interpreter or dynamic loader missing?)".into()),
+        ("execve", Errno::ENOENT) => {
+            exec("no such file or directory (is its interpreter or dynamic loader missing?)".into())
+        }
         ("find" | "execve", e) => exec(e.desc().to_lowercase()),
-        _ => Error::Step { what: what.unwrap_or("set up the container").to_owned(), op, errno },
+        _ => Error::Step {
+            what: what.unwrap_or("set up the container").to_owned(),
+            op,
+            errno,
+        },
     }
 }
 
 impl Job {
     pub(super) fn new(script: Script, birth: Birth, terminal: bool) -> Self {
-        Self { script, birth, terminal }
+        Self {
+            script,
+            birth,
+            terminal,
+        }
     }
 
     fn program(&self) -> String {
-        self.script.program.argv.strings().first().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
+        self.script
+            .program
+            .argv
+            .strings()
+            .first()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
@@ -126,7 +163,12 @@ impl Job {
                     kill(pid, &pidfd);
                     return Err(Error::Died("process.terminal: open a terminal".into()));
                 }
-                Ok(Spawned { pid, pidfd, terminal, gate })
+                Ok(Spawned {
+                    pid,
+                    pidfd,
+                    terminal,
+                    gate,
+                })
             }
             Err(e) => {
                 kill(pid, &pidfd);
@@ -140,8 +182,10 @@ impl Job {
         let restore = match &self.birth.pid_namespace {
             None => None,
             Some(target) => {
-                let own = std::fs::File::open("/proc/self/ns/pid").map_err(|e| Error::field("open /proc/self/ns/pid", e.to_string()))?;
-                process::setns(target.as_fd(), libc::CLONE_NEWPID).map_err(Error::system("join the pid namespace"))?;
+                let own = std::fs::File::open("/proc/self/ns/pid")
+                    .map_err(|e| Error::field("open /proc/self/ns/pid", e.to_string()))?;
+                process::setns(target.as_fd(), libc::CLONE_NEWPID)
+                    .map_err(Error::system("join the pid namespace"))?;
                 Some(own)
             }
         };
@@ -155,7 +199,11 @@ impl Job {
         cloned.map_err(Error::system("clone the container's process"))
     }
 
-    fn clone_here(&mut self, control: &OwnedFd, keep: &[i32]) -> std::result::Result<(i32, OwnedFd), Errno> {
+    fn clone_here(
+        &mut self,
+        control: &OwnedFd,
+        keep: &[i32],
+    ) -> std::result::Result<(i32, OwnedFd), Errno> {
         let mut cgroup = self.birth.cgroup.as_ref();
         // Held over the clone, so that the child is known before anybody can see it. (The child's copy stays locked; it
         // never looks.)
@@ -178,7 +226,13 @@ impl Job {
     }
 
     /// Talks with the child until it is at its gate (true) or executes its program (false).
-    fn converse(&self, control: &OwnedFd, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<(Option<OwnedFd>, bool)> {
+    fn converse(
+        &self,
+        control: &OwnedFd,
+        pid: i32,
+        pidfd: &OwnedFd,
+        subject: Option<&hooks::Subject>,
+    ) -> Result<(Option<OwnedFd>, bool)> {
         let mut terminal = None;
         let mut last = "start".to_owned();
         loop {
@@ -190,7 +244,11 @@ impl Job {
                     "after the hooks".clone_into(&mut last);
                 }
                 Heard::Failed { step, op, errno } => {
-                    let what = self.script.steps.get(step).map(super::script::Step::describe);
+                    let what = self
+                        .script
+                        .steps
+                        .get(step)
+                        .map(super::script::Step::describe);
                     return Err(explain(&self.program(), what.as_deref(), op, errno));
                 }
                 Heard::End if self.has_gate() => return Err(Error::Died(last)),
@@ -200,17 +258,42 @@ impl Job {
     }
 
     fn has_gate(&self) -> bool {
-        self.script.steps.iter().any(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
+        self.script
+            .steps
+            .iter()
+            .any(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
     }
 
     fn gate(&self, control: OwnedFd) -> Gate {
-        let first = self.script.steps.iter().position(|s| matches!(s, super::script::Step::Ask(Question::Gate))).unwrap_or(0);
-        let steps = self.script.steps.iter().skip(first).map(super::script::Step::describe).collect();
-        Gate { control, program: self.program(), steps, first }
+        let first = self
+            .script
+            .steps
+            .iter()
+            .position(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
+            .unwrap_or(0);
+        let steps = self
+            .script
+            .steps
+            .iter()
+            .skip(first)
+            .map(super::script::Step::describe)
+            .collect();
+        Gate {
+            control,
+            program: self.program(),
+            steps,
+            first,
+        }
     }
 }
 
-fn answer(control: &OwnedFd, question: u8, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
+fn answer(
+    control: &OwnedFd,
+    question: u8,
+    pid: i32,
+    pidfd: &OwnedFd,
+    subject: Option<&hooks::Subject>,
+) -> Result<()> {
     if let Some(subject) = subject {
         if question == Question::CreateHooks as u8 {
             subject.run(hooks::Kind::Prestart, pid, None)?;
@@ -220,7 +303,8 @@ fn answer(control: &OwnedFd, question: u8, pid: i32, pidfd: &OwnedFd, subject: O
             subject.run(hooks::Kind::StartContainer, pid, Some(pidfd.as_fd()))?;
         }
     }
-    process::write_all(control.as_fd(), b"g").map_err(Error::system("answer the container's process"))
+    process::write_all(control.as_fd(), b"g")
+        .map_err(Error::system("answer the container's process"))
 }
 
 fn kill(pid: i32, pidfd: &OwnedFd) {
@@ -233,7 +317,8 @@ impl Gate {
     /// Lets the init execute the user's program. Returns when it does, or with the reason why it cannot; then the init
     /// ends, with status 1.
     pub fn open(self, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
-        process::write_all(self.control.as_fd(), b"g").map_err(Error::system("open the container's gate"))?;
+        process::write_all(self.control.as_fd(), b"g")
+            .map_err(Error::system("open the container's gate"))?;
         loop {
             match listen(&self.control)? {
                 Heard::End => return Ok(()),
@@ -244,7 +329,10 @@ impl Gate {
                     }
                 }
                 Heard::Failed { step, op, errno } => {
-                    let what = step.checked_sub(self.first).and_then(|i| self.steps.get(i)).map(String::as_str);
+                    let what = step
+                        .checked_sub(self.first)
+                        .and_then(|i| self.steps.get(i))
+                        .map(String::as_str);
                     return Err(explain(&self.program, what, op, errno));
                 }
                 Heard::Terminal(_) => {}

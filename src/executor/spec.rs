@@ -10,23 +10,34 @@ use super::{Error, Result};
 /// Reads and parses the bundle's `config.json`.
 pub fn load(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
-    let text = fs::read(&path).map_err(|source| Error::ReadSpec { path: path.clone(), source })?;
+    let text = fs::read(&path).map_err(|source| Error::ReadSpec {
+        path: path.clone(),
+        source,
+    })?;
     serde_json::from_slice(&text).map_err(|source| Error::ParseSpec { path, source })
 }
 
 /// Parses the process of an exec request.
 pub fn parse_process(json: &[u8]) -> Result<Process> {
-    serde_json::from_slice(json).map_err(|source| Error::ParseSpec { path: PathBuf::from("the exec's process"), source })
+    serde_json::from_slice(json).map_err(|source| Error::ParseSpec {
+        path: PathBuf::from("the exec's process"),
+        source,
+    })
 }
 
 /// The namespaces that the spec lists.
 fn namespaces(spec: &Spec) -> impl Iterator<Item = &oci_spec::runtime::LinuxNamespace> {
-    spec.linux().iter().flat_map(|l| l.namespaces().iter().flatten())
+    spec.linux()
+        .iter()
+        .flat_map(|l| l.namespaces().iter().flatten())
 }
 
 /// Whether the container gets a pid namespace of its own, so that its init's end is the end of all its processes.
 pub fn has_own_pid_namespace(spec: &Spec) -> bool {
-    namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty()))
+    namespaces(spec).any(|n| {
+        n.typ() == LinuxNamespaceType::Pid
+            && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty())
+    })
 }
 
 /// Whether the container lives in the pid namespace of the node.
@@ -36,7 +47,10 @@ pub fn shares_host_pids(spec: &Spec) -> bool {
 
 /// The absolute path of the root file system.
 pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let root = spec.root().as_ref().ok_or_else(|| Error::field("root", "is missing"))?;
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::field("root", "is missing"))?;
     if root.path().as_os_str().is_empty() {
         return Err(Error::field("root.path", "is empty"));
     }

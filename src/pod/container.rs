@@ -72,7 +72,10 @@ impl Container {
         if exec_id.is_empty() {
             return Ok(self.init.clone());
         }
-        lock(&self.execs).get(exec_id).cloned().ok_or_else(|| Error::NotFound(format!("process does not exist {exec_id}")))
+        lock(&self.execs)
+            .get(exec_id)
+            .cloned()
+            .ok_or_else(|| Error::NotFound(format!("process does not exist {exec_id}")))
     }
 
     /// Announces an exec.
@@ -127,12 +130,21 @@ impl Container {
     /// Every process in the container. The init is among them as long as it is not deleted, also when it has ended:
     /// containerd takes a shim whose list is empty for a leaked one when it restarts.
     pub fn pids(&self) -> Vec<Usage> {
-        let execs: HashMap<i32, String> = self.all_execs().iter().map(|e| (e.pid(), e.exec_id().to_owned())).collect();
+        let execs: HashMap<i32, String> = self
+            .all_execs()
+            .iter()
+            .map(|e| (e.pid(), e.exec_id().to_owned()))
+            .collect();
         let mut pids = self.cgroup.pids();
         if !pids.contains(&self.init.pid()) {
             pids.insert(0, self.init.pid());
         }
-        pids.into_iter().map(|pid| Usage { pid, exec_id: execs.get(&pid).cloned() }).collect()
+        pids.into_iter()
+            .map(|pid| Usage {
+                pid,
+                exec_id: execs.get(&pid).cloned(),
+            })
+            .collect()
     }
 
     /// Its counters, also after its end.
@@ -140,17 +152,32 @@ impl Container {
         if let Some(m) = lock(&self.last_usage).clone() {
             return Ok(m);
         }
-        self.cgroup.metrics().ok_or_else(|| Error::NotFound("cgroup does not exist".into()))
+        self.cgroup
+            .metrics()
+            .ok_or_else(|| Error::NotFound("cgroup does not exist".into()))
     }
 
     /// Freezes or thaws it. Blocks.
     pub fn set_paused(&self, pause: bool) -> Result<()> {
         if self.init.report().status != Status::Running {
-            let (what, status) = (if pause { "pause" } else { "resume" }, self.init.report().status);
-            return Err(Error::Unknown(format!("cannot {what} a {} container", name(status))));
+            let (what, status) = (
+                if pause { "pause" } else { "resume" },
+                self.init.report().status,
+            );
+            return Err(Error::Unknown(format!(
+                "cannot {what} a {} container",
+                name(status)
+            )));
         }
         if self.is_paused() == pause {
-            return Err(Error::Unknown(if pause { "cannot pause a paused container" } else { "cannot resume a running container" }.into()));
+            return Err(Error::Unknown(
+                if pause {
+                    "cannot pause a paused container"
+                } else {
+                    "cannot resume a running container"
+                }
+                .into(),
+            ));
         }
         self.cgroup.set_frozen(pause)?;
         self.paused.store(pause, Ordering::Relaxed);
@@ -178,9 +205,18 @@ impl Container {
     pub(super) fn dump(&self) -> Vec<String> {
         let one = |p: &Process| {
             let r = p.report();
-            format!("id={} exec={:?} pid={} status={} exit={:?}", self.id, p.exec_id(), r.pid, name(r.status), r.exit.map(|e: Exit| e.status))
+            format!(
+                "id={} exec={:?} pid={} status={} exit={:?}",
+                self.id,
+                p.exec_id(),
+                r.pid,
+                name(r.status),
+                r.exit.map(|e: Exit| e.status)
+            )
         };
-        std::iter::once(one(&self.init)).chain(self.all_execs().iter().map(|e| one(e))).collect()
+        std::iter::once(one(&self.init))
+            .chain(self.all_execs().iter().map(|e| one(e)))
+            .collect()
     }
 }
 
@@ -196,17 +232,34 @@ impl Container {
     /// Whether an exec may start now.
     pub(super) fn check_exec(&self) -> Result<()> {
         match self.init.report().status {
-            Status::Running if self.is_paused() => Err(Error::Unknown("cannot exec in a paused state".into())),
+            Status::Running if self.is_paused() => {
+                Err(Error::Unknown("cannot exec in a paused state".into()))
+            }
             Status::Running | Status::Created => Ok(()),
-            Status::Stopped => Err(Error::FailedPrecondition(format!("container {} init process is not running", self.id))),
+            Status::Stopped => Err(Error::FailedPrecondition(format!(
+                "container {} init process is not running",
+                self.id
+            ))),
         }
     }
 
     pub(super) fn exec_process(&self, exec: &Process) -> Result<Box<oci_spec::runtime::Process>> {
         exec.transition(|state| match state {
-            State::Added(p) => Ok((State::Starting { pid: 0, pidfd: None }, p)),
-            State::Stopped { .. } => Err((state, Error::Unknown("cannot start a stopped process".into()))),
-            _ => Err((state, Error::Unknown("cannot start a running process".into()))),
+            State::Added(p) => Ok((
+                State::Starting {
+                    pid: 0,
+                    pidfd: None,
+                },
+                p,
+            )),
+            State::Stopped { .. } => Err((
+                state,
+                Error::Unknown("cannot start a stopped process".into()),
+            )),
+            _ => Err((
+                state,
+                Error::Unknown("cannot start a running process".into()),
+            )),
         })
     }
 }

@@ -1,14 +1,14 @@
 //! The event queue: one order for all events of the pod, kept until containerd has taken each, across its restarts.
 //! containerd `api/services/ttrpc/events/v1/events.proto`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::api::ForwardRequest;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use tokio::sync::{Notify, mpsc};
 use ttrpc::context;
@@ -66,18 +66,28 @@ impl Publisher {
         let (queue, events) = mpsc::unbounded_channel();
         let pending = Arc::new(Pending::default());
         tokio::spawn(send_all(events, address, pending.clone()));
-        Self { namespace: namespace.to_owned(), queue, pending }
+        Self {
+            namespace: namespace.to_owned(),
+            queue,
+            pending,
+        }
     }
 
     pub(super) fn publish<E: Event>(&self, event: &E) {
-        let Ok(value) = event.write_to_bytes() else { return };
+        let Ok(value) = event.write_to_bytes() else {
+            return;
+        };
         log::debug!("topic={} msg=\"publish event\"", E::TOPIC);
         self.pending.count.fetch_add(1, Ordering::Relaxed);
         let envelope = Envelope {
             timestamp: MessageField::some(timestamp(SystemTime::now())),
             namespace: self.namespace.clone(),
             topic: E::TOPIC.to_owned(),
-            event: MessageField::some(Any { type_url: E::TYPE.to_owned(), value, ..Any::default() }),
+            event: MessageField::some(Any {
+                type_url: E::TYPE.to_owned(),
+                value,
+                ..Any::default()
+            }),
             ..Envelope::default()
         };
         self.queue.send(envelope).ok();
@@ -96,12 +106,19 @@ impl Publisher {
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
-            log::warn!("events={} msg=\"containerd did not take these events before the end of the pod\"", self.pending());
+            log::warn!(
+                "events={} msg=\"containerd did not take these events before the end of the pod\"",
+                self.pending()
+            );
         }
     }
 }
 
-async fn send_all(mut events: mpsc::UnboundedReceiver<Envelope>, address: Option<String>, pending: Arc<Pending>) {
+async fn send_all(
+    mut events: mpsc::UnboundedReceiver<Envelope>,
+    address: Option<String>,
+    pending: Arc<Pending>,
+) {
     let mut client = None;
     while let Some(event) = events.recv().await {
         if let Some(address) = &address {
@@ -115,21 +132,33 @@ async fn send_all(mut events: mpsc::UnboundedReceiver<Envelope>, address: Option
 
 async fn send(client: &mut Option<EventsClient>, address: &str, event: Envelope) {
     let topic = event.topic.clone();
-    let request = ForwardRequest { envelope: MessageField::some(event), ..ForwardRequest::default() };
+    let request = ForwardRequest {
+        envelope: MessageField::some(event),
+        ..ForwardRequest::default()
+    };
     let (mut refusals, mut pause) = (0, Duration::from_millis(10));
     loop {
         let connected = match client {
             Some(c) => Some(c),
-            None => Client::connect(address).await.ok().map(|c| client.insert(EventsClient::new(c))),
+            None => Client::connect(address)
+                .await
+                .ok()
+                .map(|c| client.insert(EventsClient::new(c))),
         };
         let failure = match connected {
             None => "cannot connect".to_owned(),
-            Some(c) => match c.forward(context::with_duration(FORWARD_WITHIN), &request).await {
+            Some(c) => match c
+                .forward(context::with_duration(FORWARD_WITHIN), &request)
+                .await
+            {
                 Ok(_) => return,
                 Err(ttrpc::Error::RpcStatus(s)) if s.code() != ttrpc::Code::DEADLINE_EXCEEDED => {
                     refusals += 1;
                     if refusals >= REFUSALS {
-                        log::error!("topic={topic} error={:?} msg=\"containerd refuses this event; giving it up\"", s.message);
+                        log::error!(
+                            "topic={topic} error={:?} msg=\"containerd refuses this event; giving it up\"",
+                            s.message
+                        );
                         return;
                     }
                     s.message

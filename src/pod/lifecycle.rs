@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use containerd_shim_protos::api as protos;
-use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused, TaskResumed, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused,
+    TaskResumed, TaskStart,
+};
 use containerd_shim_protos::protobuf::MessageField;
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::process::{Exit, Process, State, Status};
 use super::record::{Record, start_time};
@@ -29,8 +32,12 @@ const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 const EXECS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs blocking work off the event loop.
-pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
+pub(super) async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(f)
+        .await
+        .unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
 }
 
 /// A container that was built and not yet registered.
@@ -41,7 +48,10 @@ struct Built {
 
 fn console_size(process: Option<&oci_spec::runtime::Process>) -> Option<(u16, u16)> {
     let size = process?.console_size()?;
-    Some((u16::try_from(size.width()).ok()?, u16::try_from(size.height()).ok()?))
+    Some((
+        u16::try_from(size.width()).ok()?,
+        u16::try_from(size.height()).ok()?,
+    ))
 }
 
 impl Pod {
@@ -65,7 +75,10 @@ impl Pod {
         };
         let pod = self.clone();
         let built = blocking(move || pod.build(request)).await;
-        let Built { container, mut spawned } = match built {
+        let Built {
+            container,
+            mut spawned,
+        } = match built {
             Ok(built) => built,
             Err(e) => {
                 self.forget(&id);
@@ -74,31 +87,62 @@ impl Pod {
             }
         };
         let container = Arc::new(container);
-        container.init.streams().run(spawned.terminal.take()).map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
+        container
+            .init
+            .streams()
+            .run(spawned.terminal.take())
+            .map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
         let pid = spawned.pid;
         self.put(&container);
-        self.events.publish(&TaskCreate { pid: pid as u32, ..created });
+        self.events.publish(&TaskCreate {
+            pid: pid as u32,
+            ..created
+        });
         let oom = self.watch_oom(&container);
         self.watch_init(&container, spawned.pidfd, oom)?;
         if container.host_pids {
             self.reap_strays();
         }
-        log::info!("id={id} pid={pid} took_us={} msg=\"created\"", started.elapsed().as_micros());
+        log::info!(
+            "id={id} pid={pid} took_us={} msg=\"created\"",
+            started.elapsed().as_micros()
+        );
         Ok(pid)
     }
 
     fn build(&self, request: CreateRequest) -> Result<Built> {
         if request.options.no_pivot_root {
-            return Err(Error::Unimplemented("the option NoPivotRoot is not supported: a root that can be left is none".into()));
+            return Err(Error::Unimplemented(
+                "the option NoPivotRoot is not supported: a root that can be left is none".into(),
+            ));
         }
         let spec = spec::load(&request.bundle)?;
         let cgroup = Arc::new(self.place(&spec, &request.id)?);
         let filter = self.filter(&spec)?;
-        let (own_pids, host_pids) = (spec::has_own_pid_namespace(&spec), spec::shares_host_pids(&spec));
-        let user = spec.process().as_ref().map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
-        let user = if request.options.io_uid == 0 { user } else { (request.options.io_uid, request.options.io_gid) };
-        let owner = Owner { id: &request.id, namespace: &self.namespace, user };
-        let (stdio, streams) = Streams::open(&request.stdio, &owner, own_pids, console_size(spec.process().as_ref()))?;
+        let (own_pids, host_pids) = (
+            spec::has_own_pid_namespace(&spec),
+            spec::shares_host_pids(&spec),
+        );
+        let user = spec
+            .process()
+            .as_ref()
+            .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        let user = if request.options.io_uid == 0 {
+            user
+        } else {
+            (request.options.io_uid, request.options.io_gid)
+        };
+        let owner = Owner {
+            id: &request.id,
+            namespace: &self.namespace,
+            user,
+        };
+        let (stdio, streams) = Streams::open(
+            &request.stdio,
+            &owner,
+            own_pids,
+            console_size(spec.process().as_ref()),
+        )?;
         let hooks = hooks::Subject::new(&spec, &request.id, &request.bundle).map(Arc::new);
         let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
         if !request.root_mounts.is_empty() {
@@ -124,17 +168,37 @@ impl Pod {
                 return Err(e.into());
             }
         };
-        let record = Record { pid: spawned.pid, start_time: start_time(spawned.pid).unwrap_or(0), cgroup: cgroup.path().to_owned(), exit: None };
-        if let Err(e) = record.store(&request.bundle).and_then(|()| write_pid(&request.bundle, spawned.pid)) {
+        let record = Record {
+            pid: spawned.pid,
+            start_time: start_time(spawned.pid).unwrap_or(0),
+            cgroup: cgroup.path().to_owned(),
+            exit: None,
+        };
+        if let Err(e) = record
+            .store(&request.bundle)
+            .and_then(|()| write_pid(&request.bundle, spawned.pid))
+        {
             sys::process::pidfd_send_signal(spawned.pidfd.as_fd(), libc::SIGKILL).ok();
             sys::process::wait_pidfd(spawned.pidfd.as_fd(), true).ok();
             give_up(&cgroup, hooks.as_deref());
-            return Err(Error::Unknown(format!("write the container's record into {}: {e}", request.bundle.display())));
+            return Err(Error::Unknown(format!(
+                "write the container's record into {}: {e}",
+                request.bundle.display()
+            )));
         }
         let mut spawned = spawned;
-        let Some(gate) = spawned.gate.take() else { return Err(Error::Unknown("the init has no gate".into())) };
-        let pidfd = spawned.pidfd.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
-        let state = State::Created { gate, pid: spawned.pid, pidfd: Arc::new(pidfd) };
+        let Some(gate) = spawned.gate.take() else {
+            return Err(Error::Unknown("the init has no gate".into()));
+        };
+        let pidfd = spawned
+            .pidfd
+            .try_clone()
+            .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
+        let state = State::Created {
+            gate,
+            pid: spawned.pid,
+            pidfd: Arc::new(pidfd),
+        };
         let init = Process::new(String::new(), request.stdio, state, streams);
         let container = Container {
             id: request.id,
@@ -155,13 +219,18 @@ impl Pod {
     }
 
     fn place(&self, spec: &Spec, id: &str) -> Result<Cgroup> {
-        let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
+        let path = spec
+            .linux()
+            .as_ref()
+            .and_then(|l| l.cgroups_path().as_deref());
         Ok(Cgroup::new(self.layout.clone(), path, id)?)
     }
 
     /// The compiled filter, shared by the containers of the pod whose specs agree.
     fn filter(&self, spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
-        let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else { return Ok(None) };
+        let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
+            return Ok(None);
+        };
         let key = fingerprint(filter);
         if let Some(program) = lock(&self.filters).get(&key) {
             return Ok(Some(program.clone()));
@@ -174,7 +243,11 @@ impl Pod {
     /// Starts the init or an exec. Returns its pid.
     pub async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<i32> {
         let container = self.container(id)?;
-        if exec_id.is_empty() { self.start_init(&container).await } else { self.start_exec(&container, exec_id).await }
+        if exec_id.is_empty() {
+            self.start_init(&container).await
+        } else {
+            self.start_exec(&container, exec_id).await
+        }
     }
 
     async fn start_init(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
@@ -182,28 +255,56 @@ impl Pod {
         let init = &container.init;
         let _turn = init.turn.lock().await;
         let (gate, pid, pidfd) = init.transition(|state| match state {
-            State::Created { gate, pid, pidfd } => {
-                Ok((State::Starting { pid, pidfd: Some(pidfd.clone()) }, (gate, pid, pidfd)))
-            }
-            State::Stopped { .. } => Err((state, Error::Unknown("cannot start a stopped process".into()))),
-            _ => Err((state, Error::Unknown("cannot start a running process".into()))),
+            State::Created { gate, pid, pidfd } => Ok((
+                State::Starting {
+                    pid,
+                    pidfd: Some(pidfd.clone()),
+                },
+                (gate, pid, pidfd),
+            )),
+            State::Stopped { .. } => Err((
+                state,
+                Error::Unknown("cannot start a stopped process".into()),
+            )),
+            _ => Err((
+                state,
+                Error::Unknown("cannot start a running process".into()),
+            )),
         })?;
         let (hooks, fd) = (container.hooks.clone(), pidfd.clone());
         let opened = blocking(move || Ok(gate.open(pid, &fd, hooks.as_deref())?)).await;
         init.set(State::Running { pid, pidfd });
         if let Err(e) = opened {
-            log::error!("id={} error={:?} msg=\"start failed\"", container.id, e.to_string());
+            log::error!(
+                "id={} error={:?} msg=\"start failed\"",
+                container.id,
+                e.to_string()
+            );
             return Err(e);
         }
-        self.events.publish(&TaskStart { container_id: container.id.clone(), pid: pid as u32, ..TaskStart::default() });
-        log::info!("id={} pid={pid} took_us={} msg=\"started\"", container.id, began.elapsed().as_micros());
+        self.events.publish(&TaskStart {
+            container_id: container.id.clone(),
+            pid: pid as u32,
+            ..TaskStart::default()
+        });
+        log::info!(
+            "id={} pid={pid} took_us={} msg=\"started\"",
+            container.id,
+            began.elapsed().as_micros()
+        );
         if let Some(hooks) = container.hooks.clone() {
-            tokio::task::spawn_blocking(move || hooks.run_all_logged(hooks::Kind::Poststart, pid)).await.ok();
+            tokio::task::spawn_blocking(move || hooks.run_all_logged(hooks::Kind::Poststart, pid))
+                .await
+                .ok();
         }
         Ok(pid)
     }
 
-    async fn start_exec(self: &Arc<Self>, container: &Arc<Container>, exec_id: &str) -> Result<i32> {
+    async fn start_exec(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        exec_id: &str,
+    ) -> Result<i32> {
         let exec = container.process(exec_id)?;
         let _turn = exec.turn.lock().await;
         container.check_exec()?;
@@ -211,13 +312,22 @@ impl Pod {
         let (c, e) = (container.clone(), exec.clone());
         let namespace = self.namespace.clone();
         let spawned = blocking(move || {
-            let owner = Owner { id: &c.id, namespace: &namespace, user: (process.user().uid(), process.user().gid()) };
-            let (stdio, streams) = Streams::open(e.addresses(), &owner, false, console_size(Some(&process)))?;
-            let init = c.init.pidfd().ok_or_else(|| Error::FailedPrecondition(format!("container {} init process is not running", c.id)))?;
+            let owner = Owner {
+                id: &c.id,
+                namespace: &namespace,
+                user: (process.user().uid(), process.user().gid()),
+            };
+            let (stdio, streams) =
+                Streams::open(e.addresses(), &owner, false, console_size(Some(&process)))?;
+            let init = c.init.pidfd().ok_or_else(|| {
+                Error::FailedPrecondition(format!("container {} init process is not running", c.id))
+            })?;
             let spawned = executor::exec(ExecPlan {
                 process: &process,
                 id: &c.id,
-                init: init.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
+                init: init
+                    .try_clone()
+                    .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
                 enter_pid_namespace: !c.host_pids,
                 cgroup: Some(&c.cgroup),
                 stdio,
@@ -233,15 +343,27 @@ impl Pod {
             Err(e) => {
                 // Who waits for it is told that it will never run.
                 exec.finish(Exit::now(128));
-                log::error!("id={} exec={exec_id} error={:?} msg=\"exec failed\"", container.id, e.to_string());
+                log::error!(
+                    "id={} exec={exec_id} error={:?} msg=\"exec failed\"",
+                    container.id,
+                    e.to_string()
+                );
                 return Err(e);
             }
         };
         *exec.streams() = streams;
         let pid = spawned.pid;
-        let watch = spawned.pidfd.try_clone().map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
-        exec.streams().run(spawned.terminal.take()).map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
-        exec.set(State::Running { pid, pidfd: Arc::new(spawned.pidfd) });
+        let watch = spawned
+            .pidfd
+            .try_clone()
+            .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
+        exec.streams()
+            .run(spawned.terminal.take())
+            .map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
+        exec.set(State::Running {
+            pid,
+            pidfd: Arc::new(spawned.pidfd),
+        });
         self.events.publish(&TaskExecStarted {
             container_id: container.id.clone(),
             exec_id: exec_id.to_owned(),
@@ -249,11 +371,19 @@ impl Pod {
             ..TaskExecStarted::default()
         });
         self.watch_exec(container, &exec, watch)?;
-        log::info!("id={} exec={exec_id} pid={pid} msg=\"exec started\"", container.id);
+        log::info!(
+            "id={} exec={exec_id} pid={pid} msg=\"exec started\"",
+            container.id
+        );
         Ok(pid)
     }
 
-    fn watch_init(self: &Arc<Self>, container: &Arc<Container>, pidfd: OwnedFd, oom: Option<tokio::task::JoinHandle<()>>) -> Result<()> {
+    fn watch_init(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        pidfd: OwnedFd,
+        oom: Option<tokio::task::JoinHandle<()>>,
+    ) -> Result<()> {
         let pidfd = watchable(pidfd)?;
         let (pod, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
@@ -266,7 +396,11 @@ impl Pod {
             if !container.own_pids
                 && let Err(e) = container.kill_everything().await
             {
-                log::error!("id={} error={:?} msg=\"processes of a container outlive its init\"", container.id, e.to_string());
+                log::error!(
+                    "id={} error={:?} msg=\"processes of a container outlive its init\"",
+                    container.id,
+                    e.to_string()
+                );
             }
             let execs = async {
                 for exec in container.all_execs() {
@@ -276,7 +410,10 @@ impl Pod {
                 }
             };
             if tokio::time::timeout(EXECS_WITHIN, execs).await.is_err() {
-                log::error!("id={} msg=\"an exec outlives its container's init\"", container.id);
+                log::error!(
+                    "id={} msg=\"an exec outlives its container's init\"",
+                    container.id
+                );
             }
             if container.take_oom_kills() > 0 {
                 pod.announce_oom(&container);
@@ -292,7 +429,12 @@ impl Pod {
         Ok(())
     }
 
-    fn watch_exec(self: &Arc<Self>, container: &Arc<Container>, exec: &Arc<Process>, pidfd: OwnedFd) -> Result<()> {
+    fn watch_exec(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        exec: &Arc<Process>,
+        pidfd: OwnedFd,
+    ) -> Result<()> {
         let pidfd = watchable(pidfd)?;
         let (pod, container, exec) = (self.clone(), container.clone(), exec.clone());
         tokio::spawn(async move {
@@ -301,7 +443,12 @@ impl Pod {
             let _turn = exec.turn.lock().await;
             pod.publish_exit(&container, &exec, exit);
             exec.finish(exit);
-            log::info!("id={} exec={} status={} msg=\"exec exited\"", container.id, exec.exec_id(), exit.status);
+            log::info!(
+                "id={} exec={} status={} msg=\"exec exited\"",
+                container.id,
+                exec.exec_id(),
+                exit.status
+            );
         });
         Ok(())
     }
@@ -309,7 +456,11 @@ impl Pod {
     fn publish_exit(&self, container: &Container, process: &Process, exit: Exit) {
         self.events.publish(&TaskExit {
             container_id: container.id.clone(),
-            id: if process.exec_id().is_empty() { container.id.clone() } else { process.exec_id().to_owned() },
+            id: if process.exec_id().is_empty() {
+                container.id.clone()
+            } else {
+                process.exec_id().to_owned()
+            },
             pid: process.pid() as u32,
             exit_status: exit.status,
             exited_at: MessageField::some(exit.timestamp()),
@@ -323,30 +474,53 @@ impl Pod {
         if exec_id.is_empty() {
             return Err(Error::InvalidArgument("an exec needs an id".into()));
         }
-        let mut process = spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
+        let mut process =
+            spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));
-        let exec = Process::new(exec_id.to_owned(), addresses, State::Added(Box::new(process)), Streams::default());
+        let exec = Process::new(
+            exec_id.to_owned(),
+            addresses,
+            State::Added(Box::new(process)),
+            Streams::default(),
+        );
         container.check_exec()?;
         container.add_exec(&exec)?;
-        self.events.publish(&TaskExecAdded { container_id: container.id.clone(), exec_id: exec_id.to_owned(), ..TaskExecAdded::default() });
+        self.events.publish(&TaskExecAdded {
+            container_id: container.id.clone(),
+            exec_id: exec_id.to_owned(),
+            ..TaskExecAdded::default()
+        });
         Ok(())
     }
 
     /// Deletes an ended (or never started) container or exec. Returns its pid and exit.
     pub async fn delete(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<(i32, Option<Exit>)> {
         let container = self.container(id)?;
-        if exec_id.is_empty() { self.delete_container(&container).await } else { delete_exec(&container, exec_id).await }
+        if exec_id.is_empty() {
+            self.delete_container(&container).await
+        } else {
+            delete_exec(&container, exec_id).await
+        }
     }
 
-    async fn delete_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<(i32, Option<Exit>)> {
+    async fn delete_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<(i32, Option<Exit>)> {
         let init = &container.init;
         match init.report().status {
-            Status::Running => return Err(Error::Unknown("cannot delete a running process".into())),
+            Status::Running => {
+                return Err(Error::Unknown("cannot delete a running process".into()));
+            }
             Status::Created => {
                 init.signal(libc::SIGKILL).ok();
                 tokio::time::timeout(REMOVE_WITHIN, init.wait())
                     .await
-                    .map_err(|_| Error::Unknown("the container's init does not end although it was killed".into()))?;
+                    .map_err(|_| {
+                        Error::Unknown(
+                            "the container's init does not end although it was killed".into(),
+                        )
+                    })?;
             }
             Status::Stopped => {}
         }
@@ -356,7 +530,11 @@ impl Pod {
         blocking(move || {
             c.cgroup.kill_and_wait(REMOVE_WITHIN)?;
             if let Err(e) = c.cgroup.remove(REMOVE_WITHIN) {
-                log::warn!("id={} error={:?} msg=\"control groups are left behind\"", c.id, e.to_string());
+                log::warn!(
+                    "id={} error={:?} msg=\"control groups are left behind\"",
+                    c.id,
+                    e.to_string()
+                );
             }
             if let Some(hooks) = &c.hooks {
                 hooks.run_all_logged(hooks::Kind::Poststop, 0);
@@ -385,9 +563,15 @@ impl Pod {
         blocking(move || c.set_paused(pause)).await?;
         let container_id = container.id.clone();
         if pause {
-            self.events.publish(&TaskPaused { container_id, ..TaskPaused::default() });
+            self.events.publish(&TaskPaused {
+                container_id,
+                ..TaskPaused::default()
+            });
         } else {
-            self.events.publish(&TaskResumed { container_id, ..TaskResumed::default() });
+            self.events.publish(&TaskResumed {
+                container_id,
+                ..TaskResumed::default()
+            });
         }
         Ok(())
     }
@@ -395,8 +579,8 @@ impl Pod {
     /// Applies resources (JSON, `linux.resources`) to a live container.
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
-        let resources: LinuxResources =
-            serde_json::from_slice(resources).map_err(|e| Error::InvalidArgument(format!("linux.resources: {e}")))?;
+        let resources: LinuxResources = serde_json::from_slice(resources)
+            .map_err(|e| Error::InvalidArgument(format!("linux.resources: {e}")))?;
         blocking(move || container.update(&resources)).await
     }
 
@@ -407,15 +591,35 @@ impl Pod {
         }
         let pod = Arc::downgrade(self);
         tokio::spawn(async move {
-            let Ok(mut children) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) else { return };
+            let Ok(mut children) =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())
+            else {
+                return;
+            };
             while children.recv().await.is_some() {
                 let Some(pod) = pod.upgrade() else { return };
-                let groups: Vec<String> = pod.all().iter().map(|c| format!("/{}", c.cgroup.path().display())).collect();
-                let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
-                for pid in list.split_whitespace().filter_map(|p| p.parse::<i32>().ok()).filter(|p| !executor::is_own_child(*p)) {
+                let groups: Vec<String> = pod
+                    .all()
+                    .iter()
+                    .map(|c| format!("/{}", c.cgroup.path().display()))
+                    .collect();
+                let list = std::fs::read_to_string(format!(
+                    "/proc/self/task/{}/children",
+                    std::process::id()
+                ))
+                .unwrap_or_default();
+                for pid in list
+                    .split_whitespace()
+                    .filter_map(|p| p.parse::<i32>().ok())
+                    .filter(|p| !executor::is_own_child(*p))
+                {
                     // Hooks and loggers are waited for by who started them; they are in no container's group.
-                    let of = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                    if of.lines().any(|l| groups.iter().any(|g| l.contains(g.as_str()))) {
+                    let of =
+                        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                    if of
+                        .lines()
+                        .any(|l| groups.iter().any(|g| l.contains(g.as_str())))
+                    {
                         sys::process::reap_if_dead(pid);
                     }
                 }
@@ -428,7 +632,11 @@ async fn delete_exec(container: &Arc<Container>, exec_id: &str) -> Result<(i32, 
     let exec = container.process(exec_id)?;
     match exec.report().status {
         Status::Running => return Err(Error::Unknown("cannot delete a running process".into())),
-        Status::Created if exec.pid() != 0 => return Err(Error::Unknown("cannot delete a process that is being started".into())),
+        Status::Created if exec.pid() != 0 => {
+            return Err(Error::Unknown(
+                "cannot delete a process that is being started".into(),
+            ));
+        }
         Status::Created | Status::Stopped => {}
     }
     let closing = exec.streams().close();
@@ -451,16 +659,31 @@ fn write_pid(bundle: &Path, pid: i32) -> std::io::Result<()> {
 }
 
 fn record_exit(container: &Container, exit: Exit) {
-    let nanos = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-    let stored = Record::load(&container.bundle).and_then(|r| Record { exit: Some((exit.status, nanos)), ..r }.store(&container.bundle));
+    let nanos = exit
+        .at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as u64;
+    let stored = Record::load(&container.bundle).and_then(|r| {
+        Record {
+            exit: Some((exit.status, nanos)),
+            ..r
+        }
+        .store(&container.bundle)
+    });
     if let Err(e) = stored {
         // A full disk must not stop an exit from being reported.
-        log::warn!("id={} error={:?} msg=\"cannot record the exit\"", container.id, e.to_string());
+        log::warn!(
+            "id={} error={:?} msg=\"cannot record the exit\"",
+            container.id,
+            e.to_string()
+        );
     }
 }
 
 fn watchable(pidfd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
-    sys::watch::register(pidfd, Interest::READABLE).map_err(|e| Error::Unknown(format!("watch a process: {e}")))
+    sys::watch::register(pidfd, Interest::READABLE)
+        .map_err(|e| Error::Unknown(format!("watch a process: {e}")))
 }
 
 /// Waits for the process's end and reaps it.
@@ -482,7 +705,9 @@ async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
 
 fn fingerprint(filter: &LinuxSeccomp) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(filter).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_vec(filter)
+        .unwrap_or_default()
+        .hash(&mut hasher);
     hasher.finish()
 }
 

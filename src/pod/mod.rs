@@ -84,15 +84,21 @@ impl Pod {
     pub fn container(&self, id: &str) -> Result<Arc<Container>> {
         match lock(&self.containers).get(id) {
             Some(Slot::Ready(c)) => Ok(c.clone()),
-            Some(Slot::Creating) => Err(Error::NotFound(format!("container {id} is still being created"))),
-            None => Err(Error::NotFound(format!("container {id} not found: not created, or deleted already"))),
+            Some(Slot::Creating) => Err(Error::NotFound(format!(
+                "container {id} is still being created"
+            ))),
+            None => Err(Error::NotFound(format!(
+                "container {id} not found: not created, or deleted already"
+            ))),
         }
     }
 
     fn reserve(&self, id: &str) -> Result<()> {
         let mut containers = lock(&self.containers);
         if containers.contains_key(id) {
-            return Err(Error::AlreadyExists(format!("container {id} exists already")));
+            return Err(Error::AlreadyExists(format!(
+                "container {id} exists already"
+            )));
         }
         containers.insert(id.to_owned(), Slot::Creating);
         Ok(())
@@ -107,7 +113,16 @@ impl Pod {
     }
 
     fn all(&self) -> Vec<Arc<Container>> {
-        lock(&self.containers).values().filter_map(|s| if let Slot::Ready(c) = s { Some(c.clone()) } else { None }).collect()
+        lock(&self.containers)
+            .values()
+            .filter_map(|s| {
+                if let Slot::Ready(c) = s {
+                    Some(c.clone())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Ends the shim if there is nothing left to serve; otherwise nothing happens, as containerd expects: it asks after
@@ -136,7 +151,10 @@ impl Pod {
                 c.init().wait().await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), all).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(10), all)
+            .await
+            .is_err()
+        {
             for c in &containers {
                 c.kill_everything().await.ok();
             }
@@ -151,7 +169,11 @@ impl Pod {
 
     /// A text for people: every container and process, and what is pending.
     pub fn dump(&self) -> Vec<String> {
-        let mut lines = vec![format!("containers={} pending_events={}", lock(&self.containers).len(), self.events.pending())];
+        let mut lines = vec![format!(
+            "containers={} pending_events={}",
+            lock(&self.containers).len(),
+            self.events.pending()
+        )];
         lines.extend(self.all().iter().flat_map(|c| c.dump()));
         lines
     }

@@ -12,10 +12,17 @@ use super::{Container, Pod};
 
 impl Pod {
     /// Watches a container; `None` where the node has no memory controller.
-    pub(super) fn watch_oom(self: &Arc<Self>, container: &Arc<Container>) -> Option<JoinHandle<()>> {
+    pub(super) fn watch_oom(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Option<JoinHandle<()>> {
         let watch = container.cgroup.watch_oom()?;
         let priority = watch.is_priority();
-        let interest = if priority { Interest::PRIORITY } else { Interest::READABLE };
+        let interest = if priority {
+            Interest::PRIORITY
+        } else {
+            Interest::READABLE
+        };
         let watch = crate::sys::watch::register(watch, interest).ok()?;
         let (pod, container) = (self.clone(), container.clone());
         Some(tokio::spawn(async move {
@@ -38,7 +45,13 @@ impl Pod {
     }
 
     pub(super) fn announce_oom(&self, container: &Container) {
-        log::warn!("id={} msg=\"out of memory: the kernel killed a process of this container\"", container.id());
-        self.events.publish(&TaskOOM { container_id: container.id().to_owned(), ..TaskOOM::default() });
+        log::warn!(
+            "id={} msg=\"out of memory: the kernel killed a process of this container\"",
+            container.id()
+        );
+        self.events.publish(&TaskOOM {
+            container_id: container.id().to_owned(),
+            ..TaskOOM::default()
+        });
     }
 }

@@ -24,13 +24,20 @@ pub struct Exit {
 /// A protobuf timestamp.
 pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32, ..Timestamp::default() }
+    Timestamp {
+        seconds: since.as_secs() as i64,
+        nanos: since.subsec_nanos() as i32,
+        ..Timestamp::default()
+    }
 }
 
 impl Exit {
     /// Now, with this status.
     pub fn now(status: u32) -> Self {
-        Self { status, at: SystemTime::now() }
+        Self {
+            status,
+            at: SystemTime::now(),
+        }
     }
 
     /// The time as protobuf has it.
@@ -55,11 +62,24 @@ pub(super) enum State {
     /// An exec that was announced.
     Added(Box<oci_spec::runtime::Process>),
     /// An init at its gate.
-    Created { gate: Gate, pid: i32, pidfd: Arc<OwnedFd> },
+    Created {
+        gate: Gate,
+        pid: i32,
+        pidfd: Arc<OwnedFd>,
+    },
     /// Being started.
-    Starting { pid: i32, pidfd: Option<Arc<OwnedFd>> },
-    Running { pid: i32, pidfd: Arc<OwnedFd> },
-    Stopped { pid: i32, exit: Exit },
+    Starting {
+        pid: i32,
+        pidfd: Option<Arc<OwnedFd>>,
+    },
+    Running {
+        pid: i32,
+        pidfd: Arc<OwnedFd>,
+    },
+    Stopped {
+        pid: i32,
+        exit: Exit,
+    },
 }
 
 /// One process.
@@ -88,7 +108,12 @@ pub struct StatusReport {
 }
 
 impl Process {
-    pub(super) fn new(exec_id: String, addresses: Addresses, state: State, streams: Streams) -> Arc<Self> {
+    pub(super) fn new(
+        exec_id: String,
+        addresses: Addresses,
+        state: State,
+        streams: Streams,
+    ) -> Arc<Self> {
         Arc::new(Self {
             exec_id,
             addresses,
@@ -115,7 +140,10 @@ impl Process {
     pub fn pid(&self) -> i32 {
         match &*lock(&self.state) {
             State::Added(_) => 0,
-            State::Created { pid, .. } | State::Starting { pid, .. } | State::Running { pid, .. } | State::Stopped { pid, .. } => *pid,
+            State::Created { pid, .. }
+            | State::Starting { pid, .. }
+            | State::Running { pid, .. }
+            | State::Stopped { pid, .. } => *pid,
         }
     }
 
@@ -131,11 +159,18 @@ impl Process {
     pub fn report(&self) -> StatusReport {
         let (status, pid, exit) = match &*lock(&self.state) {
             State::Added(_) => (Status::Created, 0, None),
-            State::Created { pid, .. } | State::Starting { pid, .. } => (Status::Created, *pid, None),
+            State::Created { pid, .. } | State::Starting { pid, .. } => {
+                (Status::Created, *pid, None)
+            }
             State::Running { pid, .. } => (Status::Running, *pid, None),
             State::Stopped { pid, exit } => (Status::Stopped, *pid, Some(*exit)),
         };
-        StatusReport { status, pid, exit, addresses: self.addresses.clone() }
+        StatusReport {
+            status,
+            pid,
+            exit,
+            addresses: self.addresses.clone(),
+        }
     }
 
     pub(super) fn exit(&self) -> Option<Exit> {
@@ -165,15 +200,23 @@ impl Process {
         };
         sys::process::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|e| match e {
             nix::errno::Errno::ESRCH => Error::NotFound("process already finished".into()),
-            nix::errno::Errno::EINVAL => Error::InvalidArgument(format!("{signal} is not a signal")),
+            nix::errno::Errno::EINVAL => {
+                Error::InvalidArgument(format!("{signal} is not a signal"))
+            }
             e => Error::Unknown(format!("send signal {signal}: {}", e.desc())),
         })
     }
 
     /// Replaces the state if `f` accepts the current one; otherwise it stays, and the error says why.
-    pub(super) fn transition<T>(&self, f: impl FnOnce(State) -> std::result::Result<(State, T), (State, Error)>) -> Result<T> {
+    pub(super) fn transition<T>(
+        &self,
+        f: impl FnOnce(State) -> std::result::Result<(State, T), (State, Error)>,
+    ) -> Result<T> {
         let mut state = lock(&self.state);
-        let placeholder = State::Starting { pid: 0, pidfd: None };
+        let placeholder = State::Starting {
+            pid: 0,
+            pidfd: None,
+        };
         let (next, result) = match f(std::mem::replace(&mut *state, placeholder)) {
             Ok((next, value)) => (next, Ok(value)),
             Err((same, e)) => (same, Err(e)),
@@ -202,7 +245,8 @@ impl Process {
             return Err(Error::Unknown("cannot resize a stopped container".into()));
         }
         match self.streams().master() {
-            Some(master) => sys::tty::set_size(master, width, height).map_err(|e| Error::Unknown(format!("resize the terminal: {}", e.desc()))),
+            Some(master) => sys::tty::set_size(master, width, height)
+                .map_err(|e| Error::Unknown(format!("resize the terminal: {}", e.desc()))),
             None => Ok(()),
         }
     }

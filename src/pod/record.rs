@@ -25,7 +25,8 @@ impl Record {
     /// Writes the record into `bundle`, atomically.
     pub fn store(&self, bundle: &Path) -> io::Result<()> {
         let temporary = bundle.join(".cofferdam.json");
-        let written = fs::write(&temporary, serde_json::to_vec(self)?).and_then(|()| fs::rename(&temporary, bundle.join(FILE)));
+        let written = fs::write(&temporary, serde_json::to_vec(self)?)
+            .and_then(|()| fs::rename(&temporary, bundle.join(FILE)));
         if written.is_err() {
             fs::remove_file(&temporary).ok();
         }
@@ -47,5 +48,10 @@ impl Record {
 pub(super) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, a closing parenthesis too; what follows the last one is numbers.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }

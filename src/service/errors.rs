@@ -35,7 +35,9 @@ mod tests {
             (Error::Unknown, Code::UNKNOWN),
         ];
         for (make, code) in table {
-            let TtrpcError::RpcStatus(s) = status(make("the words".into())) else { panic!("no status") };
+            let TtrpcError::RpcStatus(s) = status(make("the words".into())) else {
+                panic!("no status")
+            };
             assert_eq!((s.code(), s.message.as_str()), (code, "the words"));
         }
     }

@@ -28,7 +28,9 @@ impl Stream for SameUser {
                 Poll::Ready(Ok((stream, _))) => match peer_uid(stream.as_fd()) {
                     Ok(uid) if uid == self.uid => return Poll::Ready(Some(Ok(stream))),
                     Ok(uid) => log::warn!("uid={uid} msg=\"refused a connection of another user\""),
-                    Err(e) => log::warn!("error={e} msg=\"refused a connection of an unknown user\""),
+                    Err(e) => {
+                        log::warn!("error={e} msg=\"refused a connection of an unknown user\"")
+                    }
                 },
             }
         }
@@ -38,5 +40,8 @@ impl Stream for SameUser {
 /// A ttrpc listener on `listener` that drops every connection of another user.
 pub(super) fn same_user(listener: StdUnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    Ok(Listener::new(SameUser { listener: UnixListener::from_std(listener)?, uid: nix::unistd::geteuid().as_raw() }))
+    Ok(Listener::new(SameUser {
+        listener: UnixListener::from_std(listener)?,
+        uid: nix::unistd::geteuid().as_raw(),
+    }))
 }

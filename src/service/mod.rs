@@ -21,10 +21,17 @@ pub async fn serve(pod: &Arc<Pod>, listener: UnixListener) -> ttrpc::Result<Serv
     let mut services: HashMap<String, Service> = HashMap::new();
     for name in TASK_SERVICES {
         let generated = create_task(Arc::new(task::TaskService::new(pod.clone())));
-        services.extend(generated.into_values().map(|service| (name.to_owned(), service)));
+        services.extend(
+            generated
+                .into_values()
+                .map(|service| (name.to_owned(), service)),
+        );
     }
-    let listener = listener::same_user(listener).map_err(|e| ttrpc::Error::Others(e.to_string()))?;
-    let mut server = Server::new().add_listener(listener).register_service(services);
+    let listener =
+        listener::same_user(listener).map_err(|e| ttrpc::Error::Others(e.to_string()))?;
+    let mut server = Server::new()
+        .add_listener(listener)
+        .register_service(services);
     server.start().await?;
     Ok(server)
 }

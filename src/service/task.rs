@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-    DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ProcessInfo, ResizePtyRequest,
-    ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status as TaskStatus,
-    UpdateTaskRequest, WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, PidsResponse, ProcessInfo, ResizePtyRequest, ResumeRequest,
+    ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, Status as TaskStatus, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
@@ -39,13 +40,16 @@ impl TaskService {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let done = tokio::spawn(work(self.pod.clone())).await;
-        done.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}")))).map_err(status)
+        done.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
+            .map_err(status)
     }
 }
 
 /// containerd's `runc.v1.Options` are understood; a table of another type would have to be obeyed, so it is refused.
 fn options(any: Option<&Any>) -> Result<Options> {
-    let Some(any) = any.filter(|a| !a.type_url.is_empty()) else { return Ok(Options::default()) };
+    let Some(any) = any.filter(|a| !a.type_url.is_empty()) else {
+        return Ok(Options::default());
+    };
     match any.type_url.rsplit('/').next() {
         Some("containerd.runc.v1.Options") => {
             Options::parse_from_bytes(&any.value).map_err(|e| Error::InvalidArgument(format!("runtime options: {e}")))
@@ -60,32 +64,60 @@ fn options(any: Option<&Any>) -> Result<Options> {
 
 #[async_trait]
 impl Task for TaskService {
-    async fn create(&self, _: &TtrpcContext, r: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        r: CreateTaskRequest,
+    ) -> ttrpc::Result<CreateTaskResponse> {
         if !r.checkpoint.is_empty() {
-            return Err(status(Error::Unimplemented("restoring from a checkpoint is not supported".into())));
+            return Err(status(Error::Unimplemented(
+                "restoring from a checkpoint is not supported".into(),
+            )));
         }
         let request = CreateRequest {
             options: options(r.options.as_ref()).map_err(status)?,
             root_mounts: r
                 .rootfs
                 .into_iter()
-                .map(|m| RootMount { fstype: m.type_, source: m.source, target: m.target, options: m.options })
+                .map(|m| RootMount {
+                    fstype: m.type_,
+                    source: m.source,
+                    target: m.target,
+                    options: m.options,
+                })
                 .collect(),
-            stdio: Addresses { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, terminal: r.terminal },
+            stdio: Addresses {
+                stdin: r.stdin,
+                stdout: r.stdout,
+                stderr: r.stderr,
+                terminal: r.terminal,
+            },
             id: r.id,
             bundle: PathBuf::from(r.bundle),
         };
-        let pid = self.complete(|pod| async move { pod.create(request).await }).await?;
-        Ok(CreateTaskResponse { pid: pid as u32, ..CreateTaskResponse::default() })
+        let pid = self
+            .complete(|pod| async move { pod.create(request).await })
+            .await?;
+        Ok(CreateTaskResponse {
+            pid: pid as u32,
+            ..CreateTaskResponse::default()
+        })
     }
 
     async fn start(&self, _: &TtrpcContext, r: StartRequest) -> ttrpc::Result<StartResponse> {
-        let pid = self.complete(|pod| async move { pod.start(&r.id, &r.exec_id).await }).await?;
-        Ok(StartResponse { pid: pid as u32, ..StartResponse::default() })
+        let pid = self
+            .complete(|pod| async move { pod.start(&r.id, &r.exec_id).await })
+            .await?;
+        Ok(StartResponse {
+            pid: pid as u32,
+            ..StartResponse::default()
+        })
     }
 
     async fn delete(&self, _: &TtrpcContext, r: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let (pid, exit) = self.complete(|pod| async move { pod.delete(&r.id, &r.exec_id).await }).await?;
+        let (pid, exit) = self
+            .complete(|pod| async move { pod.delete(&r.id, &r.exec_id).await })
+            .await?;
         Ok(DeleteResponse {
             pid: pid as u32,
             exit_status: exit.map_or(0, |e| e.status),
@@ -126,74 +158,135 @@ impl Task for TaskService {
             .into_iter()
             .map(|u| {
                 let info = u.exec_id.map(|exec_id| {
-                    let details = ProcessDetails { exec_id, ..ProcessDetails::default() };
+                    let details = ProcessDetails {
+                        exec_id,
+                        ..ProcessDetails::default()
+                    };
                     let value = details.write_to_bytes().unwrap_or_default();
-                    Any { type_url: "containerd.runc.v1.ProcessDetails".into(), value, ..Any::default() }
+                    Any {
+                        type_url: "containerd.runc.v1.ProcessDetails".into(),
+                        value,
+                        ..Any::default()
+                    }
                 });
-                ProcessInfo { pid: u.pid as u32, info: info.into(), ..ProcessInfo::default() }
+                ProcessInfo {
+                    pid: u.pid as u32,
+                    info: info.into(),
+                    ..ProcessInfo::default()
+                }
             })
             .collect();
-        Ok(PidsResponse { processes, ..PidsResponse::default() })
+        Ok(PidsResponse {
+            processes,
+            ..PidsResponse::default()
+        })
     }
 
     async fn pause(&self, _: &TtrpcContext, r: PauseRequest) -> ttrpc::Result<Empty> {
-        self.complete(|pod| async move { pod.set_paused(&r.id, true).await }).await?;
+        self.complete(|pod| async move { pod.set_paused(&r.id, true).await })
+            .await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, r: ResumeRequest) -> ttrpc::Result<Empty> {
-        self.complete(|pod| async move { pod.set_paused(&r.id, false).await }).await?;
+        self.complete(|pod| async move { pod.set_paused(&r.id, false).await })
+            .await?;
         Ok(Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        Err(status(Error::Unimplemented("checkpoints are not supported".into())))
+        Err(status(Error::Unimplemented(
+            "checkpoints are not supported".into(),
+        )))
     }
 
     async fn kill(&self, _: &TtrpcContext, r: KillRequest) -> ttrpc::Result<Empty> {
         let container = self.pod.container(&r.id).map_err(status)?;
-        container.kill(&r.exec_id, r.signal as i32, r.all).map_err(status)?;
+        container
+            .kill(&r.exec_id, r.signal as i32, r.all)
+            .map_err(status)?;
         Ok(Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, r: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        let addresses = Addresses { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, terminal: r.terminal };
-        let spec = r.spec.into_option().ok_or_else(|| status(Error::InvalidArgument("an exec needs a process spec".into())))?;
-        self.pod.exec(&r.id, &r.exec_id, addresses, &spec.value).map_err(status)?;
+        let addresses = Addresses {
+            stdin: r.stdin,
+            stdout: r.stdout,
+            stderr: r.stderr,
+            terminal: r.terminal,
+        };
+        let spec = r.spec.into_option().ok_or_else(|| {
+            status(Error::InvalidArgument(
+                "an exec needs a process spec".into(),
+            ))
+        })?;
+        self.pod
+            .exec(&r.id, &r.exec_id, addresses, &spec.value)
+            .map_err(status)?;
         Ok(Empty::default())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, r: ResizePtyRequest) -> ttrpc::Result<Empty> {
-        let process = self.pod.container(&r.id).and_then(|c| c.process(&r.exec_id)).map_err(status)?;
+        let process = self
+            .pod
+            .container(&r.id)
+            .and_then(|c| c.process(&r.exec_id))
+            .map_err(status)?;
         process
-            .resize(r.width.min(u32::from(u16::MAX)) as u16, r.height.min(u32::from(u16::MAX)) as u16)
+            .resize(
+                r.width.min(u32::from(u16::MAX)) as u16,
+                r.height.min(u32::from(u16::MAX)) as u16,
+            )
             .map_err(status)?;
         Ok(Empty::default())
     }
 
     async fn close_io(&self, _: &TtrpcContext, r: CloseIORequest) -> ttrpc::Result<Empty> {
-        let process = self.pod.container(&r.id).and_then(|c| c.process(&r.exec_id)).map_err(status)?;
+        let process = self
+            .pod
+            .container(&r.id)
+            .and_then(|c| c.process(&r.exec_id))
+            .map_err(status)?;
         process.close_stdin();
         Ok(Empty::default())
     }
 
     async fn update(&self, _: &TtrpcContext, r: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        let resources = r.resources.into_option().ok_or_else(|| status(Error::InvalidArgument("an update needs resources".into())))?;
-        self.complete(|pod| async move { pod.update(&r.id, &resources.value).await }).await?;
+        let resources = r
+            .resources
+            .into_option()
+            .ok_or_else(|| status(Error::InvalidArgument("an update needs resources".into())))?;
+        self.complete(|pod| async move { pod.update(&r.id, &resources.value).await })
+            .await?;
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, r: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let process = self.pod.container(&r.id).and_then(|c| c.process(&r.exec_id)).map_err(status)?;
+        let process = self
+            .pod
+            .container(&r.id)
+            .and_then(|c| c.process(&r.exec_id))
+            .map_err(status)?;
         let exit = process.wait().await;
-        Ok(WaitResponse { exit_status: exit.status, exited_at: MessageField::some(exit.timestamp()), ..WaitResponse::default() })
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: MessageField::some(exit.timestamp()),
+            ..WaitResponse::default()
+        })
     }
 
     async fn stats(&self, _: &TtrpcContext, r: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let container = self.pod.container(&r.id).map_err(status)?;
         let metrics = container.metrics().map_err(status)?;
-        let any = Any { type_url: metrics.type_url.to_owned(), value: metrics.value, ..Any::default() };
-        Ok(StatsResponse { stats: MessageField::some(any), ..StatsResponse::default() })
+        let any = Any {
+            type_url: metrics.type_url.to_owned(),
+            value: metrics.value,
+            ..Any::default()
+        };
+        Ok(StatsResponse {
+            stats: MessageField::some(any),
+            ..StatsResponse::default()
+        })
     }
 
     async fn connect(&self, _: &TtrpcContext, r: ConnectRequest) -> ttrpc::Result<ConnectResponse> {

@@ -18,8 +18,15 @@ pub(super) struct Fifo {
 
 impl Fifo {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
-        Ok(Self { path: path.to_owned(), reader })
+        let reader = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?
+            .into();
+        Ok(Self {
+            path: path.to_owned(),
+            reader,
+        })
     }
 
     /// A blocking write end. Opening does not block: we are a reader ourselves.
@@ -29,7 +36,11 @@ impl Fifo {
 
     /// A non-blocking write end.
     pub fn non_blocking_writer(&self) -> io::Result<OwnedFd> {
-        Ok(fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?.into())
+        Ok(fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&self.path)?
+            .into())
     }
 
     /// Bytes that nobody has read yet.
@@ -42,8 +53,16 @@ impl Fifo {
 pub(super) fn open_input(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     // Without O_NONBLOCK this would wait for a writer.
-    let reader: OwnedFd = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
-    let writer = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)?.into();
+    let reader: OwnedFd = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?
+        .into();
+    let writer = fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?
+        .into();
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok((reader, writer))
 }

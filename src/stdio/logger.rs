@@ -20,17 +20,31 @@ pub(super) struct Logger {
 
 impl Logger {
     /// Starts the program and waits until it is ready. Returns the write ends of the two streams.
-    pub fn start(uri: &str, needs_byte: bool, owner: &Owner<'_>) -> Result<(Self, OwnedFd, OwnedFd), String> {
+    pub fn start(
+        uri: &str,
+        needs_byte: bool,
+        owner: &Owner<'_>,
+    ) -> Result<(Self, OwnedFd, OwnedFd), String> {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let mut command = Command::new(path);
-        for (key, value) in query.split('&').filter(|q| !q.is_empty()).map(|q| q.split_once('=').unwrap_or((q, ""))) {
+        for (key, value) in query
+            .split('&')
+            .filter(|q| !q.is_empty())
+            .map(|q| q.split_once('=').unwrap_or((q, "")))
+        {
             command.arg(decode(key));
             if !value.is_empty() {
                 command.arg(decode(value));
             }
         }
-        command.env_clear().env("CONTAINER_ID", owner.id).env("CONTAINER_NAMESPACE", owner.namespace);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env_clear()
+            .env("CONTAINER_ID", owner.id)
+            .env("CONTAINER_NAMESPACE", owner.namespace);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let text = |e: std::io::Error| e.to_string();
         let (out_read, out_write) = pipe().map_err(text)?;
         let (err_read, err_write) = pipe().map_err(text)?;
@@ -77,7 +91,8 @@ impl Logger {
 /// Ready is the close of descriptor 5; `binary-v2` wants a byte before that, so that a crash is no readiness.
 fn wait_ready(fd: &OwnedFd, needs_byte: bool) -> Result<(), String> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let timeout = PollTimeout::try_from(READY_WITHIN.as_millis() as i32).unwrap_or(PollTimeout::MAX);
+    let timeout =
+        PollTimeout::try_from(READY_WITHIN.as_millis() as i32).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
         Ok(0) => return Err(format!("the logger was not ready within {READY_WITHIN:?}")),
         Ok(_) => {}
@@ -99,7 +114,10 @@ fn decode(text: &str) -> String {
             b'+' => out.push(b' '),
             b'%' => {
                 let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-                match std::str::from_utf8(&hex).ok().and_then(|h| u8::from_str_radix(h, 16).ok()) {
+                match std::str::from_utf8(&hex)
+                    .ok()
+                    .and_then(|h| u8::from_str_radix(h, 16).ok())
+                {
                     Some(v) => out.push(v),
                     None => {
                         out.push(b'%');

@@ -76,14 +76,22 @@ enum Target {
 }
 
 fn target(stream: &'static str, address: &str) -> Result<Target> {
-    let bad = |reason: String| Error::Address { stream, address: address.to_owned(), reason };
+    let bad = |reason: String| Error::Address {
+        stream,
+        address: address.to_owned(),
+        reason,
+    };
     if address.is_empty() {
         return Ok(Target::None);
     }
     let (scheme, rest) = address.split_once("://").unwrap_or(("fifo", address));
     let path = || {
         let path = PathBuf::from(rest.split('?').next().unwrap_or(rest));
-        if path.is_absolute() { Ok(path) } else { Err(bad("the path must be absolute".into())) }
+        if path.is_absolute() {
+            Ok(path)
+        } else {
+            Err(bad("the path must be absolute".into()))
+        }
     };
     match scheme {
         "fifo" => {
@@ -98,9 +106,14 @@ fn target(stream: &'static str, address: &str) -> Result<Target> {
         "file" => Ok(Target::File(path()?)),
         "binary" | "binary-v2" => {
             path()?;
-            Ok(Target::Binary { uri: rest.to_owned(), needs_byte: scheme == "binary-v2" })
+            Ok(Target::Binary {
+                uri: rest.to_owned(),
+                needs_byte: scheme == "binary-v2",
+            })
         }
-        other => Err(bad(format!("the scheme {other:?} is not supported; use a fifo, file:// or binary://"))),
+        other => Err(bad(format!(
+            "the scheme {other:?} is not supported; use a fifo, file:// or binary://"
+        ))),
     }
 }
 
@@ -134,27 +147,50 @@ pub struct Streams {
 
 impl std::fmt::Debug for Streams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Streams").field("direct", &self.direct.len()).field("tasks", &self.tasks.len()).finish_non_exhaustive()
+        f.debug_struct("Streams")
+            .field("direct", &self.direct.len())
+            .field("tasks", &self.tasks.len())
+            .finish_non_exhaustive()
     }
 }
 
 fn null(write: bool) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new().read(!write).write(write).open("/dev/null");
-    file.map(Into::into).map_err(|e| Error::Address { stream: "stdio", address: "/dev/null".into(), reason: e.to_string() })
+    let file = fs::OpenOptions::new()
+        .read(!write)
+        .write(write)
+        .open("/dev/null");
+    file.map(Into::into).map_err(|e| Error::Address {
+        stream: "stdio",
+        address: "/dev/null".into(),
+        reason: e.to_string(),
+    })
 }
 
 /// Appends to the file, making it and its directory.
 fn open_file(path: &Path) -> io::Result<OwnedFd> {
     if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)?;
     }
-    Ok(fs::OpenOptions::new().append(true).create(true).mode(0o644).open(path)?.into())
+    Ok(fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)?
+        .into())
 }
 
 impl Streams {
     /// Opens everything. `direct` says that no descendant can outlive the process, so that it may have containerd's
     /// fifos themselves. May block on a logger's start: call it off the event loop.
-    pub fn open(a: &Addresses, owner: &Owner<'_>, direct: bool, size: Option<(u16, u16)>) -> Result<(executor::Stdio, Self)> {
+    pub fn open(
+        a: &Addresses,
+        owner: &Owner<'_>,
+        direct: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<(executor::Stdio, Self)> {
         let mut this = Self::default();
         if a.terminal {
             this.open_terminal(a, owner)?;
@@ -169,39 +205,51 @@ impl Streams {
         let mut by_address: HashMap<&str, OwnedFd> = HashMap::new();
         let mut outputs = Vec::new();
         for (stream, address) in [("stdout", a.stdout.as_str()), ("stderr", a.stderr.as_str())] {
-            let io = |e: io::Error| Error::Address { stream, address: address.to_owned(), reason: e.to_string() };
-            let fd = match by_address.get(address) {
-                Some(same) => same.try_clone().map_err(io)?,
-                None => match target(stream, address)? {
-                    Target::None => null(true)?,
-                    Target::File(path) => open_file(&path).map_err(io)?,
-                    Target::Fifo(path) => {
-                        let fifo = Fifo::open(&path).map_err(io)?;
-                        let fd = if direct {
-                            let fd = fifo.writer().map_err(io)?;
-                            this.direct.push(fifo);
-                            fd
-                        } else {
-                            let (reader, writer) = pipe().map_err(io)?;
-                            this.pending.push(Pending { source: Some(reader), sink: Some(Sink::Fifo(fifo)) });
-                            writer
-                        };
-                        // For who reopens /dev/stdout; a host whose LSM forbids it loses only that.
-                        sys::fchown(fd.as_fd(), owner.user.0, owner.user.1).ok();
-                        fd
-                    }
-                    Target::Binary { uri, needs_byte } => {
-                        let (logger, out, err) = Logger::start(&uri, needs_byte, owner)
-                            .map_err(|reason| Error::Address { stream, address: address.to_owned(), reason })?;
-                        this.logger = Some(logger);
-                        if stream == "stdout" && a.stderr == a.stdout {
-                            outputs = vec![out, err];
-                            break;
-                        }
-                        if stream == "stdout" { out } else { err }
-                    }
-                },
+            let io = |e: io::Error| Error::Address {
+                stream,
+                address: address.to_owned(),
+                reason: e.to_string(),
             };
+            let fd =
+                match by_address.get(address) {
+                    Some(same) => same.try_clone().map_err(io)?,
+                    None => match target(stream, address)? {
+                        Target::None => null(true)?,
+                        Target::File(path) => open_file(&path).map_err(io)?,
+                        Target::Fifo(path) => {
+                            let fifo = Fifo::open(&path).map_err(io)?;
+                            let fd = if direct {
+                                let fd = fifo.writer().map_err(io)?;
+                                this.direct.push(fifo);
+                                fd
+                            } else {
+                                let (reader, writer) = pipe().map_err(io)?;
+                                this.pending.push(Pending {
+                                    source: Some(reader),
+                                    sink: Some(Sink::Fifo(fifo)),
+                                });
+                                writer
+                            };
+                            // For who reopens /dev/stdout; a host whose LSM forbids it loses only that.
+                            sys::fchown(fd.as_fd(), owner.user.0, owner.user.1).ok();
+                            fd
+                        }
+                        Target::Binary { uri, needs_byte } => {
+                            let (logger, out, err) = Logger::start(&uri, needs_byte, owner)
+                                .map_err(|reason| Error::Address {
+                                    stream,
+                                    address: address.to_owned(),
+                                    reason,
+                                })?;
+                            this.logger = Some(logger);
+                            if stream == "stdout" && a.stderr == a.stdout {
+                                outputs = vec![out, err];
+                                break;
+                            }
+                            if stream == "stdout" { out } else { err }
+                        }
+                    },
+                };
             if stream == "stdout" && !address.is_empty() {
                 by_address.insert(address, fd.try_clone().map_err(io)?);
             }
@@ -209,12 +257,18 @@ impl Streams {
         }
         drop(by_address);
         let mut outputs = outputs.into_iter();
-        let (Some(stdout), Some(stderr)) = (outputs.next(), outputs.next()) else { return Err(no_outputs()) };
+        let (Some(stdout), Some(stderr)) = (outputs.next(), outputs.next()) else {
+            return Err(no_outputs());
+        };
         Ok((executor::Stdio::Files([stdin, stdout, stderr]), this))
     }
 
     fn open_stdin(&mut self, address: &str) -> Result<Option<OwnedFd>> {
-        let bad = |reason: String| Error::Address { stream: "stdin", address: address.to_owned(), reason };
+        let bad = |reason: String| Error::Address {
+            stream: "stdin",
+            address: address.to_owned(),
+            reason,
+        };
         match target("stdin", address)? {
             Target::None => Ok(None),
             Target::Fifo(path) => {
@@ -222,20 +276,30 @@ impl Streams {
                 self.stdin = Some(writer);
                 Ok(Some(reader))
             }
-            Target::File(path) => fs::File::open(path).map(|f| Some(f.into())).map_err(|e| bad(e.to_string())),
+            Target::File(path) => fs::File::open(path)
+                .map(|f| Some(f.into()))
+                .map_err(|e| bad(e.to_string())),
             Target::Binary { .. } => Err(bad("a logger cannot be an input".into())),
         }
     }
 
     fn open_terminal(&mut self, a: &Addresses, owner: &Owner<'_>) -> Result<()> {
-        let bad = |e: io::Error| Error::Address { stream: "stdout", address: a.stdout.clone(), reason: e.to_string() };
+        let bad = |e: io::Error| Error::Address {
+            stream: "stdout",
+            address: a.stdout.clone(),
+            reason: e.to_string(),
+        };
         let sink = match target("stdout", &a.stdout)? {
             Target::None => None,
             Target::Fifo(path) => Some(Sink::Fifo(Fifo::open(&path).map_err(bad)?)),
             Target::File(path) => Some(Sink::File(open_file(&path).map_err(bad)?)),
             Target::Binary { uri, needs_byte } => {
-                let (logger, out, _err) = Logger::start(&uri, needs_byte, owner)
-                    .map_err(|reason| Error::Address { stream: "stdout", address: a.stdout.clone(), reason })?;
+                let (logger, out, _err) =
+                    Logger::start(&uri, needs_byte, owner).map_err(|reason| Error::Address {
+                        stream: "stdout",
+                        address: a.stdout.clone(),
+                        reason,
+                    })?;
                 self.logger = Some(logger);
                 Some(Sink::File(out))
             }
@@ -253,15 +317,27 @@ impl Streams {
             self.master = Some(master.clone());
             if let Some(input) = self.terminal_input.take() {
                 let input = relay::non_blocking(input)?;
-                self.tasks.push(tokio::spawn(relay::terminal_input(input, master.clone(), phase.subscribe())));
+                self.tasks.push(tokio::spawn(relay::terminal_input(
+                    input,
+                    master.clone(),
+                    phase.subscribe(),
+                )));
             }
             for Pending { sink, .. } in self.pending.drain(..) {
-                self.tasks.push(tokio::spawn(relay::terminal_output(master.clone(), sink, phase.subscribe())));
+                self.tasks.push(tokio::spawn(relay::terminal_output(
+                    master.clone(),
+                    sink,
+                    phase.subscribe(),
+                )));
             }
         }
         for Pending { source, sink } in self.pending.drain(..) {
             if let (Some(source), Some(Sink::Fifo(fifo))) = (source, sink) {
-                self.tasks.push(tokio::spawn(relay::pipe(relay::non_blocking(source)?, fifo, phase.subscribe())));
+                self.tasks.push(tokio::spawn(relay::pipe(
+                    relay::non_blocking(source)?,
+                    fifo,
+                    phase.subscribe(),
+                )));
             }
         }
         self.phase = Some(phase);
@@ -285,7 +361,8 @@ impl Streams {
         for fifo in self.direct.drain(..) {
             // What nobody has read yet (containerd may be restarting) would be lost with the last descriptor.
             if fifo.waiting() > 0 {
-                self.tasks.push(tokio::spawn(relay::linger(fifo, phase.subscribe())));
+                self.tasks
+                    .push(tokio::spawn(relay::linger(fifo, phase.subscribe())));
             }
         }
         phase.send_replace(Phase::Exited);
@@ -318,7 +395,11 @@ impl Streams {
 }
 
 fn no_outputs() -> Error {
-    Error::Address { stream: "stdout", address: String::new(), reason: "not opened".into() }
+    Error::Address {
+        stream: "stdout",
+        address: String::new(),
+        reason: "not opened".into(),
+    }
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -71,7 +71,13 @@ async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
 async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     loop {
         let closing = *phases.borrow_and_update() == Phase::Closing;
-        let patience = async { if closing { sleep(Duration::from_secs(1)).await } else { std::future::pending().await } };
+        let patience = async {
+            if closing {
+                sleep(Duration::from_secs(1)).await
+            } else {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             biased;
             ready = sink.writable() => {
@@ -101,7 +107,9 @@ async fn clear_writable(fd: &AsyncFd<OwnedFd>) {
 
 /// A process's pipe into its fifo.
 pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Fifo, mut phases: Phases) {
-    let Ok(sink) = fifo.non_blocking_writer().and_then(non_blocking) else { return };
+    let Ok(sink) = fifo.non_blocking_writer().and_then(non_blocking) else {
+        return;
+    };
     while wait_readable(&source, &mut phases).await {
         match process::splice(source.as_fd(), sink.as_fd(), CHUNK) {
             Ok(0) => break,
@@ -129,7 +137,9 @@ pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Fifo, mut phases: Phase
 /// Keeps a fifo whose writers are gone until its reader has taken everything. A pipe has no event for "empty".
 pub(super) async fn linger(fifo: Fifo, phases: Phases) {
     // A reader that comes back opens the fifo, which blocks while there is no writer.
-    let Ok(writer) = fifo.non_blocking_writer() else { return };
+    let Ok(writer) = fifo.non_blocking_writer() else {
+        return;
+    };
     drain(&fifo, phases).await;
     drop(writer);
 }
@@ -154,7 +164,11 @@ async fn drain(fifo: &Fifo, mut phases: Phases) {
 }
 
 /// A terminal's output into its fifo, file or logger.
-pub(super) async fn terminal_output(master: Arc<AsyncFd<OwnedFd>>, sink: Option<Sink>, mut phases: Phases) {
+pub(super) async fn terminal_output(
+    master: Arc<AsyncFd<OwnedFd>>,
+    sink: Option<Sink>,
+    mut phases: Phases,
+) {
     let (fifo, fd) = match sink {
         Some(Sink::Fifo(fifo)) => match fifo.non_blocking_writer() {
             Ok(fd) => (Some(fifo), Some(fd)),
@@ -209,7 +223,11 @@ pub(super) async fn terminal_output(master: Arc<AsyncFd<OwnedFd>>, sink: Option<
 }
 
 /// The client's input into the terminal.
-pub(super) async fn terminal_input(input: AsyncFd<OwnedFd>, master: Arc<AsyncFd<OwnedFd>>, mut phases: Phases) {
+pub(super) async fn terminal_input(
+    input: AsyncFd<OwnedFd>,
+    master: Arc<AsyncFd<OwnedFd>>,
+    mut phases: Phases,
+) {
     let mut buffer = [0u8; 1024];
     while *phases.borrow() == Phase::Running && wait_readable(&input, &mut phases).await {
         let n = match process::read(input.as_fd(), &mut buffer) {
@@ -227,7 +245,9 @@ pub(super) async fn terminal_input(input: AsyncFd<OwnedFd>, master: Arc<AsyncFd<
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
                     clear_writable(&master).await;
-                    if !wait_writable(&master, &mut phases).await || *phases.borrow() != Phase::Running {
+                    if !wait_writable(&master, &mut phases).await
+                        || *phases.borrow() != Phase::Running
+                    {
                         return;
                     }
                 }

@@ -9,9 +9,19 @@ pub type Insn = libc::sock_filter;
 
 /// Installs a seccomp filter on the calling thread: `seccomp(SECCOMP_SET_MODE_FILTER)`.
 pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<()> {
-    let prog = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let prog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
     // SAFETY: `prog` describes `program`, which the kernel only reads.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const prog,
+        )
+    })?;
     Ok(())
 }
 
@@ -53,7 +63,14 @@ pub fn load_device_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
         ..ProgLoad::default()
     };
     // SAFETY: `attr` points at live buffers and its size is passed.
-    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, 5 /* BPF_PROG_LOAD */, &raw const attr, size_of::<ProgLoad>()) })?;
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            5, /* BPF_PROG_LOAD */
+            &raw const attr,
+            size_of::<ProgLoad>(),
+        )
+    })?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -81,7 +98,14 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
         replace_bpf_fd: 0,
     };
     // SAFETY: `attr` is live and its size is passed.
-    check(unsafe { libc::syscall(libc::SYS_bpf, 8 /* BPF_PROG_ATTACH */, &raw const attr, size_of::<ProgAttach>()) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            8, /* BPF_PROG_ATTACH */
+            &raw const attr,
+            size_of::<ProgAttach>(),
+        )
+    })?;
     Ok(())
 }
 
@@ -108,12 +132,31 @@ pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_
         ..ProgQuery::default()
     };
     // SAFETY: `query` points at a live buffer of `prog_cnt` entries.
-    check(unsafe { libc::syscall(libc::SYS_bpf, 16 /* BPF_PROG_QUERY */, &raw mut query, size_of::<ProgQuery>()) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            16, /* BPF_PROG_QUERY */
+            &raw mut query,
+            size_of::<ProgQuery>(),
+        )
+    })?;
     let keep = keep.map(program_id).transpose()?;
-    for id in ids.iter().take(query.prog_cnt as usize).copied().filter(|id| Some(*id) != keep) {
+    for id in ids
+        .iter()
+        .take(query.prog_cnt as usize)
+        .copied()
+        .filter(|id| Some(*id) != keep)
+    {
         let get = [id, 0, 0];
         // SAFETY: `get` is the start of union bpf_attr for BPF_PROG_GET_FD_BY_ID.
-        let fd = check(unsafe { libc::syscall(libc::SYS_bpf, 13 /* BPF_PROG_GET_FD_BY_ID */, get.as_ptr(), size_of_val(&get)) })?;
+        let fd = check(unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                13, /* BPF_PROG_GET_FD_BY_ID */
+                get.as_ptr(),
+                size_of_val(&get),
+            )
+        })?;
         // SAFETY: the kernel has just returned this descriptor to us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
         let attr = ProgAttach {
@@ -123,7 +166,14 @@ pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_
             ..ProgAttach::default()
         };
         // SAFETY: `attr` is live and its size is passed.
-        check(unsafe { libc::syscall(libc::SYS_bpf, 9 /* BPF_PROG_DETACH */, &raw const attr, size_of::<ProgAttach>()) })?;
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                9, /* BPF_PROG_DETACH */
+                &raw const attr,
+                size_of::<ProgAttach>(),
+            )
+        })?;
     }
     Ok(())
 }
@@ -136,8 +186,19 @@ fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
         info: u64,
     }
     let mut info = [0u32; 2]; // struct bpf_prog_info starts with type and id
-    let attr = InfoByFd { bpf_fd: program.as_raw_fd() as u32, info_len: size_of_val(&info) as u32, info: info.as_mut_ptr() as u64 };
+    let attr = InfoByFd {
+        bpf_fd: program.as_raw_fd() as u32,
+        info_len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
     // SAFETY: `attr` points at a live buffer of `info_len` bytes.
-    check(unsafe { libc::syscall(libc::SYS_bpf, 15 /* BPF_OBJ_GET_INFO_BY_FD */, &raw const attr, size_of::<InfoByFd>()) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            15, /* BPF_OBJ_GET_INFO_BY_FD */
+            &raw const attr,
+            size_of::<InfoByFd>(),
+        )
+    })?;
     Ok(info[1])
 }

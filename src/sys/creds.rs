@@ -27,14 +27,18 @@ pub fn setresuid(uid: u32) -> Result<()> {
 /// Keeps permitted capabilities across `setresuid`: `PR_SET_KEEPCAPS`.
 pub fn keep_capabilities(keep: bool) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0)
+    }))?;
     Ok(())
 }
 
 /// Removes `cap` from the bounding set.
 pub fn drop_bounding(cap: u32) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(cap), 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(cap), 0, 0, 0)
+    }))?;
     Ok(())
 }
 
@@ -47,14 +51,30 @@ pub fn in_bounding(cap: u32) -> bool {
 /// Empties the ambient set.
 pub fn clear_ambient() -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        )
+    }))?;
     Ok(())
 }
 
 /// Adds `cap` to the ambient set; it must be permitted and inheritable.
 pub fn raise_ambient(cap: u32) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(cap), 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE,
+            libc::c_ulong::from(cap),
+            0,
+            0,
+        )
+    }))?;
     Ok(())
 }
 
@@ -71,7 +91,10 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
         permitted: u32,
         inheritable: u32,
     }
-    let header = Header { version: 0x2008_0522, pid: 0 };
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
     let half = |shift: u32| Data {
         effective: (effective >> shift) as u32,
         permitted: (permitted >> shift) as u32,
@@ -86,7 +109,9 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
 /// `PR_SET_NO_NEW_PRIVS`.
 pub fn set_no_new_privs() -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    }))?;
     Ok(())
 }
 

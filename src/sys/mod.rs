@@ -26,7 +26,15 @@ fn check(ret: libc::c_long) -> Result<libc::c_long> {
 /// Sets an extended attribute on `path`: `setxattr(2)`.
 pub fn setxattr(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> Result<()> {
     // SAFETY: strings are NUL-terminated and `value` is readable for its length.
-    check(libc::c_long::from(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    }))?;
     Ok(())
 }
 
@@ -40,6 +48,8 @@ pub fn has_xattr(path: &std::ffi::CStr, name: &std::ffi::CStr) -> bool {
 pub fn fchown(fd: std::os::fd::BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
     use std::os::fd::AsRawFd;
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::fchown(fd.as_raw_fd(), uid, gid)
+    }))?;
     Ok(())
 }

@@ -65,10 +65,22 @@ pub struct MountAttr {
 /// Opens `path` below `dir` under `resolve` rules. Retries while the kernel answers EAGAIN, which it does when a
 /// rename races with the walk, for a bounded number of times, then fails closed.
 pub fn openat2(dir: RawFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
-    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
+    let how = OpenHow {
+        flags: (flags | libc::O_CLOEXEC) as u64,
+        mode: u64::from(mode),
+        resolve,
+    };
     for _ in 0..128 {
         // SAFETY: `path` is NUL-terminated and `how` has the size that is passed; both outlive the call.
-        let ret = unsafe { libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of::<OpenHow>()) };
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir,
+                path.as_ptr(),
+                &raw const how,
+                size_of::<OpenHow>(),
+            )
+        };
         match check(ret) {
             // SAFETY: the kernel has just returned this descriptor to us alone.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
@@ -100,7 +112,14 @@ pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     const T_EMPTY_PATH: u32 = 0x40;
     // SAFETY: both paths are static empty strings; the descriptors are borrowed for the call.
     check(unsafe {
-        libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), F_EMPTY_PATH | T_EMPTY_PATH)
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            F_EMPTY_PATH | T_EMPTY_PATH,
+        )
     })?;
     Ok(())
 }
@@ -110,7 +129,14 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> R
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attr` has the size that is passed and outlives the call.
     check(unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, ptr::from_ref(attr), size_of::<MountAttr>())
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
     })?;
     Ok(())
 }
@@ -118,7 +144,13 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> R
 /// Opens a file system context.
 pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
     // SAFETY: `fstype` is NUL-terminated and outlives the call.
-    let fd = check(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), 1 /* FSOPEN_CLOEXEC */) })?;
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_fsopen,
+            fstype.as_ptr(),
+            1, /* FSOPEN_CLOEXEC */
+        )
+    })?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -130,25 +162,64 @@ pub fn fsconfig_set(ctx: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Re
         None => (0 /* FSCONFIG_SET_FLAG */, ptr::null()),
     };
     // SAFETY: the strings are NUL-terminated (or null for a flag) and outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, ctx.as_raw_fd(), cmd, key.as_ptr(), value, 0) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            ctx.as_raw_fd(),
+            cmd,
+            key.as_ptr(),
+            value,
+            0,
+        )
+    })?;
     Ok(())
 }
 
 /// Creates the superblock and returns a detached mount of it with `attrs`.
 pub fn fsmount(ctx: BorrowedFd<'_>, attrs: u64) -> Result<OwnedFd> {
     // SAFETY: FSCONFIG_CMD_CREATE takes no pointers.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, ctx.as_raw_fd(), 6 /* CMD_CREATE */, ptr::null::<u8>(), ptr::null::<u8>(), 0) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            ctx.as_raw_fd(),
+            6, /* CMD_CREATE */
+            ptr::null::<u8>(),
+            ptr::null::<u8>(),
+            0,
+        )
+    })?;
     // SAFETY: plain numbers.
-    let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, ctx.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attrs) })?;
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            ctx.as_raw_fd(),
+            1, /* FSMOUNT_CLOEXEC */
+            attrs,
+        )
+    })?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// The classic `mount(2)`, with a null `data` where there is none: an empty string costs the kernel a page.
-pub fn mount(source: Option<&CStr>, target: &CStr, fstype: Option<&CStr>, flags: u64, data: Option<&CStr>) -> Result<()> {
+pub fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    fstype: Option<&CStr>,
+    flags: u64,
+    data: Option<&CStr>,
+) -> Result<()> {
     let opt = |s: Option<&CStr>| s.map_or(ptr::null(), CStr::as_ptr);
     // SAFETY: all pointers are null or NUL-terminated strings that outlive the call.
-    check(libc::c_long::from(unsafe { libc::mount(opt(source), target.as_ptr(), opt(fstype), flags, opt(data).cast()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::mount(
+            opt(source),
+            target.as_ptr(),
+            opt(fstype),
+            flags,
+            opt(data).cast(),
+        )
+    }))?;
     Ok(())
 }
 
@@ -162,7 +233,9 @@ pub fn pivot_here() -> Result<()> {
 /// Detaches the mount at `path`.
 pub fn umount_detach(path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::umount2(path.as_ptr(), libc::MNT_DETACH)
+    }))?;
     Ok(())
 }
 
@@ -170,7 +243,9 @@ pub fn umount_detach(path: &CStr) -> Result<()> {
 pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: `st` is large enough for the kernel's answer.
-    check(libc::c_long::from(unsafe { libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr())
+    }))?;
     // SAFETY: filled in by the successful call above.
     Ok(unsafe { st.assume_init() }.f_type)
 }
@@ -179,7 +254,9 @@ pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
 pub fn fstat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `st` is large enough for the kernel's answer.
-    check(libc::c_long::from(unsafe { libc::fstat(fd.as_raw_fd(), st.as_mut_ptr()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::fstat(fd.as_raw_fd(), st.as_mut_ptr())
+    }))?;
     // SAFETY: filled in by the successful call above.
     Ok(unsafe { st.assume_init() })
 }
@@ -187,49 +264,65 @@ pub fn fstat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
 /// `mkdirat(2)`.
 pub fn mkdirat(dir: RawFd, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe { libc::mkdirat(dir, name.as_ptr(), mode) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::mkdirat(dir, name.as_ptr(), mode)
+    }))?;
     Ok(())
 }
 
 /// `mknodat(2)`.
 pub fn mknodat(dir: RawFd, name: &CStr, mode: u32, dev: u64) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe { libc::mknodat(dir, name.as_ptr(), mode, dev) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::mknodat(dir, name.as_ptr(), mode, dev)
+    }))?;
     Ok(())
 }
 
 /// `symlinkat(2)`.
 pub fn symlinkat(target: &CStr, dir: RawFd, name: &CStr) -> Result<()> {
     // SAFETY: both strings are NUL-terminated and outlive the call.
-    check(libc::c_long::from(unsafe { libc::symlinkat(target.as_ptr(), dir, name.as_ptr()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::symlinkat(target.as_ptr(), dir, name.as_ptr())
+    }))?;
     Ok(())
 }
 
 /// `unlinkat(2)` of a non-directory.
 pub fn unlinkat(dir: RawFd, name: &CStr) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe { libc::unlinkat(dir, name.as_ptr(), 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::unlinkat(dir, name.as_ptr(), 0)
+    }))?;
     Ok(())
 }
 
 /// `fchownat(2)` without following a final link.
 pub fn lchownat(dir: RawFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe { libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)
+    }))?;
     Ok(())
 }
 
 /// `readlinkat(2)` into `buf`; returns the length.
 pub fn readlinkat(dir: RawFd, name: &CStr, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: `buf` is writable for its whole length.
-    let n = check(unsafe { libc::readlinkat(dir, name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long)?;
+    let n =
+        check(
+            unsafe { libc::readlinkat(dir, name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) }
+                as libc::c_long,
+        )?;
     Ok(n as usize)
 }
 
 /// Opens without any resolution rules; for trusted host paths only.
 pub fn openat(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     // SAFETY: `path` is NUL-terminated and outlives the call.
-    let fd = check(libc::c_long::from(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) }))?;
+    let fd = check(libc::c_long::from(unsafe {
+        libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode)
+    }))?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -50,12 +50,15 @@ pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is a valid clone_args; without CLONE_VM the child gets its own copy of the stack.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: CLONE_PIDFD stored a new descriptor there.
-    Ok(Cloned::Parent(pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    Ok(Cloned::Parent(pid as i32, unsafe {
+        OwnedFd::from_raw_fd(pidfd)
+    }))
 }
 
 /// Ends the calling process at once, without running destructors or exit handlers.
@@ -75,7 +78,14 @@ pub fn execve(path: &CStr, argv: &CStrVec, envp: &CStrVec) -> Errno {
 pub fn execve_fd(fd: BorrowedFd<'_>, argv: &CStrVec, envp: &CStrVec) -> Errno {
     // SAFETY: as for `execve`.
     unsafe {
-        libc::syscall(libc::SYS_execveat, fd.as_raw_fd(), c"".as_ptr(), argv.ptrs.as_ptr(), envp.ptrs.as_ptr(), libc::AT_EMPTY_PATH);
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            argv.ptrs.as_ptr(),
+            envp.ptrs.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
     }
     Errno::last()
 }
@@ -97,7 +107,11 @@ impl CStrVec {
     pub fn new(strings: Vec<std::ffi::CString>) -> Self {
         let mut ptrs: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
         ptrs.push(ptr::null());
-        Self { strings, buffer: None, ptrs }
+        Self {
+            strings,
+            buffer: None,
+            ptrs,
+        }
     }
 
     /// The same with one more string at the end, to be filled in later through [`CStrVec::buffer_mut`]: `start`, with
@@ -113,7 +127,10 @@ impl CStrVec {
 
     /// The bytes of the last string; the final one always stays NUL.
     pub fn buffer_mut(&mut self) -> Option<&mut [u8]> {
-        self.buffer.as_mut().and_then(|b| b.split_last_mut()).map(|(_, rest)| rest)
+        self.buffer
+            .as_mut()
+            .and_then(|b| b.split_last_mut())
+            .map(|(_, rest)| rest)
     }
 
     /// The strings themselves, without the buffer.
@@ -135,7 +152,14 @@ pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatu
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
         let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
         // SAFETY: `info` is writable and large enough.
-        let ret = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, info.as_mut_ptr(), flags) };
+        let ret = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                info.as_mut_ptr(),
+                flags,
+            )
+        };
         match check(libc::c_long::from(ret)) {
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
@@ -147,7 +171,11 @@ pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatu
                 if pid == 0 {
                     return Ok(None);
                 }
-                let code = if info.si_code == libc::CLD_EXITED { status as u32 } else { 128 + status as u32 };
+                let code = if info.si_code == libc::CLD_EXITED {
+                    status as u32
+                } else {
+                    128 + status as u32
+                };
                 return Ok(Some(WaitStatus { code }));
             }
         }
@@ -172,7 +200,15 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 /// Sends `signal` to the process behind `pidfd`. Linux 5.1.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo means the same as kill(2).
-    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<u8>(),
+            0,
+        )
+    })?;
     Ok(())
 }
 
@@ -186,7 +222,9 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
 /// `setns(2)` with a namespace descriptor or (Linux 5.8) a pidfd.
 pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::setns(fd.as_raw_fd(), flags) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::setns(fd.as_raw_fd(), flags)
+    }))?;
     Ok(())
 }
 
@@ -201,7 +239,9 @@ pub fn unshare(flags: i32) -> Result<()> {
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: plain numbers.
-    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+    match check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+    }) {
         Ok(_) => Ok(()),
         Err(Errno::ENOSYS | Errno::EINVAL) => {
             for fd in first..65536 {
@@ -218,11 +258,15 @@ pub fn cloexec_from(first: u32) -> Result<()> {
 pub fn dup_to(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     if fd.as_raw_fd() == target {
         // SAFETY: plain numbers.
-        check(libc::c_long::from(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }))?;
+        check(libc::c_long::from(unsafe {
+            libc::fcntl(target, libc::F_SETFD, 0)
+        }))?;
         return Ok(());
     }
     // SAFETY: plain numbers; the caller owns `target`.
-    check(libc::c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), target, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::dup3(fd.as_raw_fd(), target, 0)
+    }))?;
     Ok(())
 }
 
@@ -240,7 +284,9 @@ pub fn reset_signals() {
 pub fn write_all(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
         // SAFETY: `buf` is readable for its length.
-        match check(unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) } as libc::c_long) {
+        match check(
+            unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) } as libc::c_long,
+        ) {
             Ok(n) => buf = buf.get(n as usize..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
@@ -253,7 +299,10 @@ pub fn write_all(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
 pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     loop {
         // SAFETY: `buf` is writable for its length.
-        match check(unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) } as libc::c_long) {
+        match check(
+            unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) }
+                as libc::c_long,
+        ) {
             Ok(n) => return Ok(n as usize),
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
@@ -293,22 +342,37 @@ pub fn cwd_is_reachable() -> Result<bool> {
 /// `sethostname(2)`.
 pub fn sethostname(name: &[u8]) -> Result<()> {
     // SAFETY: `name` is readable for its length.
-    check(libc::c_long::from(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::sethostname(name.as_ptr().cast(), name.len())
+    }))?;
     Ok(())
 }
 
 /// `setdomainname(2)`.
 pub fn setdomainname(name: &[u8]) -> Result<()> {
     // SAFETY: `name` is readable for its length.
-    check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::setdomainname(name.as_ptr().cast(), name.len())
+    }))?;
     Ok(())
 }
 
 /// `setrlimit(2)` on the caller, by the kernel's resource number.
 pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: `limit` is readable; a null old limit is allowed.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null::<u8>()) })?;
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            &raw const limit,
+            ptr::null::<u8>(),
+        )
+    })?;
     Ok(())
 }
 
@@ -321,10 +385,20 @@ pub fn umask(mask: u32) {
 /// Whether the effective user may do `mode` to `path`. Linux 5.8 `faccessat2(2)`; plain `access(2)` before.
 pub fn access(path: &CStr, mode: i32) -> Result<()> {
     // SAFETY: `path` is NUL-terminated.
-    match check(unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) }) {
+    match check(unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            mode,
+            libc::AT_EACCESS,
+        )
+    }) {
         Err(Errno::ENOSYS) => {
             // SAFETY: as above.
-            check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), mode) }))?;
+            check(libc::c_long::from(unsafe {
+                libc::access(path.as_ptr(), mode)
+            }))?;
             Ok(())
         }
         r => r.map(|_| ()),
@@ -335,27 +409,36 @@ pub fn access(path: &CStr, mode: i32) -> Result<()> {
 pub fn is_dir(path: &CStr) -> bool {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: `path` is NUL-terminated and `st` is large enough; read only after success.
-    unsafe { libc::stat(path.as_ptr(), st.as_mut_ptr()) == 0 && st.assume_init().st_mode & libc::S_IFMT == libc::S_IFDIR }
+    unsafe {
+        libc::stat(path.as_ptr(), st.as_mut_ptr()) == 0
+            && st.assume_init().st_mode & libc::S_IFMT == libc::S_IFDIR
+    }
 }
 
 /// Makes this process (and what it forks, until exec) unreadable through `/proc/PID` without `CAP_SYS_PTRACE`.
 pub fn set_not_dumpable() -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)
+    }))?;
     Ok(())
 }
 
 /// Orphaned descendants become children of this process: `PR_SET_CHILD_SUBREAPER`.
 pub fn set_child_subreaper() -> Result<()> {
     // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    }))?;
     Ok(())
 }
 
 /// A close-on-exec eventfd.
 pub fn eventfd() -> Result<OwnedFd> {
     // SAFETY: plain numbers.
-    let fd = check(libc::c_long::from(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }))?;
+    let fd = check(libc::c_long::from(unsafe {
+        libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)
+    }))?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -374,7 +457,9 @@ pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
 pub fn bytes_waiting(fd: BorrowedFd<'_>) -> Result<usize> {
     let mut n: libc::c_int = 0;
     // SAFETY: `n` is writable.
-    check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut n) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut n)
+    }))?;
     Ok(n as usize)
 }
 
@@ -382,7 +467,14 @@ pub fn bytes_waiting(fd: BorrowedFd<'_>) -> Result<usize> {
 pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize> {
     // SAFETY: null offsets, as pipes require.
     let n = check(unsafe {
-        libc::splice(from.as_raw_fd(), ptr::null_mut(), to.as_raw_fd(), ptr::null_mut(), len, libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE)
+        libc::splice(
+            from.as_raw_fd(),
+            ptr::null_mut(),
+            to.as_raw_fd(),
+            ptr::null_mut(),
+            len,
+            libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE,
+        )
     } as libc::c_long)?;
     Ok(n as usize)
 }
@@ -405,10 +497,16 @@ pub fn close_range(first: RawFd, last: RawFd) {
 pub fn in_namespaces(command: &mut std::process::Command, pidfd: OwnedFd) {
     use std::os::fd::AsFd;
     use std::os::unix::process::CommandExt;
-    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
     // SAFETY: the closure only makes one system call, which is async-signal-safe.
     unsafe {
-        command.pre_exec(move || setns(pidfd.as_fd(), flags).map_err(|e| std::io::Error::from_raw_os_error(e as i32)));
+        command.pre_exec(move || {
+            setns(pidfd.as_fd(), flags).map_err(|e| std::io::Error::from_raw_os_error(e as i32))
+        });
     }
 }
 
@@ -428,7 +526,8 @@ pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, 
                 }
             }
             for (slot, target) in high.iter().take(fds.len()).zip(first..) {
-                dup_to(BorrowedFd::borrow_raw(*slot).as_fd(), target).map_err(|e| std::io::Error::from_raw_os_error(e as i32))?;
+                dup_to(BorrowedFd::borrow_raw(*slot).as_fd(), target)
+                    .map_err(|e| std::io::Error::from_raw_os_error(e as i32))?;
             }
             Ok(())
         });

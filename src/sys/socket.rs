@@ -10,7 +10,14 @@ use nix::errno::Errno;
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let mut fds: [RawFd; 2] = [-1; 2];
     // SAFETY: `fds` has room for two descriptors.
-    check(libc::c_long::from(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            fds.as_mut_ptr(),
+        )
+    }))?;
     // SAFETY: the kernel has just returned both descriptors to us alone.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
@@ -21,7 +28,10 @@ struct Control([u8; 24]); // CMSG_SPACE(sizeof(int))
 /// Sends `fd` with one byte of data.
 pub fn send_fd(socket: BorrowedFd<'_>, tag: u8, fd: BorrowedFd<'_>) -> Result<()> {
     let mut control = Control([0; 24]);
-    let mut iov = libc::iovec { iov_base: (&raw const tag).cast_mut().cast(), iov_len: 1 };
+    let mut iov = libc::iovec {
+        iov_base: (&raw const tag).cast_mut().cast(),
+        iov_len: 1,
+    };
     // SAFETY: an all-zero msghdr is valid; the pointers set below outlive the call, and the control buffer is
     // aligned and large enough for one descriptor.
     unsafe {
@@ -35,7 +45,9 @@ pub fn send_fd(socket: BorrowedFd<'_>, tag: u8, fd: BorrowedFd<'_>) -> Result<()
         (*cmsg).cmsg_type = libc::SCM_RIGHTS;
         (*cmsg).cmsg_len = libc::CMSG_LEN(4) as usize;
         ptr::write_unaligned(libc::CMSG_DATA(cmsg).cast::<RawFd>(), fd.as_raw_fd());
-        check(libc::sendmsg(socket.as_raw_fd(), &raw const msg, libc::MSG_NOSIGNAL) as libc::c_long)?;
+        check(
+            libc::sendmsg(socket.as_raw_fd(), &raw const msg, libc::MSG_NOSIGNAL) as libc::c_long,
+        )?;
     }
     Ok(())
 }
@@ -43,7 +55,10 @@ pub fn send_fd(socket: BorrowedFd<'_>, tag: u8, fd: BorrowedFd<'_>) -> Result<()
 /// Receives one record into `buf`, with a descriptor if one came along. A length of 0 is the end of the stream.
 pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let mut control = Control([0; 24]);
-    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let mut iov = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
     loop {
         // SAFETY: an all-zero msghdr is valid; the pointers set below outlive the call.
         unsafe {
@@ -52,16 +67,24 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<
             msg.msg_iovlen = 1;
             msg.msg_control = control.0.as_mut_ptr().cast();
             msg.msg_controllen = control.0.len();
-            let n = match check(libc::recvmsg(socket.as_raw_fd(), &raw mut msg, libc::MSG_CMSG_CLOEXEC) as libc::c_long) {
-                Ok(n) => n as usize,
-                Err(Errno::EINTR) => continue,
-                // The other side closed with data of ours unread: the same as an end of stream.
-                Err(Errno::ECONNRESET) => 0,
-                Err(e) => return Err(e),
-            };
+            let n =
+                match check(
+                    libc::recvmsg(socket.as_raw_fd(), &raw mut msg, libc::MSG_CMSG_CLOEXEC)
+                        as libc::c_long,
+                ) {
+                    Ok(n) => n as usize,
+                    Err(Errno::EINTR) => continue,
+                    // The other side closed with data of ours unread: the same as an end of stream.
+                    Err(Errno::ECONNRESET) => 0,
+                    Err(e) => return Err(e),
+                };
             let cmsg = libc::CMSG_FIRSTHDR(&raw const msg);
-            let fd = (!cmsg.is_null() && (*cmsg).cmsg_level == libc::SOL_SOCKET && (*cmsg).cmsg_type == libc::SCM_RIGHTS)
-                .then(|| OwnedFd::from_raw_fd(ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast::<RawFd>())));
+            let fd = (!cmsg.is_null()
+                && (*cmsg).cmsg_level == libc::SOL_SOCKET
+                && (*cmsg).cmsg_type == libc::SCM_RIGHTS)
+                .then(|| {
+                    OwnedFd::from_raw_fd(ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast::<RawFd>()))
+                });
             return Ok((n, fd));
         }
     }
@@ -69,11 +92,21 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<
 
 /// The uid of the process at the other end: `SO_PEERCRED`.
 pub fn peer_uid(socket: BorrowedFd<'_>) -> Result<u32> {
-    let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut cred = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `cred` is writable for `len` bytes.
     check(libc::c_long::from(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut len)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut cred).cast(),
+            &raw mut len,
+        )
     }))?;
     Ok(cred.uid)
 }

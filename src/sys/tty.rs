@@ -8,10 +8,14 @@ use super::{Result, check};
 pub fn open_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     let unlock: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
-    check(libc::c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock)
+    }))?;
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags and returns a descriptor.
-    let fd = check(libc::c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))?;
+    let fd = check(libc::c_long::from(unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags)
+    }))?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -19,14 +23,23 @@ pub fn open_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// Makes the terminal the controlling one of the caller's session.
 pub fn set_controlling(tty: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: plain number.
-    check(libc::c_long::from(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0)
+    }))?;
     Ok(())
 }
 
 /// Sets the window size, in characters.
 pub fn set_size(tty: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCSWINSZ reads one winsize.
-    check(libc::c_long::from(unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }))?;
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
+    }))?;
     Ok(())
 }
