@@ -9,6 +9,8 @@
 //! 5. [`cgroup`] and [`stdio`]: used by both.
 //! 6. [`sys`]: system calls, and all of the `unsafe`.
 
+#![warn(missing_docs)]
+
 pub mod bootstrap;
 pub mod cgroup;
 pub mod executor;

@@ -259,14 +259,18 @@ fn step(
             process::write_all(file.as_fd(), label).map_err(at("write"))?;
         }
         Step::WorkingDirectory { path, create } => {
-            match process::chdir(path) {
+            // Never through a link like /proc/self/fd/7, which may lead out of the root: CVE-2024-21626.
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let open = || m::openat2(CWD, path, flags, 0, RESOLVE_NO_MAGICLINKS);
+            let directory = match open() {
                 Err(Errno::ENOENT) if *create => {
                     make_directories(root(ctx)?, path)?;
-                    process::chdir(path).map_err(at("chdir"))?;
+                    open()
                 }
-                r => r.map_err(at("chdir"))?,
-            }
-            // A path through /proc/self/fd may lead out of the root: CVE-2024-21626.
+                r => r,
+            };
+            let directory = directory.map_err(at("openat2"))?;
+            process::fchdir(directory.as_fd()).map_err(at("fchdir"))?;
             if !process::cwd_is_reachable().map_err(at("getcwd"))? {
                 return Err(Failure(
                     "the directory lies outside the container's root",

@@ -351,7 +351,7 @@ impl Pod {
                 return Err(e);
             }
         };
-        *exec.streams() = streams;
+        exec.streams().adopt(streams);
         let pid = spawned.pid;
         let watch = spawned
             .pidfd

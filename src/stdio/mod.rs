@@ -135,6 +135,8 @@ struct Pending {
 pub struct Streams {
     /// Our write end of the stdin fifo: while it is open the process sees no end of input. `CloseIO` closes it.
     stdin: Option<OwnedFd>,
+    /// `CloseIO` was called, perhaps before there was anything to close.
+    stdin_closed: bool,
     /// Our read end of the stdin fifo, for a terminal.
     terminal_input: Option<OwnedFd>,
     direct: Vec<Fifo>,
@@ -347,6 +349,15 @@ impl Streams {
     /// Closes our write end of the input: the process sees its end once the client has closed its own.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
+        self.stdin_closed = true;
+    }
+
+    /// Takes the streams of an exec that is being started. Its client may have closed the input since they were opened.
+    pub fn adopt(&mut self, mut opened: Self) {
+        if self.stdin_closed {
+            opened.close_stdin();
+        }
+        *self = opened;
     }
 
     /// The terminal's master, to resize it.

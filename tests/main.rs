@@ -1,0 +1,111 @@
+//! The integration tests: every case runs against every containerd that is here. A case that cannot run is reported as
+//! ignored, with the reason, never as passed.
+
+mod support;
+
+mod bad_input;
+mod cli;
+mod crash;
+mod lifecycle;
+mod pod;
+mod process;
+mod resources;
+mod restart;
+mod start_protocol;
+mod stdio;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use support::{Daemon, Release, Setup};
+
+/// What a case runs against.
+enum Kind {
+    /// A daemon of each release.
+    Daemon(Setup, fn(&mut Daemon)),
+    /// Only our own binaries.
+    Plain(fn()),
+}
+
+/// One test.
+pub struct Case {
+    name: &'static str,
+    kind: Kind,
+}
+
+/// Lists functions as cases: `ctr!(a, b)` with a bare daemon, `cri!(c)` with one that has the CRI plugin.
+macro_rules! cases {
+    ($($setup:ident: [$($function:ident),* $(,)?]),* $(,)?) => {
+        /// The cases of this file.
+        pub fn cases() -> Vec<$crate::Case> {
+            let mut all = Vec::new();
+            $($(all.push($crate::Case::$setup(concat!(module_path!(), "::", stringify!($function)), $function));)*)*
+            all
+        }
+    };
+}
+pub(crate) use cases;
+
+impl Case {
+    pub fn ctr(name: &'static str, run: fn(&mut Daemon)) -> Self {
+        Self { name, kind: Kind::Daemon(Setup { cri: false }, run) }
+    }
+
+    pub fn cri(name: &'static str, run: fn(&mut Daemon)) -> Self {
+        Self { name, kind: Kind::Daemon(Setup { cri: true }, run) }
+    }
+
+    pub fn plain(name: &'static str, run: fn()) -> Self {
+        Self { name, kind: Kind::Plain(run) }
+    }
+
+    fn trials(self) -> Vec<Trial> {
+        let name = self.name.trim_start_matches("integration::").to_owned();
+        match self.kind {
+            Kind::Plain(run) => vec![Trial::test(name, move || guard(run))],
+            Kind::Daemon(setup, run) => Release::ALL
+                .into_iter()
+                .map(|release| {
+                    let missing = release.missing().or_else(|| (!nix::unistd::geteuid().is_root()).then(|| "needs root".into()));
+                    let name = match &missing {
+                        Some(reason) => format!("{name}::{} ({reason})", release.name()),
+                        None => format!("{name}::{}", release.name()),
+                    };
+                    Trial::test(name, move || guard(|| checked(release, setup, run))).with_ignored_flag(missing.is_some())
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Runs a case on a daemon of its own, and looks for what it left behind.
+fn checked(release: Release, setup: Setup, run: fn(&mut Daemon)) {
+    let mut daemon = Daemon::start(release, setup);
+    run(&mut daemon);
+    support::leftovers::assert_none(&daemon);
+}
+
+fn guard(run: impl FnOnce()) -> Result<(), Failed> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|e| {
+        let text = e.downcast_ref::<String>().cloned().or_else(|| e.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Failed::from(text.unwrap_or_else(|| "panicked".into()))
+    })
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let modules = [
+        bad_input::cases,
+        cli::cases,
+        crash::cases,
+        lifecycle::cases,
+        pod::cases,
+        process::cases,
+        resources::cases,
+        restart::cases,
+        start_protocol::cases,
+        stdio::cases,
+    ];
+    let trials = modules.iter().flat_map(|m| m()).flat_map(Case::trials).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::clean_up();
+    conclusion.exit();
+}
