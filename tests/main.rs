@@ -46,15 +46,24 @@ pub(crate) use cases;
 
 impl Case {
     pub fn ctr(name: &'static str, run: fn(&mut Daemon)) -> Self {
-        Self { name, kind: Kind::Daemon(Setup { cri: false }, run) }
+        Self {
+            name,
+            kind: Kind::Daemon(Setup { cri: false }, run),
+        }
     }
 
     pub fn cri(name: &'static str, run: fn(&mut Daemon)) -> Self {
-        Self { name, kind: Kind::Daemon(Setup { cri: true }, run) }
+        Self {
+            name,
+            kind: Kind::Daemon(Setup { cri: true }, run),
+        }
     }
 
     pub fn plain(name: &'static str, run: fn()) -> Self {
-        Self { name, kind: Kind::Plain(run) }
+        Self {
+            name,
+            kind: Kind::Plain(run),
+        }
     }
 
     fn trials(self) -> Vec<Trial> {
@@ -64,12 +73,15 @@ impl Case {
             Kind::Daemon(setup, run) => Release::ALL
                 .into_iter()
                 .map(|release| {
-                    let missing = release.missing().or_else(|| (!nix::unistd::geteuid().is_root()).then(|| "needs root".into()));
+                    let missing = release.missing().or_else(|| {
+                        (!nix::unistd::geteuid().is_root()).then(|| "needs root".into())
+                    });
                     let name = match &missing {
                         Some(reason) => format!("{name}::{} ({reason})", release.name()),
                         None => format!("{name}::{}", release.name()),
                     };
-                    Trial::test(name, move || guard(|| checked(release, setup, run))).with_ignored_flag(missing.is_some())
+                    Trial::test(name, move || guard(|| checked(release, setup, run)))
+                        .with_ignored_flag(missing.is_some())
                 })
                 .collect(),
         }
@@ -85,7 +97,10 @@ fn checked(release: Release, setup: Setup, run: fn(&mut Daemon)) {
 
 fn guard(run: impl FnOnce()) -> Result<(), Failed> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|e| {
-        let text = e.downcast_ref::<String>().cloned().or_else(|| e.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let text = e
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| e.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Failed::from(text.unwrap_or_else(|| "panicked".into()))
     })
 }
@@ -104,7 +119,11 @@ fn main() {
         start_protocol::cases,
         stdio::cases,
     ];
-    let trials = modules.iter().flat_map(|m| m()).flat_map(Case::trials).collect();
+    let trials = modules
+        .iter()
+        .flat_map(|m| m())
+        .flat_map(Case::trials)
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::clean_up();
     conclusion.exit();

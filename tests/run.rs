@@ -1,1 +1,2 @@
-mod support; fn main(){}
+mod support;
+fn main() {}

@@ -393,6 +393,7 @@ impl Pod {
                 oom.abort();
             }
             let _turn = container.init.turn.lock().await;
+            container.init.output_taken().await;
             if !container.own_pids
                 && let Err(e) = container.kill_everything().await
             {
@@ -441,6 +442,7 @@ impl Pod {
             let exit = reap(pidfd).await;
             executor::forget_child(exec.pid());
             let _turn = exec.turn.lock().await;
+            exec.output_taken().await;
             pod.publish_exit(&container, &exec, exit);
             exec.finish(exit);
             log::info!(

@@ -229,11 +229,20 @@ impl Process {
         *lock(&self.state) = next;
     }
 
+    /// Lets readers have what the ended process wrote: see [`Streams::settle`].
+    pub(super) async fn output_taken(&self) {
+        let settling = {
+            let mut streams = self.streams();
+            streams.process_exited();
+            streams.settle()
+        };
+        settling.await;
+    }
+
     /// Marks the end, and wakes who waits for it.
     pub(super) fn finish(&self, exit: Exit) {
         let pid = self.pid();
         self.set(State::Stopped { pid, exit });
-        self.streams().process_exited();
         self.exit.send_replace(Some(exit));
     }
 }

@@ -8,16 +8,17 @@ mod fifo;
 mod logger;
 mod relay;
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep};
 
 use crate::{executor, sys};
 use fifo::Fifo;
@@ -26,6 +27,10 @@ use relay::Phase;
 
 /// How long a deletion waits for a reader that is slow to take what is left.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long an exit waits for a reader that takes nothing.
+const STALLED: Duration = Duration::from_millis(100);
+/// How long it waits for one that is slow.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What went wrong with a stream.
 #[derive(Debug, thiserror::Error)]
@@ -119,15 +124,38 @@ fn target(stream: &'static str, address: &str) -> Result<Target> {
 
 /// Where a relay's bytes go.
 enum Sink {
-    Fifo(Fifo),
+    Fifo(Arc<Fifo>),
     File(OwnedFd),
 }
 
-/// A relay that waits for its source.
-struct Pending {
-    /// `None` for a terminal, whose master comes from the executor.
+/// An output on its way to a fifo's reader.
+struct Flow {
+    fifo: Arc<Fifo>,
+    /// Our end of the process's pipe, where a relay is between it and the fifo.
     source: Option<OwnedFd>,
-    sink: Option<Sink>,
+    /// The relay of a terminal, which ends when nobody has the terminal open any more.
+    terminal: Option<AbortHandle>,
+}
+
+impl Flow {
+    /// Bytes that the reader has not taken yet.
+    fn left(&self) -> usize {
+        let in_pipe = |s: &OwnedFd| sys::process::bytes_waiting(s.as_fd()).unwrap_or(0);
+        let in_terminal = self.terminal.as_ref().is_some_and(|t| !t.is_finished());
+        self.fifo.waiting() + self.source.as_ref().map_or(0, in_pipe) + usize::from(in_terminal)
+    }
+}
+
+/// A relay that starts when its process does.
+enum Pending {
+    Pipe {
+        source: OwnedFd,
+        fifo: Arc<Fifo>,
+    },
+    /// The terminal's master comes from the executor.
+    Terminal {
+        sink: Option<Sink>,
+    },
 }
 
 /// The shim's side of one process's streams.
@@ -139,12 +167,13 @@ pub struct Streams {
     stdin_closed: bool,
     /// Our read end of the stdin fifo, for a terminal.
     terminal_input: Option<OwnedFd>,
-    direct: Vec<Fifo>,
+    direct: Vec<Arc<Fifo>>,
+    flows: Vec<Flow>,
     pending: Vec<Pending>,
-    logger: Option<Logger>,
+    loggers: Vec<Logger>,
     phase: Option<watch::Sender<Phase>>,
     tasks: Vec<JoinHandle<()>>,
-    master: Option<std::sync::Arc<tokio::io::unix::AsyncFd<OwnedFd>>>,
+    master: Option<Arc<tokio::io::unix::AsyncFd<OwnedFd>>>,
 }
 
 impl std::fmt::Debug for Streams {
@@ -198,115 +227,125 @@ impl Streams {
             this.open_terminal(a, owner)?;
             return Ok((executor::Stdio::Terminal { size }, this));
         }
-        let stdin = this.open_stdin(&a.stdin)?;
-        let (stdin, _) = match stdin {
-            Some(fd) => (fd, ()),
-            None => (null(false)?, ()),
+        let stdin = match this.open_stdin(&a.stdin)? {
+            Some(fd) => fd,
+            None => null(false)?,
         };
-        // One logger serves both streams.
-        let mut by_address: HashMap<&str, OwnedFd> = HashMap::new();
-        let mut outputs = Vec::new();
-        for (stream, address) in [("stdout", a.stdout.as_str()), ("stderr", a.stderr.as_str())] {
-            let io = |e: io::Error| Error::Address {
-                stream,
-                address: address.to_owned(),
-                reason: e.to_string(),
-            };
-            let fd =
-                match by_address.get(address) {
-                    Some(same) => same.try_clone().map_err(io)?,
-                    None => match target(stream, address)? {
-                        Target::None => null(true)?,
-                        Target::File(path) => open_file(&path).map_err(io)?,
-                        Target::Fifo(path) => {
-                            let fifo = Fifo::open(&path).map_err(io)?;
-                            let fd = if direct {
-                                let fd = fifo.writer().map_err(io)?;
-                                this.direct.push(fifo);
-                                fd
-                            } else {
-                                let (reader, writer) = pipe().map_err(io)?;
-                                this.pending.push(Pending {
-                                    source: Some(reader),
-                                    sink: Some(Sink::Fifo(fifo)),
-                                });
-                                writer
-                            };
-                            // For who reopens /dev/stdout; a host whose LSM forbids it loses only that.
-                            sys::fchown(fd.as_fd(), owner.user.0, owner.user.1).ok();
-                            fd
-                        }
-                        Target::Binary { uri, needs_byte } => {
-                            let (logger, out, err) = Logger::start(&uri, needs_byte, owner)
-                                .map_err(|reason| Error::Address {
-                                    stream,
-                                    address: address.to_owned(),
-                                    reason,
-                                })?;
-                            this.logger = Some(logger);
-                            if stream == "stdout" && a.stderr == a.stdout {
-                                outputs = vec![out, err];
-                                break;
-                            }
-                            if stream == "stdout" { out } else { err }
-                        }
-                    },
-                };
-            if stream == "stdout" && !address.is_empty() {
-                by_address.insert(address, fd.try_clone().map_err(io)?);
-            }
-            outputs.push(fd);
-        }
-        drop(by_address);
-        let mut outputs = outputs.into_iter();
-        let (Some(stdout), Some(stderr)) = (outputs.next(), outputs.next()) else {
-            return Err(no_outputs());
-        };
+        let (stdout, stderr) = this.open_outputs(a, owner, direct)?;
         Ok((executor::Stdio::Files([stdin, stdout, stderr]), this))
     }
 
-    fn open_stdin(&mut self, address: &str) -> Result<Option<OwnedFd>> {
-        let bad = |reason: String| Error::Address {
-            stream: "stdin",
-            address: address.to_owned(),
-            reason,
+    /// Both outputs. Where they have one address, they share what it leads to: a file, a fifo or a logger.
+    fn open_outputs(
+        &mut self,
+        a: &Addresses,
+        owner: &Owner<'_>,
+        direct: bool,
+    ) -> Result<(OwnedFd, OwnedFd)> {
+        let shared = a.stdout == a.stderr;
+        if let Target::Binary { uri, needs_byte } = target("stdout", &a.stdout)? {
+            let (out, err) = self.start_logger("stdout", &a.stdout, &uri, needs_byte, owner)?;
+            let err = if shared {
+                err
+            } else {
+                self.open_output("stderr", &a.stderr, owner, direct)?
+            };
+            return Ok((out, err));
+        }
+        let out = self.open_output("stdout", &a.stdout, owner, direct)?;
+        let err = if shared {
+            out.try_clone()
+                .map_err(|e| bad_address("stderr", &a.stderr, e))?
+        } else {
+            self.open_output("stderr", &a.stderr, owner, direct)?
         };
+        Ok((out, err))
+    }
+
+    /// The process's end of one output.
+    fn open_output(
+        &mut self,
+        stream: &'static str,
+        address: &str,
+        owner: &Owner<'_>,
+        direct: bool,
+    ) -> Result<OwnedFd> {
+        let bad = |e: io::Error| bad_address(stream, address, e);
+        match target(stream, address)? {
+            Target::None => null(true),
+            Target::File(path) => open_file(&path).map_err(bad),
+            Target::Binary { uri, needs_byte } => {
+                let (out, err) = self.start_logger(stream, address, &uri, needs_byte, owner)?;
+                Ok(if stream == "stdout" { out } else { err })
+            }
+            Target::Fifo(path) => {
+                let fifo = Arc::new(Fifo::open(&path).map_err(bad)?);
+                let (fd, source) = if direct {
+                    self.direct.push(fifo.clone());
+                    (fifo.writer().map_err(bad)?, None)
+                } else {
+                    let (reader, writer) = pipe().map_err(bad)?;
+                    let source = reader.try_clone().map_err(bad)?;
+                    self.pending.push(Pending::Pipe {
+                        source: reader,
+                        fifo: fifo.clone(),
+                    });
+                    (writer, Some(source))
+                };
+                self.flows.push(Flow {
+                    fifo,
+                    source,
+                    terminal: None,
+                });
+                // For who reopens /dev/stdout; a host whose LSM forbids it loses only that.
+                sys::fchown(fd.as_fd(), owner.user.0, owner.user.1).ok();
+                Ok(fd)
+            }
+        }
+    }
+
+    fn start_logger(
+        &mut self,
+        stream: &'static str,
+        address: &str,
+        uri: &str,
+        needs_byte: bool,
+        owner: &Owner<'_>,
+    ) -> Result<(OwnedFd, OwnedFd)> {
+        let (logger, out, err) = Logger::start(uri, needs_byte, owner)
+            .map_err(|reason| bad_address(stream, address, reason))?;
+        self.loggers.push(logger);
+        Ok((out, err))
+    }
+
+    fn open_stdin(&mut self, address: &str) -> Result<Option<OwnedFd>> {
+        let bad = |e: io::Error| bad_address("stdin", address, e);
         match target("stdin", address)? {
             Target::None => Ok(None),
             Target::Fifo(path) => {
-                let (reader, writer) = fifo::open_input(&path).map_err(|e| bad(e.to_string()))?;
+                let (reader, writer) = fifo::open_input(&path).map_err(bad)?;
                 self.stdin = Some(writer);
                 Ok(Some(reader))
             }
-            Target::File(path) => fs::File::open(path)
-                .map(|f| Some(f.into()))
-                .map_err(|e| bad(e.to_string())),
-            Target::Binary { .. } => Err(bad("a logger cannot be an input".into())),
+            Target::File(path) => Ok(Some(fs::File::open(path).map_err(bad)?.into())),
+            Target::Binary { .. } => {
+                Err(bad_address("stdin", address, "a logger cannot be an input"))
+            }
         }
     }
 
     fn open_terminal(&mut self, a: &Addresses, owner: &Owner<'_>) -> Result<()> {
-        let bad = |e: io::Error| Error::Address {
-            stream: "stdout",
-            address: a.stdout.clone(),
-            reason: e.to_string(),
-        };
+        let bad = |e: io::Error| bad_address("stdout", &a.stdout, e);
         let sink = match target("stdout", &a.stdout)? {
             Target::None => None,
-            Target::Fifo(path) => Some(Sink::Fifo(Fifo::open(&path).map_err(bad)?)),
+            Target::Fifo(path) => Some(Sink::Fifo(Arc::new(Fifo::open(&path).map_err(bad)?))),
             Target::File(path) => Some(Sink::File(open_file(&path).map_err(bad)?)),
             Target::Binary { uri, needs_byte } => {
-                let (logger, out, _err) =
-                    Logger::start(&uri, needs_byte, owner).map_err(|reason| Error::Address {
-                        stream: "stdout",
-                        address: a.stdout.clone(),
-                        reason,
-                    })?;
-                self.logger = Some(logger);
+                let (out, _) = self.start_logger("stdout", &a.stdout, &uri, needs_byte, owner)?;
                 Some(Sink::File(out))
             }
         };
-        self.pending.push(Pending { source: None, sink });
+        self.pending.push(Pending::Terminal { sink });
         self.terminal_input = self.open_stdin(&a.stdin)?;
         Ok(())
     }
@@ -314,32 +353,36 @@ impl Streams {
     /// Starts the relays. `master` is the terminal's, if there is one. Runs on the event loop.
     pub fn run(&mut self, master: Option<OwnedFd>) -> io::Result<()> {
         let (phase, _) = watch::channel(Phase::Running);
-        if let Some(master) = master {
-            let master = std::sync::Arc::new(relay::non_blocking(master)?);
-            self.master = Some(master.clone());
-            if let Some(input) = self.terminal_input.take() {
-                let input = relay::non_blocking(input)?;
-                self.tasks.push(tokio::spawn(relay::terminal_input(
-                    input,
-                    master.clone(),
-                    phase.subscribe(),
-                )));
-            }
-            for Pending { sink, .. } in self.pending.drain(..) {
-                self.tasks.push(tokio::spawn(relay::terminal_output(
-                    master.clone(),
-                    sink,
-                    phase.subscribe(),
-                )));
-            }
+        self.master = master.map(relay::non_blocking).transpose()?.map(Arc::new);
+        if let (Some(master), Some(input)) = (&self.master, self.terminal_input.take()) {
+            let input = relay::non_blocking(input)?;
+            let relay = relay::terminal_input(input, master.clone(), phase.subscribe());
+            self.tasks.push(tokio::spawn(relay));
         }
-        for Pending { source, sink } in self.pending.drain(..) {
-            if let (Some(source), Some(Sink::Fifo(fifo))) = (source, sink) {
-                self.tasks.push(tokio::spawn(relay::pipe(
-                    relay::non_blocking(source)?,
-                    fifo,
-                    phase.subscribe(),
-                )));
+        for pending in self.pending.drain(..) {
+            match (pending, &self.master) {
+                (Pending::Pipe { source, fifo }, _) => {
+                    let source = relay::non_blocking(source)?;
+                    self.tasks
+                        .push(tokio::spawn(relay::pipe(source, fifo, phase.subscribe())));
+                }
+                (Pending::Terminal { sink }, Some(master)) => {
+                    let fifo = if let Some(Sink::Fifo(fifo)) = &sink {
+                        Some(fifo.clone())
+                    } else {
+                        None
+                    };
+                    let relay = relay::terminal_output(master.clone(), sink, phase.subscribe());
+                    let task = tokio::spawn(relay);
+                    let terminal = Some(task.abort_handle());
+                    self.flows.extend(fifo.map(|fifo| Flow {
+                        fifo,
+                        source: None,
+                        terminal,
+                    }));
+                    self.tasks.push(task);
+                }
+                (Pending::Terminal { .. }, None) => {}
             }
         }
         self.phase = Some(phase);
@@ -379,6 +422,27 @@ impl Streams {
         phase.send_replace(Phase::Exited);
     }
 
+    /// Waits until readers have taken what the process wrote. To be awaited between a process's end and its announcement:
+    /// clients stop reading when they hear of it. A reader that is away, or a descendant that goes on writing, delays it for
+    /// a short time only.
+    pub fn settle(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let flows = std::mem::take(&mut self.flows);
+        async move {
+            let begun = Instant::now();
+            let (mut before, mut moved) = (0, begun);
+            loop {
+                let left: usize = flows.iter().map(Flow::left).sum();
+                if left == 0 || moved.elapsed() > STALLED || begun.elapsed() > SETTLE_WITHIN {
+                    return;
+                }
+                if left != before {
+                    (before, moved) = (left, Instant::now());
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
     /// Ends everything, giving readers a short time for the rest.
     pub fn close(&mut self) -> impl Future<Output = ()> + Send + 'static {
         self.stdin = None;
@@ -390,7 +454,7 @@ impl Streams {
         }
         let tasks = std::mem::take(&mut self.tasks);
         let master = self.master.take();
-        let logger = self.logger.take();
+        let loggers = std::mem::take(&mut self.loggers);
         async move {
             for mut task in tasks {
                 if tokio::time::timeout(CLOSE_WITHIN, &mut task).await.is_err() {
@@ -398,18 +462,16 @@ impl Streams {
                 }
             }
             drop(master);
-            if let Some(logger) = logger {
-                logger.stop();
-            }
+            loggers.into_iter().for_each(Logger::stop);
         }
     }
 }
 
-fn no_outputs() -> Error {
+fn bad_address(stream: &'static str, address: &str, reason: impl ToString) -> Error {
     Error::Address {
-        stream: "stdout",
-        address: String::new(),
-        reason: "not opened".into(),
+        stream,
+        address: address.to_owned(),
+        reason: reason.to_string(),
     }
 }
 

@@ -106,7 +106,7 @@ async fn clear_writable(fd: &AsyncFd<OwnedFd>) {
 }
 
 /// A process's pipe into its fifo.
-pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Fifo, mut phases: Phases) {
+pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Arc<Fifo>, mut phases: Phases) {
     let Ok(sink) = fifo.non_blocking_writer().and_then(non_blocking) else {
         return;
     };
@@ -135,7 +135,7 @@ pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Fifo, mut phases: Phase
 }
 
 /// Keeps a fifo whose writers are gone until its reader has taken everything. A pipe has no event for "empty".
-pub(super) async fn linger(fifo: Fifo, phases: Phases) {
+pub(super) async fn linger(fifo: Arc<Fifo>, phases: Phases) {
     // A reader that comes back opens the fifo, which blocks while there is no writer.
     let Ok(writer) = fifo.non_blocking_writer() else {
         return;

@@ -11,8 +11,9 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use super::{Daemon, block_on};
 
 pub use cri::{
-    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ExecSyncResponse, LinuxContainerConfig, LinuxContainerResources,
-    LinuxContainerSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile,
+    ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ExecSyncResponse,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile,
 };
 
 /// How CRI writes log lines: `TIME STREAM TAG TEXT`.
@@ -37,62 +38,107 @@ type Result<T> = std::result::Result<T, Status>;
 impl Client {
     pub fn connect(daemon: &Daemon) -> Self {
         let channel = block_on(containerd_client::connect(daemon.address())).unwrap();
-        Self { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel) }
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone()),
+            images: ImageServiceClient::new(channel),
+        }
     }
 
     pub fn has_image(&self, name: &str) -> bool {
-        let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });
-        let status = block_on(self.images.clone().image_status(cri::ImageStatusRequest { image, verbose: false }));
+        let image = Some(cri::ImageSpec {
+            image: name.to_owned(),
+            ..Default::default()
+        });
+        let status = block_on(self.images.clone().image_status(cri::ImageStatusRequest {
+            image,
+            verbose: false,
+        }));
         status.is_ok_and(|s| s.into_inner().image.is_some())
     }
 
     pub fn run_pod(&self, config: &PodSandboxConfig, handler: &str) -> Result<String> {
-        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
-        Ok(block_on(self.runtime.clone().run_pod_sandbox(request))?.into_inner().pod_sandbox_id)
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.to_owned(),
+        };
+        Ok(block_on(self.runtime.clone().run_pod_sandbox(request))?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     pub fn stop_pod(&self, pod: &str) -> Result<()> {
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: pod.to_owned() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: pod.to_owned(),
+        };
         block_on(self.runtime.clone().stop_pod_sandbox(request)).map(drop)
     }
 
     pub fn remove_pod(&self, pod: &str) -> Result<()> {
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.to_owned() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: pod.to_owned(),
+        };
         block_on(self.runtime.clone().remove_pod_sandbox(request)).map(drop)
     }
 
     pub fn pod_ip(&self, pod: &str) -> Result<String> {
-        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: pod.to_owned(), verbose: false };
-        let status = block_on(self.runtime.clone().pod_sandbox_status(request))?.into_inner().status;
-        status.and_then(|s| s.network).map(|n| n.ip).ok_or_else(|| Status::new(Code::NotFound, "the pod has no network"))
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: pod.to_owned(),
+            verbose: false,
+        };
+        let status = block_on(self.runtime.clone().pod_sandbox_status(request))?
+            .into_inner()
+            .status;
+        status
+            .and_then(|s| s.network)
+            .map(|n| n.ip)
+            .ok_or_else(|| Status::new(Code::NotFound, "the pod has no network"))
     }
 
-    pub fn create(&self, pod: &str, container: &ContainerConfig, config: &PodSandboxConfig) -> Result<String> {
+    pub fn create(
+        &self,
+        pod: &str,
+        container: &ContainerConfig,
+        config: &PodSandboxConfig,
+    ) -> Result<String> {
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: pod.to_owned(),
             config: Some(container.clone()),
             sandbox_config: Some(config.clone()),
         };
-        Ok(block_on(self.runtime.clone().create_container(request))?.into_inner().container_id)
+        Ok(block_on(self.runtime.clone().create_container(request))?
+            .into_inner()
+            .container_id)
     }
 
     pub fn start(&self, container: &str) -> Result<()> {
-        let request = cri::StartContainerRequest { container_id: container.to_owned() };
+        let request = cri::StartContainerRequest {
+            container_id: container.to_owned(),
+        };
         block_on(self.runtime.clone().start_container(request)).map(drop)
     }
 
     pub fn stop(&self, container: &str, timeout: i64) -> Result<()> {
-        let request = cri::StopContainerRequest { container_id: container.to_owned(), timeout };
+        let request = cri::StopContainerRequest {
+            container_id: container.to_owned(),
+            timeout,
+        };
         block_on(self.runtime.clone().stop_container(request)).map(drop)
     }
 
     pub fn remove(&self, container: &str) -> Result<()> {
-        let request = cri::RemoveContainerRequest { container_id: container.to_owned() };
+        let request = cri::RemoveContainerRequest {
+            container_id: container.to_owned(),
+        };
         block_on(self.runtime.clone().remove_container(request)).map(drop)
     }
 
     /// Runs a command in a container; `timeout` in seconds, 0 for none.
-    pub fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Result<ExecSyncResponse> {
+    pub fn exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<ExecSyncResponse> {
         let request = cri::ExecSyncRequest {
             container_id: container.to_owned(),
             cmd: command.iter().map(|s| (*s).to_owned()).collect(),
@@ -102,37 +148,63 @@ impl Client {
     }
 
     pub fn status(&self, container: &str) -> Result<ContainerStatus> {
-        let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
-        let status = block_on(self.runtime.clone().container_status(request))?.into_inner().status;
+        let request = cri::ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: false,
+        };
+        let status = block_on(self.runtime.clone().container_status(request))?
+            .into_inner()
+            .status;
         status.ok_or_else(|| Status::new(Code::NotFound, "no status"))
     }
 
     pub fn stats(&self, container: &str) -> Result<ContainerStats> {
-        let request = cri::ContainerStatsRequest { container_id: container.to_owned() };
-        let stats = block_on(self.runtime.clone().container_stats(request))?.into_inner().stats;
+        let request = cri::ContainerStatsRequest {
+            container_id: container.to_owned(),
+        };
+        let stats = block_on(self.runtime.clone().container_stats(request))?
+            .into_inner()
+            .stats;
         stats.ok_or_else(|| Status::new(Code::NotFound, "no stats"))
     }
 
     pub fn update(&self, container: &str, linux: LinuxContainerResources) -> Result<()> {
-        let request = cri::UpdateContainerResourcesRequest { container_id: container.to_owned(), linux: Some(linux), ..Default::default() };
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: container.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        };
         block_on(self.runtime.clone().update_container_resources(request)).map(drop)
     }
 
     pub fn pods(&self) -> Vec<String> {
-        let list = block_on(self.runtime.clone().list_pod_sandbox(cri::ListPodSandboxRequest::default()));
-        list.map(|l| l.into_inner().items.into_iter().map(|p| p.id).collect()).unwrap_or_default()
+        let list = block_on(
+            self.runtime
+                .clone()
+                .list_pod_sandbox(cri::ListPodSandboxRequest::default()),
+        );
+        list.map(|l| l.into_inner().items.into_iter().map(|p| p.id).collect())
+            .unwrap_or_default()
     }
 }
 
 /// A pod's configuration, as a kubelet would send it.
 pub fn pod_config(daemon: &Daemon, name: &str) -> PodSandboxConfig {
     PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into(), attempt: 0 }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "default".into(),
+            attempt: 0,
+        }),
         hostname: name.into(),
         log_directory: log_directory(daemon, name).display().to_string(),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: daemon.cgroup_parent(),
-            security_context: Some(cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces()), ..Default::default() }),
+            security_context: Some(cri::LinuxSandboxSecurityContext {
+                namespace_options: Some(namespaces()),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         ..Default::default()
@@ -147,14 +219,23 @@ fn log_directory(daemon: &Daemon, pod: &str) -> PathBuf {
 
 /// What Kubernetes asks for by default: the pod's network and IPC, a pid namespace for each container.
 pub fn namespaces() -> NamespaceOption {
-    NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() }
+    NamespaceOption {
+        pid: NamespaceMode::Container.into(),
+        ..Default::default()
+    }
 }
 
 /// A container's configuration, with the runtime's default seccomp profile.
 pub fn container_config(name: &str, image: &str, command: &[&str]) -> ContainerConfig {
     ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
-        image: Some(cri::ImageSpec { image: image.into(), ..Default::default() }),
+        metadata: Some(cri::ContainerMetadata {
+            name: name.into(),
+            attempt: 0,
+        }),
+        image: Some(cri::ImageSpec {
+            image: image.into(),
+            ..Default::default()
+        }),
         command: command.iter().map(|s| (*s).to_owned()).collect(),
         log_path: format!("{name}.log"),
         linux: Some(LinuxContainerConfig {
@@ -171,5 +252,12 @@ pub fn container_config(name: &str, image: &str, command: &[&str]) -> ContainerC
 
 /// The log that CRI wrote for a container.
 pub fn read_log(daemon: &Daemon, pod: &str, container: &str) -> String {
-    std::fs::read_to_string(daemon.dir().join("logs").join(pod).join(format!("{container}.log"))).unwrap_or_default()
+    std::fs::read_to_string(
+        daemon
+            .dir()
+            .join("logs")
+            .join(pod)
+            .join(format!("{container}.log")),
+    )
+    .unwrap_or_default()
 }

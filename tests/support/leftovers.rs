@@ -10,14 +10,33 @@ use super::{Daemon, kill};
 /// Everything that is left, a line each.
 pub fn find(daemon: &Daemon) -> Vec<String> {
     let mut found = Vec::new();
-    found.extend(daemon.shims().into_iter().map(|p| format!("shim process {p}")));
-    found.extend(groups(daemon).into_iter().map(|g| format!("cgroup {} with processes {:?}", g.display(), processes_in(&g))));
+    found.extend(
+        daemon
+            .shims()
+            .into_iter()
+            .map(|p| format!("shim process {p}")),
+    );
+    found.extend(groups(daemon).into_iter().map(|g| {
+        format!(
+            "cgroup {} with processes {:?}",
+            g.display(),
+            processes_in(&g)
+        )
+    }));
     found.extend(mounts(daemon).into_iter().map(|m| format!("mount {m}")));
-    found.extend(tasks(daemon).into_iter().map(|b| format!("bundle {}", b.display())));
+    found.extend(
+        tasks(daemon)
+            .into_iter()
+            .map(|b| format!("bundle {}", b.display())),
+    );
     let mut fifos = Vec::new();
     collect_fifos(daemon.dir(), &mut fifos);
     found.extend(fifos.into_iter().map(|f| format!("fifo {}", f.display())));
-    found.extend(sockets(daemon).into_iter().map(|s| format!("socket {}", s.display())));
+    found.extend(
+        sockets(daemon)
+            .into_iter()
+            .map(|s| format!("socket {}", s.display())),
+    );
     found
 }
 
@@ -37,15 +56,23 @@ pub fn assert_none(daemon: &Daemon) {
 
 /// Bundles of containers.
 pub fn tasks(daemon: &Daemon) -> Vec<PathBuf> {
-    let dir = daemon.dir().join("state/io.containerd.runtime.v2.task").join(daemon.namespace());
-    fs::read_dir(dir).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+    let dir = daemon
+        .dir()
+        .join("state/io.containerd.runtime.v2.task")
+        .join(daemon.namespace());
+    fs::read_dir(dir)
+        .map(|d| d.flatten().map(|e| e.path()).collect())
+        .unwrap_or_default()
 }
 
 /// Cgroups of the daemon's containers in every hierarchy.
 pub fn groups(daemon: &Daemon) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies() {
-        for parent in [daemon.cgroup_parent().trim_start_matches('/').to_owned(), daemon.namespace()] {
+        for parent in [
+            daemon.cgroup_parent().trim_start_matches('/').to_owned(),
+            daemon.namespace(),
+        ] {
             let top = hierarchy.join(&parent);
             if parent == "k8s.io" || !top.exists() || found.contains(&top) {
                 continue;
@@ -58,7 +85,12 @@ pub fn groups(daemon: &Daemon) -> Vec<PathBuf> {
 
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from).collect()
+    mounts
+        .lines()
+        .filter(|l| l.contains(" - cgroup"))
+        .filter_map(|l| l.split(' ').nth(4))
+        .map(PathBuf::from)
+        .collect()
 }
 
 fn collect_groups(dir: &Path, out: &mut Vec<PathBuf>) {
@@ -71,14 +103,26 @@ fn collect_groups(dir: &Path, out: &mut Vec<PathBuf>) {
 }
 
 fn processes_in(group: &Path) -> Vec<i32> {
-    fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|l| l.parse().ok()).collect()
+    fs::read_to_string(group.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.parse().ok())
+        .collect()
 }
 
 /// Mounts below the daemon's bundles, as the node sees them.
 fn mounts(daemon: &Daemon) -> Vec<String> {
-    let bundles = daemon.dir().join("state/io.containerd.runtime.v2.task").display().to_string();
+    let bundles = daemon
+        .dir()
+        .join("state/io.containerd.runtime.v2.task")
+        .display()
+        .to_string();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().filter(|l| l.contains(&bundles)).map(str::to_owned).collect()
+    mounts
+        .lines()
+        .filter(|l| l.contains(&bundles))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn collect_fifos(dir: &Path, out: &mut Vec<PathBuf>) {
@@ -93,7 +137,11 @@ fn collect_fifos(dir: &Path, out: &mut Vec<PathBuf>) {
 }
 
 fn sockets(daemon: &Daemon) -> Vec<PathBuf> {
-    daemon.sockets().into_iter().filter(|p| p.exists()).collect()
+    daemon
+        .sockets()
+        .into_iter()
+        .filter(|p| p.exists())
+        .collect()
 }
 
 /// Removes by force what a failed test left, so that it does not disturb the next.
@@ -119,7 +167,12 @@ pub fn remove(daemon: &Daemon) {
     for _ in 0..64 {
         let dir = daemon.dir().display().to_string();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let ours: Vec<String> = mounts.lines().filter_map(|l| l.split(' ').nth(4)).filter(|m| m.starts_with(&dir)).map(str::to_owned).collect();
+        let ours: Vec<String> = mounts
+            .lines()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|m| m.starts_with(&dir))
+            .map(str::to_owned)
+            .collect();
         if ours.is_empty() {
             break;
         }

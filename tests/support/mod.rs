@@ -18,8 +18,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// containerd's name for our runtime.
@@ -59,9 +59,16 @@ impl Release {
     pub fn missing(self) -> Option<String> {
         let program = self.programs().join("containerd");
         if !program.exists() {
-            return Some(format!("{} is missing: run tests/prepare.sh", program.display()));
+            return Some(format!(
+                "{} is missing: run tests/prepare.sh",
+                program.display()
+            ));
         }
-        let version = Command::new(&program).arg("--version").output().map(|o| text(&o.stdout)).unwrap_or_default();
+        let version = Command::new(&program)
+            .arg("--version")
+            .output()
+            .map(|o| text(&o.stdout))
+            .unwrap_or_default();
         let expected = if self == Self::V1_6 { " 1.6." } else { " 2." };
         (!version.contains(expected)).then(|| format!("{} says {version:?}", program.display()))
     }
@@ -81,7 +88,9 @@ pub fn shim_directory() -> &'static Path {
     DIR.get_or_init(|| {
         let shim = std::env::var_os("COFFERDAM_SHIM")
             .map(PathBuf::from)
-            .or_else(|| option_env!("CARGO_BIN_EXE_containerd-shim-cofferdam-v1").map(PathBuf::from))
+            .or_else(|| {
+                option_env!("CARGO_BIN_EXE_containerd-shim-cofferdam-v1").map(PathBuf::from)
+            })
             .expect("COFFERDAM_SHIM names the shim's binary");
         let dir = std::env::temp_dir().join(format!("cofferdam-bin-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
@@ -96,7 +105,8 @@ pub fn shim_directory() -> &'static Path {
 
 /// To be called before the process ends.
 pub fn clean_up() {
-    fs::remove_dir_all(std::env::temp_dir().join(format!("cofferdam-bin-{}", std::process::id()))).ok();
+    fs::remove_dir_all(std::env::temp_dir().join(format!("cofferdam-bin-{}", std::process::id())))
+        .ok();
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -105,7 +115,13 @@ pub fn text(bytes: &[u8]) -> String {
 
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    })
 }
 
 /// Runs asynchronous client code to its end.
@@ -140,7 +156,10 @@ impl Output {
     #[track_caller]
     pub fn of(command: &mut Command) -> Self {
         let text = format!("{command:?}");
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         Self::wait(child.unwrap_or_else(|e| panic!("{text}: {e}")), &text)
     }
 
@@ -159,7 +178,11 @@ impl Output {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        Self { status: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+        Self {
+            status: status.code().unwrap_or(-1),
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
     }
 
     /// Panics unless the command succeeded.
@@ -205,7 +228,14 @@ impl Daemon {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("cd{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let mut this = Self { release, setup, dir, number, child: None, ids: Mutex::default() };
+        let mut this = Self {
+            release,
+            setup,
+            dir,
+            number,
+            child: None,
+            ids: Mutex::default(),
+        };
         fs::write(this.dir.join("config.toml"), this.configuration()).unwrap();
         fs::create_dir_all(this.dir.join("cni")).unwrap();
         fs::write(this.dir.join("cni/10-test.conflist"), this.network()).unwrap();
@@ -223,7 +253,11 @@ impl Daemon {
         self.ctr(["images", "import", tar.to_str().unwrap()]).ok();
         if self.setup.cri {
             let name = format!("localhost/{image}:1");
-            wait_until("CRI knows the imported image", Duration::from_secs(10), || cri::Client::connect(self).has_image(&name));
+            wait_until(
+                "CRI knows the imported image",
+                Duration::from_secs(10),
+                || cri::Client::connect(self).has_image(&name),
+            );
         }
     }
 
@@ -236,10 +270,15 @@ impl Daemon {
         );
         let drop_in = |name: &str| {
             let text = fs::read_to_string(repository().join("shim-config").join(name)).unwrap();
-            text.lines().filter(|l| !l.starts_with("version")).collect::<Vec<_>>().join("\n")
+            text.lines()
+                .filter(|l| !l.starts_with("version"))
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         match (self.release, self.setup.cri) {
-            (Release::V1_6, false) => format!("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n{common}"),
+            (Release::V1_6, false) => {
+                format!("version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n{common}")
+            }
             (Release::V2, false) => format!(
                 "version = 3\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n{common}"
             ),
@@ -255,7 +294,9 @@ impl Daemon {
                  [plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{PAUSE}\"\n\
                  [plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
                  [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [\"{cni}\"]\nconf_dir = \"{dir}/cni\"\n",
-                repository().join("shim-config/containerd-2.x.toml").display()
+                repository()
+                    .join("shim-config/containerd-2.x.toml")
+                    .display()
             ),
         }
     }
@@ -281,8 +322,17 @@ impl Daemon {
 
     /// Starts the daemon's process; also after [`Daemon::stop`].
     pub fn run(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("containerd.log")).unwrap();
-        let path = format!("{}:{}:{}", shim_directory().display(), self.release.programs().display(), std::env::var("PATH").unwrap_or_default());
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("containerd.log"))
+            .unwrap();
+        let path = format!(
+            "{}:{}:{}",
+            shim_directory().display(),
+            self.release.programs().display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
         let child = Command::new(self.release.programs().join("containerd"))
             .args(["--config", self.dir.join("config.toml").to_str().unwrap()])
             .env("PATH", path)
@@ -295,8 +345,15 @@ impl Daemon {
         self.child = Some(child);
         let end = Instant::now() + Duration::from_secs(30);
         while UnixStream::connect(self.address()).is_err() {
-            let exited = self.child.as_mut().is_none_or(|c| c.try_wait().unwrap().is_some());
-            assert!(!exited && Instant::now() < end, "containerd does not start:\n{}", self.log());
+            let exited = self
+                .child
+                .as_mut()
+                .is_none_or(|c| c.try_wait().unwrap().is_some());
+            assert!(
+                !exited && Instant::now() < end,
+                "containerd does not start:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -304,7 +361,11 @@ impl Daemon {
     /// Stops the daemon's process, as an upgrade would: containers go on.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).ok();
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(child.id() as i32),
+                nix::sys::signal::Signal::SIGTERM,
+            )
+            .ok();
             child.wait().ok();
         }
     }
@@ -319,7 +380,11 @@ impl Daemon {
 
     /// The containerd namespace of the tests. It is also the parent cgroup of what `ctr` runs, so it is unique.
     pub fn namespace(&self) -> String {
-        if self.setup.cri { "k8s.io".into() } else { format!("cdtest-{}-{}", std::process::id(), self.number) }
+        if self.setup.cri {
+            "k8s.io".into()
+        } else {
+            format!("cdtest-{}-{}", std::process::id(), self.number)
+        }
     }
 
     /// Notes an id that a shim will be started for, so that its socket is looked for at the end.
@@ -329,13 +394,22 @@ impl Daemon {
 
     /// The socket of the shim that was started for `id`.
     pub fn socket(&self, id: &str) -> PathBuf {
-        let address = containerd_shim::socket_address(&self.address().display().to_string(), &self.namespace(), id);
+        let address = containerd_shim::socket_address(
+            &self.address().display().to_string(),
+            &self.namespace(),
+            id,
+        );
         PathBuf::from(address.trim_start_matches("unix://"))
     }
 
     /// The sockets of all shims that were started.
     pub fn sockets(&self) -> Vec<PathBuf> {
-        self.ids.lock().unwrap().iter().map(|id| self.socket(id)).collect()
+        self.ids
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|id| self.socket(id))
+            .collect()
     }
 
     /// The parent cgroup for pods.
@@ -350,13 +424,20 @@ impl Daemon {
 
     /// The bundle of a container.
     pub fn bundle(&self, id: &str) -> PathBuf {
-        self.dir.join("state/io.containerd.runtime.v2.task").join(self.namespace()).join(id)
+        self.dir
+            .join("state/io.containerd.runtime.v2.task")
+            .join(self.namespace())
+            .join(id)
     }
 
     /// A `ctr` command.
     pub fn ctr_command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(self.release.programs().join("ctr"));
-        command.arg("--address").arg(self.address()).args(["--namespace", &self.namespace()]).args(args);
+        command
+            .arg("--address")
+            .arg(self.address())
+            .args(["--namespace", &self.namespace()])
+            .args(args);
         command.stdin(Stdio::null());
         command
     }
@@ -380,14 +461,18 @@ impl Daemon {
 
     /// Runs a container to its end and removes it.
     pub fn run_container(&self, flags: &[&str], id: &str, command: &[&str]) -> Output {
-        let flags: Vec<&str> = std::iter::once("--rm").chain(flags.iter().copied()).collect();
+        let flags: Vec<&str> = std::iter::once("--rm")
+            .chain(flags.iter().copied())
+            .collect();
         Output::of(&mut self.run_command(&flags, id, command))
     }
 
     /// Starts a container in the background; it has no streams.
     #[track_caller]
     pub fn run_detached(&self, flags: &[&str], id: &str, command: &[&str]) {
-        let flags: Vec<&str> = std::iter::once("--detach").chain(flags.iter().copied()).collect();
+        let flags: Vec<&str> = std::iter::once("--detach")
+            .chain(flags.iter().copied())
+            .collect();
         Output::of(&mut self.run_command(&flags, id, command)).ok();
     }
 
@@ -396,9 +481,22 @@ impl Daemon {
         Output::of(&mut self.exec_command(flags, id, exec_id, command))
     }
 
-    pub fn exec_command(&self, flags: &[&str], id: &str, exec_id: &str, command: &[&str]) -> Command {
+    pub fn exec_command(
+        &self,
+        flags: &[&str],
+        id: &str,
+        exec_id: &str,
+        command: &[&str],
+    ) -> Command {
         let fifos = self.dir.join("fifos");
-        let mut args = vec!["tasks", "exec", "--fifo-dir", fifos.to_str().unwrap(), "--exec-id", exec_id];
+        let mut args = vec![
+            "tasks",
+            "exec",
+            "--fifo-dir",
+            fifos.to_str().unwrap(),
+            "--exec-id",
+            exec_id,
+        ];
         args.extend(flags);
         args.push(id);
         args.extend(command);
@@ -408,13 +506,19 @@ impl Daemon {
     /// Status of a task as `ctr` shows it (`RUNNING`, …); `None` where there is none.
     pub fn task_status(&self, id: &str) -> Option<String> {
         let list = self.ctr(["tasks", "list"]).ok().stdout;
-        list.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).find(|l| l.first() == Some(&id)).map(|l| l[2].to_owned())
+        list.lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>())
+            .find(|l| l.first() == Some(&id))
+            .map(|l| l[2].to_owned())
     }
 
     /// The pid of a container's init.
     pub fn pid(&self, id: &str) -> i32 {
         let list = self.ctr(["tasks", "list"]).ok().stdout;
-        let line = list.lines().find(|l| l.split_whitespace().next() == Some(id)).unwrap_or_else(|| panic!("no task {id}: {list}"));
+        let line = list
+            .lines()
+            .find(|l| l.split_whitespace().next() == Some(id))
+            .unwrap_or_else(|| panic!("no task {id}: {list}"));
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -427,14 +531,26 @@ impl Daemon {
     /// Pids of our shims' servers: they are told this daemon's address.
     pub fn shims(&self) -> Vec<i32> {
         let address = self.address().display().to_string();
-        processes().into_iter().filter(|(_, args)| args.iter().any(|a| *a == address) && args.iter().any(|a| a == "serve")).map(|(p, _)| p).collect()
+        processes()
+            .into_iter()
+            .filter(|(_, args)| {
+                args.iter().any(|a| *a == address) && args.iter().any(|a| a == "serve")
+            })
+            .map(|(p, _)| p)
+            .collect()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            writeln!(std::io::stderr(), "--- log of {}:\n{}---", self.release.name(), tail(&self.log(), 25)).ok();
+            writeln!(
+                std::io::stderr(),
+                "--- log of {}:\n{}---",
+                self.release.name(),
+                tail(&self.log(), 25)
+            )
+            .ok();
         }
         // Shims first: containerd cleans up after them.
         for pid in self.shims() {
@@ -457,27 +573,43 @@ fn wait_quietly(within: Duration, mut done: impl FnMut() -> bool) {
 }
 
 fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().filter(|l| !l.contains("loading plugin") && !l.contains("skip loading")).collect();
+    let all: Vec<&str> = text
+        .lines()
+        .filter(|l| !l.contains("loading plugin") && !l.contains("skip loading"))
+        .collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// The source tree, or in a virtual machine a copy of its parts.
 pub fn repository() -> PathBuf {
-    std::env::var_os("COFFERDAM_REPOSITORY").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+    std::env::var_os("COFFERDAM_REPOSITORY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
 
 pub fn kill(pid: i32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .ok();
 }
 
 /// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| {
+        !s.rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
 }
 
 /// All processes with their arguments.
 pub fn processes() -> Vec<(i32, Vec<String>)> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|e| {

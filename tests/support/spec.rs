@@ -22,9 +22,24 @@ impl<'a> Bundle<'a> {
     pub fn new(daemon: &'a Daemon, id: &str, args: &[&str]) -> Self {
         let dir = daemon.dir().join("bundles").join(id);
         fs::create_dir_all(&dir).unwrap();
-        Output::of(Command::new("cp").arg("-a").arg(test_directory().join("rootfs")).arg(dir.join("rootfs"))).ok();
-        let spec = default_spec(&dir.join("rootfs").display().to_string(), &format!("/{}/{id}", daemon.namespace()), args);
-        Self { daemon, id: id.into(), dir, spec }
+        Output::of(
+            Command::new("cp")
+                .arg("-a")
+                .arg(test_directory().join("rootfs"))
+                .arg(dir.join("rootfs")),
+        )
+        .ok();
+        let spec = default_spec(
+            &dir.join("rootfs").display().to_string(),
+            &format!("/{}/{id}", daemon.namespace()),
+            args,
+        );
+        Self {
+            daemon,
+            id: id.into(),
+            dir,
+            spec,
+        }
     }
 
     pub fn rootfs(&self) -> PathBuf {
@@ -50,7 +65,15 @@ impl<'a> Bundle<'a> {
         fs::write(&config, serde_json::to_vec_pretty(&self.spec).unwrap()).unwrap();
         self.daemon.remember(&self.id);
         let fifos = self.daemon.dir().join("fifos");
-        let mut args = vec!["run", "--runtime", RUNTIME, "--fifo-dir", fifos.to_str().unwrap(), "--config", config.to_str().unwrap()];
+        let mut args = vec![
+            "run",
+            "--runtime",
+            RUNTIME,
+            "--fifo-dir",
+            fifos.to_str().unwrap(),
+            "--config",
+            config.to_str().unwrap(),
+        ];
         args.extend(flags);
         args.push(&self.id);
         self.daemon.ctr_command(args)

@@ -19,12 +19,23 @@ pub fn update(d: &Daemon, id: &str, resources: &Value) -> Result<(), String> {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
         value: resources.to_string().into_bytes(),
     };
-    let request = UpdateTaskRequest { container_id: id.into(), resources: Some(any), ..Default::default() };
-    block_on(client(d).update(with_namespace!(request, d.namespace()))).map(drop).map_err(|s| s.message().to_owned())
+    let request = UpdateTaskRequest {
+        container_id: id.into(),
+        resources: Some(any),
+        ..Default::default()
+    };
+    block_on(client(d).update(with_namespace!(request, d.namespace())))
+        .map(drop)
+        .map_err(|s| s.message().to_owned())
 }
 
 /// Waits for a task's end; its exit status.
 pub fn wait(d: &Daemon, id: &str) -> Result<u32, String> {
-    let request = WaitRequest { container_id: id.into(), ..Default::default() };
-    block_on(client(d).wait(with_namespace!(request, d.namespace()))).map(|r| r.into_inner().exit_status).map_err(|s| s.message().to_owned())
+    let request = WaitRequest {
+        container_id: id.into(),
+        ..Default::default()
+    };
+    block_on(client(d).wait(with_namespace!(request, d.namespace())))
+        .map(|r| r.into_inner().exit_status)
+        .map_err(|s| s.message().to_owned())
 }
