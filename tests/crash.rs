@@ -1,1 +1,113 @@
-crate::cases!(ctr: []);
+//! The shim is killed: containerd's `delete` cleans up, siblings included.
+
+use std::time::Duration;
+
+use crate::support::cri::{self, Client};
+use crate::support::{BUSYBOX, Daemon, PAUSE, is_alive, kill, leftovers, wait_until};
+
+crate::cases!(ctr: [kill_nine, delete_is_idempotent], cri: [kill_nine_of_a_pod]);
+
+fn kill_nine(d: &mut Daemon) {
+    // Without streams: fifos would be the client's to remove.
+    d.run_detached(
+        &["--null-io"],
+        "box",
+        &["sh", "-c", "sleep 1000 & sleep 1000 & wait"],
+    );
+    let (pid, shim) = (d.pid("box"), d.shims()[0]);
+    kill(shim);
+    wait_until("the container is gone", Duration::from_secs(5), || {
+        !is_alive(pid)
+    });
+    wait_until("containerd knows", Duration::from_secs(5), || {
+        d.task_status("box").is_none_or(|s| s == "STOPPED")
+    });
+    d.remove("box");
+    leftovers::assert_none(d);
+    assert_eq!(
+        d.run_container(&[], "box", &["echo", "again"]).ok().stdout,
+        "again\n",
+        "the id can be used again"
+    );
+}
+
+fn delete_is_idempotent(d: &mut Daemon) {
+    d.run_detached(&["--null-io"], "box", &["sleep", "1000"]);
+    let (bundle, pid) = (d.bundle("box"), d.pid("box"));
+    let address = d.address();
+    let delete = || {
+        let mut command = std::process::Command::new(
+            crate::support::shim_directory().join("containerd-shim-cofferdam-v1"),
+        );
+        command.args([
+            "-namespace",
+            &d.namespace(),
+            "-address",
+            address.to_str().unwrap(),
+            "-id",
+            "box",
+            "-bundle",
+            bundle.to_str().unwrap(),
+            "delete",
+        ]);
+        crate::support::Output::of(command.current_dir(&bundle)).ok()
+    };
+    let first = delete();
+    assert_eq!(first.stderr, "");
+    assert!(!is_alive(pid));
+    let second = delete();
+    assert_eq!(second.stderr, "");
+    wait_until("the task stops", Duration::from_secs(5), || {
+        d.task_status("box").as_deref() == Some("STOPPED")
+    });
+    d.remove("box");
+}
+
+fn kill_nine_of_a_pod(d: &mut Daemon) {
+    let client = Client::connect(d);
+    let config = cri::pod_config(d, "pod");
+    let pod = client.run_pod(&config, "cofferdam").unwrap();
+    d.remember(&pod);
+    let containers: Vec<String> = (0..3)
+        .map(|i| {
+            let c = client
+                .create(
+                    &pod,
+                    &cri::container_config(&format!("c{i}"), BUSYBOX, &["sleep", "1000"]),
+                    &config,
+                )
+                .unwrap();
+            client.start(&c).unwrap();
+            c
+        })
+        .collect();
+    let shims = d.shims();
+    assert_eq!(
+        shims.len(),
+        1,
+        "all containers of {PAUSE} and the pod live in one shim"
+    );
+    let inside = || {
+        leftovers::groups(d)
+            .iter()
+            .filter_map(|g| std::fs::read_to_string(g.join("cgroup.procs")).ok())
+            .any(|p| !p.is_empty())
+    };
+    assert!(inside());
+    kill(shims[0]);
+    wait_until(
+        "every container of the pod is gone",
+        Duration::from_secs(10),
+        || !inside(),
+    );
+    for c in &containers {
+        wait_until("CRI knows", Duration::from_secs(10), || {
+            client
+                .status(c)
+                .is_ok_and(|s| s.state == cri::ContainerState::ContainerExited as i32)
+        });
+        client.remove(c).unwrap();
+    }
+    client.stop_pod(&pod).unwrap();
+    client.remove_pod(&pod).unwrap();
+}

@@ -114,7 +114,7 @@ build_images() {
     if stale nginx; then
         say "building the nginx image from Debian's packages"
         context=$(mktemp -d)
-        quiet mmdebstrap --variant=extract --include=nginx-light,busybox-static bookworm "$context/rootfs.tar" "deb $(mirror) bookworm main"
+        quiet mmdebstrap --variant=extract --include=base-files,nginx-light,busybox-static bookworm "$context/rootfs.tar" "deb $(mirror) bookworm main"
         build_image nginx "$context"
     fi
     rm -rf "$target/buildah" "$target/buildah-run"

@@ -67,7 +67,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A device program could not be loaded or attached.
-    #[error("linux.resources.devices: {what}: {errno}")]
+    #[error("linux.resources.devices: {what}: {} ({errno:?})", errno.desc())]
     DeviceProgram {
         /// The step that failed.
         what: &'static str,

@@ -258,12 +258,12 @@ fn step(
             let file = ctx.lsm.as_ref().ok_or(Failure("open", Errno::ENOENT))?;
             process::write_all(file.as_fd(), label).map_err(at("write"))?;
         }
-        Step::WorkingDirectory { path, create } => {
+        Step::WorkingDirectory { path } => {
             // Never through a link like /proc/self/fd/7, which may lead out of the root: CVE-2024-21626.
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let open = || m::openat2(CWD, path, flags, 0, RESOLVE_NO_MAGICLINKS);
             let directory = match open() {
-                Err(Errno::ENOENT) if *create => {
+                Err(Errno::ENOENT) => {
                     make_directories(root(ctx)?, path)?;
                     open()
                 }

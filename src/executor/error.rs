@@ -36,7 +36,7 @@ pub enum Error {
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::Error),
     /// A step of the container's set-up failed.
-    #[error("{what}: {op}: {} ({errno})", errno.desc())]
+    #[error("{what}: {op}: {} ({errno:?})", errno.desc())]
     Step {
         /// The step, as in `mount proc on /proc`.
         what: String,
@@ -69,7 +69,7 @@ pub enum Error {
         reason: String,
     },
     /// A system call of our own failed.
-    #[error("{what}: {} ({errno})", errno.desc())]
+    #[error("{what}: {} ({errno:?})", errno.desc())]
     System {
         /// What we were doing.
         what: String,

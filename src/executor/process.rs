@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::sync::Arc;
 
-use oci_spec::runtime::{PosixRlimitType, Process};
+use oci_spec::runtime::{PosixRlimitType, Process, User};
 
 use super::capabilities::{SYS_ADMIN, Sets};
 use super::mounts::c_string;
@@ -94,10 +94,32 @@ fn refuse(process: &Process) -> Result<()> {
     }
 }
 
+/// 2^32-1 means "leave it as it is" to the kernel: an id that is not changed is root's.
+fn check_ids(user: &User) -> Result<()> {
+    let extra = user
+        .additional_gids()
+        .iter()
+        .flatten()
+        .map(|g| ("additionalGids", "group", *g));
+    let ids = [("uid", "user", user.uid()), ("gid", "group", user.gid())];
+    match ids
+        .into_iter()
+        .chain(extra)
+        .find(|(_, _, id)| *id == u32::MAX)
+    {
+        Some((field, kind, id)) => Err(Error::field(
+            format!("process.user.{field}"),
+            format!("{id} is not a {kind}"),
+        )),
+        None => Ok(()),
+    }
+}
+
 impl Plan<'_> {
     /// What must happen while the host's procfs is still in reach.
     pub fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         refuse(self.process)?;
+        check_ids(self.process.user())?;
         if let Some(adj) = self.process.oom_score_adj() {
             if !(-1000..=1000).contains(&adj) {
                 return Err(Error::field(
@@ -189,7 +211,6 @@ impl Plan<'_> {
         }
         steps.push(Step::WorkingDirectory {
             path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?,
-            create: true,
         });
         for (label, field, prefix) in [
             (p.apparmor_profile(), "apparmorProfile", "exec "),

@@ -157,7 +157,6 @@ pub(super) enum Step {
     },
     WorkingDirectory {
         path: CString,
-        create: bool,
     },
     Credentials {
         uid: u32,
@@ -209,7 +208,7 @@ impl Step {
             Self::OpenLsm { field, .. } | Self::ApplyLsm { field, .. } => {
                 format!("process.{field}: apply the label")
             }
-            Self::WorkingDirectory { path, .. } => {
+            Self::WorkingDirectory { path } => {
                 format!("process.cwd: change to {}", lossy(path))
             }
             Self::Credentials { uid, gid, .. } => {

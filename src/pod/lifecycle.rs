@@ -253,7 +253,7 @@ impl Pod {
     async fn start_init(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
         let began = Instant::now();
         let init = &container.init;
-        let _turn = init.turn.lock().await;
+        let turn = init.turn.lock().await;
         let (gate, pid, pidfd) = init.transition(|state| match state {
             State::Created { gate, pid, pidfd } => Ok((
                 State::Starting {
@@ -280,6 +280,9 @@ impl Pod {
                 container.id,
                 e.to_string()
             );
+            // The init is ending. Its client deletes it next, which a running one would refuse.
+            drop(turn);
+            tokio::time::timeout(REMOVE_WITHIN, init.wait()).await.ok();
             return Err(e);
         }
         self.events.publish(&TaskStart {
@@ -292,6 +295,7 @@ impl Pod {
             container.id,
             began.elapsed().as_micros()
         );
+        drop(turn);
         if let Some(hooks) = container.hooks.clone() {
             tokio::task::spawn_blocking(move || hooks.run_all_logged(hooks::Kind::Poststart, pid))
                 .await

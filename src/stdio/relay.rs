@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -93,6 +94,12 @@ async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     }
 }
 
+/// Whether an operation of this kind would not block now.
+fn is_ready(fd: &AsyncFd<OwnedFd>, kind: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd.get_ref().as_fd(), kind)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
+
 async fn clear_readable(fd: &AsyncFd<OwnedFd>) {
     if let Ok(Ok(mut ready)) = timeout(Duration::ZERO, fd.readable()).await {
         ready.clear_ready();
@@ -114,18 +121,21 @@ pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Arc<Fifo>, mut phases: 
         match process::splice(source.as_fd(), sink.as_fd(), CHUNK) {
             Ok(0) => break,
             Ok(_) => {}
-            Err(Errno::EAGAIN) if process::bytes_waiting(source.as_fd()).unwrap_or(0) == 0 => {
+            // One of the two: see which, or the wrong one would be waited for, for ever.
+            Err(Errno::EAGAIN) if !is_ready(&source, PollFlags::POLLIN) => {
                 clear_readable(&source).await;
                 if *phases.borrow() == Phase::Closing {
                     break;
                 }
             }
-            Err(Errno::EAGAIN) => {
+            Err(Errno::EAGAIN) if !is_ready(&sink, PollFlags::POLLOUT) => {
                 clear_writable(&sink).await;
                 if !wait_writable(&sink, &mut phases).await {
                     break;
                 }
             }
+            // Meanwhile both are ready.
+            Err(Errno::EAGAIN) => {}
             Err(Errno::EINTR) => {}
             Err(_) => break,
         }

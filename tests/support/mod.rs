@@ -552,6 +552,13 @@ impl Drop for Daemon {
             )
             .ok();
         }
+        if self.setup.cri && !leftovers::tasks(self).is_empty() && self.child.is_some() {
+            // A failed test's pods, so that their networks go as well.
+            let client = cri::Client::connect(self);
+            for pod in client.pods() {
+                client.stop_pod(&pod).and_then(|()| client.remove_pod(&pod)).ok();
+            }
+        }
         // Shims first: containerd cleans up after them.
         for pid in self.shims() {
             kill(pid);
