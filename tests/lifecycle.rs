@@ -203,8 +203,8 @@ fn an_idle_shim_sleeps(d: &mut Daemon) {
         }
         total
     };
-    // The pool of threads shrinks to nothing first.
-    std::thread::sleep(Duration::from_millis(800));
+    // First the pool of threads shrinks to nothing, and memory is given back.
+    std::thread::sleep(Duration::from_millis(1500));
     let before = switches();
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(switches(), before, "it woke up");

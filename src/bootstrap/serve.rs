@@ -77,6 +77,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         );
     }
     handle_signals(&pod)?;
+    tokio::spawn(pod.clone().give_back_when_idle());
     let forgotten = pod.clone();
     tokio::spawn(async move {
         tokio::time::sleep(FIRST_CONTAINER_WITHIN).await;

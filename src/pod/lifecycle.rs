@@ -558,7 +558,6 @@ impl Pod {
             ..TaskDelete::default()
         });
         log::info!("id={} msg=\"deleted\"", container.id);
-        sys::memory::trim();
         Ok((pid, exit))
     }
 

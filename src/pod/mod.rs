@@ -26,6 +26,9 @@ pub use events::Publisher;
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 
+/// A pod that nothing is asked of for this long is idle.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
+
 /// Result of the pod's methods.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -63,6 +66,7 @@ pub struct Pod {
     /// Compiled filters by their spec: the containers of a pod mostly share one.
     filters: Mutex<HashMap<u64, Arc<seccomp::Program>>>,
     shutdown: Notify,
+    activity: Notify,
     strays: std::sync::OnceLock<()>,
 }
 
@@ -76,6 +80,7 @@ impl Pod {
             containers: Mutex::default(),
             filters: Mutex::default(),
             shutdown: Notify::new(),
+            activity: Notify::new(),
             strays: std::sync::OnceLock::new(),
         })
     }
@@ -127,12 +132,27 @@ impl Pod {
 
     /// Ends the shim if there is nothing left to serve; otherwise nothing happens, as containerd expects: it asks after
     /// every deletion.
-    pub fn request_shutdown(&self) -> bool {
-        let idle = lock(&self.containers).is_empty();
-        if idle {
+    pub fn request_shutdown(&self) {
+        if lock(&self.containers).is_empty() {
             self.shutdown.notify_one();
         }
-        idle
+    }
+
+    /// To be called when something was done: see [`Pod::give_back_when_idle`].
+    pub fn note_activity(&self) {
+        self.activity.notify_one();
+    }
+
+    /// Gives memory back once each time that the pod has been left alone for a moment. Wakes up only after activity.
+    pub async fn give_back_when_idle(self: Arc<Self>) {
+        loop {
+            self.activity.notified().await;
+            while tokio::time::timeout(IDLE_AFTER, self.activity.notified())
+                .await
+                .is_ok()
+            {}
+            crate::sys::memory::give_back();
+        }
     }
 
     /// Completes when the shim is to end.

@@ -21,7 +21,6 @@ use super::errors::status;
 use crate::executor::RootMount;
 use crate::pod::{CreateRequest, Error, Pod, Result, Status};
 use crate::stdio::Addresses;
-use crate::sys;
 
 /// The service; a thin face of the [`Pod`].
 pub(super) struct TaskService {
@@ -40,6 +39,7 @@ impl TaskService {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let done = tokio::spawn(work(self.pod.clone())).await;
+        self.pod.note_activity();
         done.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
             .map_err(status)
     }
@@ -300,9 +300,7 @@ impl Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        if !self.pod.request_shutdown() {
-            sys::memory::trim();
-        }
+        self.pod.request_shutdown();
         Ok(Empty::default())
     }
 }

@@ -556,7 +556,10 @@ impl Drop for Daemon {
             // A failed test's pods, so that their networks go as well.
             let client = cri::Client::connect(self);
             for pod in client.pods() {
-                client.stop_pod(&pod).and_then(|()| client.remove_pod(&pod)).ok();
+                client
+                    .stop_pod(&pod)
+                    .and_then(|()| client.remove_pod(&pod))
+                    .ok();
             }
         }
         // Shims first: containerd cleans up after them.

@@ -109,7 +109,8 @@ pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-fn default_spec(rootfs: &str, cgroup: &str, args: &[&str]) -> Value {
+/// A spec like the one that `ctr run` makes.
+pub fn default_spec(rootfs: &str, cgroup: &str, args: &[&str]) -> Value {
     json!({
         "ociVersion": "1.1.0",
         "process": {
