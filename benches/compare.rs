@@ -1,6 +1,8 @@
 //! Our shim against containerd's own with runc: on the same containerd, interleaved in one run. Ratios are the result;
 //! absolute times are this machine's. `cargo bench --bench compare -- [--rounds N] [--containerd 1.6|2]`.
 
+#![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -406,10 +408,14 @@ fn main() {
     for pods in [1, 20] {
         let pair = RUNTIMES.map(|runtime| {
             let ids: Vec<String> = (0..pods).map(|i| format!("m{i}")).collect();
-            ids.iter().for_each(|id| client.run(id, runtime));
+            for id in &ids {
+                client.run(id, runtime);
+            }
             std::thread::sleep(Duration::from_secs(1));
             let (pss, private) = memory(&daemon, runtime);
-            ids.iter().for_each(|id| client.end(id));
+            for id in &ids {
+                client.end(id);
+            }
             (pss as f64 / pods as f64, private as f64 / pods as f64)
         });
         let name = format!(

@@ -36,9 +36,10 @@ macro_rules! cases {
     ($($setup:ident: [$($function:ident),* $(,)?]),* $(,)?) => {
         /// The cases of this file.
         pub fn cases() -> Vec<$crate::Case> {
-            let mut all = Vec::new();
-            $($(all.push($crate::Case::$setup(concat!(module_path!(), "::", stringify!($function)), $function));)*)*
-            all
+            vec![$($($crate::Case::$setup(
+                concat!(module_path!(), "::", stringify!($function)),
+                $function,
+            ),)*)*]
         }
     };
 }

@@ -2,7 +2,7 @@
 # Installs what the tests, the demo and the benchmark need, and builds their images. Does nothing where all is there.
 # The node's own containerd is not touched: Debian's package of containerd 2.x is unpacked below target/, not installed.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=$PWD/target/test
 log=$target/prepare.log
 mkdir -p "$target"
@@ -119,6 +119,9 @@ build_images() {
     fi
     rm -rf "$target/buildah" "$target/buildah-run"
 }
+
+# tests/vm/build.sh uses the functions above.
+[ -z "${COFFERDAM_PREPARE_ONLY_FUNCTIONS:-}" ] || return 0
 
 if [ "$(id -u)" != 0 ]; then
     say "tests/prepare.sh needs root: it installs Debian packages, and containers are made by root"

@@ -88,7 +88,7 @@ fn output_while_containerd_is_down(d: &mut Daemon) {
             .is_ok_and(|s| s.state == cri::ContainerState::ContainerExited as i32)
     });
     assert_eq!(client.status(&container).unwrap().exit_code, 7);
-    let expected: String = (0..300).map(|i| format!("line {i}\n")).collect();
+    let expected = (0..300).fold(String::new(), |all, i| all + &format!("line {i}\n"));
     wait_until("the whole log", Duration::from_secs(10), || {
         cri::log_text(&cri::read_log(d, "pod", "c"), "stdout") == expected
     });

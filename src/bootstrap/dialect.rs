@@ -145,8 +145,8 @@ mod tests {
         }
     }
 
-    /// `BootstrapParams` as containerd 2.3's `proto.Marshal` writes it: instance_id 1, namespace 2, log_level 3,
-    /// containerd_version 4, ttrpc address 5, grpc address 6, binary 7, extensions 8, socket_dir 9.
+    /// `BootstrapParams` as containerd 2.3's `proto.Marshal` writes it: `instance_id` 1, `namespace` 2, `log_level` 3,
+    /// `containerd_version` 4, ttrpc address 5, grpc address 6, binary 7, `extensions` 8, `socket_dir` 9.
     const RECORDED: &[u8] = b"\x0a\x03abc\x12\x06k8s.io\x22\x06v2.3.1\x2a\x11/run/c.sock.ttrpc\x32\x0b/run/c.sock\x3a\x13/usr/bin/containerd";
 
     #[test]

@@ -165,7 +165,7 @@ impl Cgroup {
                 }
             }
             if h.v2 {
-                v2::enable_controllers(&h.mount, &self.path)?;
+                v2::enable_controllers(&h.mount, &self.path);
             } else if h.has("cpuset") {
                 v1::inherit_cpuset(&h.mount, &self.path)?;
             }

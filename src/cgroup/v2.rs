@@ -315,9 +315,9 @@ fn block_io(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Resu
 }
 
 /// Hands every controller down to the container's group, level by level.
-pub(super) fn enable_controllers(mount: &Path, path: &Path) -> Result<()> {
+pub(super) fn enable_controllers(mount: &Path, path: &Path) {
     let mut dir = mount.to_owned();
-    for part in path.iter() {
+    for part in path {
         let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
         let control = dir.join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&control).unwrap_or_default();
@@ -341,7 +341,6 @@ pub(super) fn enable_controllers(mount: &Path, path: &Path) -> Result<()> {
         }
         dir.push(part);
     }
-    Ok(())
 }
 
 /// `cgroup.freeze`, waiting for `frozen` in `cgroup.events`.

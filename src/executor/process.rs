@@ -178,7 +178,7 @@ impl Plan<'_> {
     }
 
     /// From limits to the filter, in the order of `shared/security-rules.md`: rlimits, keyring, groups, user,
-    /// capabilities, no_new_privs, seccomp. `gated` puts an init's gate, and its hooks, before the filter.
+    /// capabilities, `no_new_privs`, seccomp. `gated` puts an init's gate, and its hooks, before the filter.
     pub fn late_steps(&self, gated: bool, start_hooks: bool, steps: &mut Vec<Step>) -> Result<()> {
         let p = self.process;
         for (i, r) in p.rlimits().iter().flatten().enumerate() {

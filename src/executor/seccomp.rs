@@ -269,10 +269,7 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
         tables.push((abi, is_x32, table(spec, abi, default)?));
     }
     let insns = assemble(&tables, default)?;
-    Ok(Program {
-        insns,
-        flags: flags as u64,
-    })
+    Ok(Program { insns, flags })
 }
 
 type Table = BTreeMap<u32, Leaf>;
@@ -648,7 +645,7 @@ mod tests {
             {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 2_114_060_288u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]},
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}),
         );
-        assert_eq!(native(&p, "clone", &[0x1200_011]), RET_ALLOW);
+        assert_eq!(native(&p, "clone", &[0x0120_0011]), RET_ALLOW);
         assert_eq!(
             native(&p, "clone", &[0x1000_0000]),
             RET_ERRNO | 1,
@@ -751,7 +748,7 @@ mod tests {
     #[test]
     fn a_profile_with_every_call_and_many_conditions_still_assembles() {
         let names: Vec<String> = (0..460)
-            .filter_map(|n| syscalls::x86_64::Sysno::new(n))
+            .filter_map(syscalls::x86_64::Sysno::new)
             .map(|s| s.name().to_owned())
             .collect();
         let rules: Vec<_> = names.iter().enumerate().map(|(i, n)| {

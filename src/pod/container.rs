@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::process::{Exit, Process, State, Status};
+use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Metrics};
 use crate::executor::{hooks, seccomp};
@@ -241,25 +241,5 @@ impl Container {
                 self.id
             ))),
         }
-    }
-
-    pub(super) fn exec_process(&self, exec: &Process) -> Result<Box<oci_spec::runtime::Process>> {
-        exec.transition(|state| match state {
-            State::Added(p) => Ok((
-                State::Starting {
-                    pid: 0,
-                    pidfd: None,
-                },
-                p,
-            )),
-            State::Stopped { .. } => Err((
-                state,
-                Error::Unknown("cannot start a stopped process".into()),
-            )),
-            _ => Err((
-                state,
-                Error::Unknown("cannot start a running process".into()),
-            )),
-        })
     }
 }

@@ -312,7 +312,7 @@ impl Pod {
         let exec = container.process(exec_id)?;
         let _turn = exec.turn.lock().await;
         container.check_exec()?;
-        let process = container.exec_process(&exec)?;
+        let process = exec.take_exec()?;
         let (c, e) = (container.clone(), exec.clone());
         let namespace = self.namespace.clone();
         let spawned = blocking(move || {

@@ -225,6 +225,27 @@ impl Process {
         result
     }
 
+    /// Takes what an exec is to run; from now on it is being started.
+    pub(super) fn take_exec(&self) -> Result<Box<oci_spec::runtime::Process>> {
+        self.transition(|state| match state {
+            State::Added(p) => Ok((
+                State::Starting {
+                    pid: 0,
+                    pidfd: None,
+                },
+                p,
+            )),
+            State::Stopped { .. } => Err((
+                state,
+                Error::Unknown("cannot start a stopped process".into()),
+            )),
+            _ => Err((
+                state,
+                Error::Unknown("cannot start a running process".into()),
+            )),
+        })
+    }
+
     pub(super) fn set(&self, next: State) {
         *lock(&self.state) = next;
     }

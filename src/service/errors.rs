@@ -26,7 +26,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_code_and_keeps_its_words() {
-        let table: [(fn(String) -> Error, Code); 6] = [
+        type Row = (fn(String) -> Error, Code);
+        let table: [Row; 6] = [
             (Error::NotFound, Code::NOT_FOUND),
             (Error::AlreadyExists, Code::ALREADY_EXISTS),
             (Error::FailedPrecondition, Code::FAILED_PRECONDITION),

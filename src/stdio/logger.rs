@@ -114,15 +114,12 @@ fn decode(text: &str) -> String {
             b'+' => out.push(b' '),
             b'%' => {
                 let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-                match std::str::from_utf8(&hex)
-                    .ok()
-                    .and_then(|h| u8::from_str_radix(h, 16).ok())
-                {
-                    Some(v) => out.push(v),
-                    None => {
-                        out.push(b'%');
-                        out.extend(hex);
-                    }
+                let value = std::str::from_utf8(&hex).ok();
+                if let Some(v) = value.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+                    out.push(v);
+                } else {
+                    out.push(b'%');
+                    out.extend(hex);
                 }
             }
             b => out.push(b),

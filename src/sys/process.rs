@@ -284,9 +284,8 @@ pub fn reset_signals() {
 pub fn write_all(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
     while !buf.is_empty() {
         // SAFETY: `buf` is readable for its length.
-        match check(
-            unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) } as libc::c_long,
-        ) {
+        let written = unsafe { libc::write(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len()) };
+        match check(written as libc::c_long) {
             Ok(n) => buf = buf.get(n as usize..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
@@ -299,10 +298,8 @@ pub fn write_all(fd: BorrowedFd<'_>, mut buf: &[u8]) -> Result<()> {
 pub fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
     loop {
         // SAFETY: `buf` is writable for its length.
-        match check(
-            unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) }
-                as libc::c_long,
-        ) {
+        let got = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+        match check(got as libc::c_long) {
             Ok(n) => return Ok(n as usize),
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),

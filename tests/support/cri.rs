@@ -10,6 +10,7 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 
 use super::{Daemon, block_on};
 
+#[allow(unused_imports)] // each user needs some
 pub use cri::{
     ContainerConfig, ContainerState, ContainerStats, ContainerStatus, ExecSyncResponse,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount,

@@ -43,7 +43,7 @@ pub fn find(daemon: &Daemon) -> Vec<String> {
 /// Waits for everything to go; panics with what stays.
 #[track_caller]
 pub fn assert_none(daemon: &Daemon) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(10) * super::slowness();
     loop {
         let found = find(daemon);
         if found.is_empty() {

@@ -134,9 +134,18 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     runtime().spawn(future);
 }
 
+/// How many times slower than usual this machine may be: software emulation is.
+fn slowness() -> u32 {
+    std::env::var("COFFERDAM_SLOW")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1)
+}
+
 /// Waits until `done` says so. Panics after `within`, with `what`.
+#[track_caller]
 pub fn wait_until(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + within;
+    let end = Instant::now() + within * slowness();
     while !done() {
         assert!(Instant::now() < end, "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -167,7 +176,7 @@ impl Output {
     #[track_caller]
     pub fn wait(mut child: Child, what: &str) -> Self {
         let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(60) * slowness();
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
@@ -343,7 +352,7 @@ impl Daemon {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(30) * slowness();
         while UnixStream::connect(self.address()).is_err() {
             let exited = self
                 .child
@@ -533,9 +542,7 @@ impl Daemon {
         let address = self.address().display().to_string();
         processes()
             .into_iter()
-            .filter(|(_, args)| {
-                args.iter().any(|a| *a == address) && args.iter().any(|a| a == "serve")
-            })
+            .filter(|(_, args)| args.contains(&address) && args.iter().any(|a| a == "serve"))
             .map(|(p, _)| p)
             .collect()
     }
