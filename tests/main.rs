@@ -11,6 +11,7 @@ mod pod;
 mod process;
 mod resources;
 mod restart;
+mod security;
 mod start_protocol;
 mod stdio;
 
@@ -117,6 +118,7 @@ fn main() {
         process::cases,
         resources::cases,
         restart::cases,
+        security::cases,
         start_protocol::cases,
         stdio::cases,
     ];
