@@ -8,8 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use containerd_shim_protos::api::{
+    CheckpointTaskRequest, CreateTaskRequest, CreateTaskResponse, Empty,
+};
+use containerd_shim_protos::protobuf;
+
 use crate::Case;
-use crate::support::{Output, kill, processes, shim_directory, wait_until};
+use crate::support::{Output, block_on, kill, processes, shim_directory, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -28,6 +33,11 @@ pub fn cases() -> Vec<Case> {
         Case::plain("start_protocol::information", information),
         Case::plain("start_protocol::wrong_arguments_are_named", wrong_arguments),
         Case::plain("start_protocol::another_user_is_refused", another_user),
+        Case::plain(
+            "start_protocol::create_names_what_is_wrong_in_the_bundle",
+            broken_bundles,
+        ),
+        Case::plain("start_protocol::checkpoint_is_unimplemented", checkpoint),
     ]
 }
 
@@ -296,5 +306,90 @@ fn another_user() {
     assert!(
         out.stdout == "b''\n" || out.stdout == "reset\n",
         "closed at once: {out:?}"
+    );
+}
+
+/// Calls a method of the task service of the bundle's shim, under the name of either API version.
+fn call<T: protobuf::Message>(
+    b: &Bundle,
+    version: u8,
+    method: &str,
+    request: &impl protobuf::Message,
+) -> Result<T, (ttrpc::Code, String)> {
+    let address = format!("unix://{}", b.socket("a").display());
+    let payload = request.write_to_bytes().unwrap();
+    let request = ttrpc::proto::Request {
+        service: format!("containerd.task.v{version}.Task"),
+        method: method.into(),
+        payload,
+        ..Default::default()
+    };
+    let answer = block_on(async {
+        ttrpc::asynchronous::Client::connect(&address)
+            .await
+            .unwrap()
+            .request(request)
+            .await
+    });
+    match answer {
+        Ok(r) => Ok(T::parse_from_bytes(&r.payload).unwrap()),
+        Err(ttrpc::Error::RpcStatus(s)) => Err((s.code(), s.message)),
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn broken_bundles() {
+    let b = Bundle::new("broken", None);
+    b.start("a", b"");
+    let request = CreateTaskRequest {
+        id: "a".into(),
+        bundle: b.dir.display().to_string(),
+        ..Default::default()
+    };
+    let create = |version| {
+        call::<CreateTaskResponse>(&b, version, "Create", &request)
+            .unwrap_err()
+            .1
+    };
+    for version in [2, 3] {
+        std::fs::remove_file(b.dir.join("config.json")).ok();
+        let text = create(version);
+        assert!(
+            text.contains("read ") && text.contains("config.json: No such file or directory"),
+            "{text}"
+        );
+        std::fs::write(
+            b.dir.join("config.json"),
+            "{ \"ociVersion\": \"1.0.0\",\n  oops }",
+        )
+        .unwrap();
+        let text = create(version);
+        assert!(
+            text.contains(
+                "config.json is not a valid OCI spec: key must be a string at line 2 column 3"
+            ),
+            "{text}"
+        );
+        std::fs::write(b.dir.join("config.json"), "{ \"ociVersion\": \"1.0.0\" }").unwrap();
+        assert!(!create(version).is_empty());
+    }
+    assert_eq!(
+        std::fs::read_dir(&b.dir).unwrap().count(),
+        2,
+        "nothing but config.json and address"
+    );
+}
+
+fn checkpoint() {
+    let b = Bundle::new("checkpoint", None);
+    b.start("a", b"");
+    let request = CheckpointTaskRequest {
+        id: "a".into(),
+        ..Default::default()
+    };
+    let (code, text) = call::<Empty>(&b, 3, "Checkpoint", &request).unwrap_err();
+    assert_eq!(
+        (code, text.as_str()),
+        (ttrpc::Code::UNIMPLEMENTED, "checkpoints are not supported")
     );
 }
