@@ -7,12 +7,16 @@
 //! 3. [`pod`]: the state of one pod and the order of its events.
 //! 4. [`executor`]: creates, starts and enters containers from an OCI spec.
 //! 5. [`cgroup`] and [`stdio`]: used by both.
+//!
+//! Beside them, [`cli`] is the OCI runtime command line over the executor.
+//!
 //! 6. [`sys`]: system calls, and all of the `unsafe`.
 
 #![warn(missing_docs)]
 
 pub mod bootstrap;
 pub mod cgroup;
+pub mod cli;
 pub mod executor;
 pub mod pod;
 pub mod service;

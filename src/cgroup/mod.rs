@@ -343,6 +343,16 @@ impl Cgroup {
         }
     }
 
+    /// Whether the group is frozen.
+    pub fn is_frozen(&self) -> bool {
+        if let Some(h) = self.layout.find("freezer").filter(|h| !h.v2) {
+            let state = fs::read_to_string(self.dir(h).join("freezer.state"));
+            return state.is_ok_and(|s| s.trim() != "THAWED");
+        }
+        let dir = self.unified_dir();
+        dir.is_some_and(|d| stats::single(&d.join("cgroup.freeze")) == Some(1))
+    }
+
     /// How many times the OOM killer has struck here. `None` where there is no memory controller.
     pub fn oom_kills(&self) -> Option<u64> {
         let h = self.layout.find("memory")?;

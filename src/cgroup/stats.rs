@@ -39,6 +39,27 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// The counters that people look at, as `runc events` names them: nanoseconds and bytes.
+    pub fn counters(&self) -> serde_json::Value {
+        if self.is_v2() {
+            let m = v2(self);
+            return serde_json::json!({
+                "cpu": { "usage": { "total": m.cpu.usage_usec * 1000, "kernel": m.cpu.system_usec * 1000, "user": m.cpu.user_usec * 1000 } },
+                "memory": { "usage": { "usage": m.memory.usage, "limit": m.memory.usage_limit, "max": m.memory.max_usage } },
+                "pids": { "current": m.pids.current, "limit": m.pids.limit }
+            });
+        }
+        let m = v1(self);
+        let (usage, memory) = (&m.cpu.usage, &m.memory.usage);
+        serde_json::json!({
+            "cpu": { "usage": { "total": usage.total, "kernel": usage.kernel, "user": usage.user } },
+            "memory": { "usage": { "usage": memory.usage, "limit": memory.limit, "max": memory.max } },
+            "pids": { "current": m.pids.current, "limit": m.pids.limit }
+        })
+    }
+}
+
 /// One number; `max` is `u64::MAX`.
 pub(super) fn single(file: &Path) -> Option<u64> {
     number(fs::read_to_string(file).ok()?.trim())

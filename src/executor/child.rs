@@ -36,7 +36,10 @@ fn at(op: &'static str) -> impl FnOnce(Errno) -> Failure {
 }
 
 struct Context<'a> {
-    control: BorrowedFd<'a>,
+    /// Who made us.
+    parent: BorrowedFd<'a>,
+    /// Who came to the gate to start us, if that is somebody else.
+    visitor: Option<OwnedFd>,
     root: Option<OwnedFd>,
     null: Option<OwnedFd>,
     /// The one empty read-only tmpfs that hides directories.
@@ -46,13 +49,21 @@ struct Context<'a> {
     chosen: usize,
 }
 
+impl Context<'_> {
+    /// Who is told of failures and asked questions.
+    fn control(&self) -> BorrowedFd<'_> {
+        self.visitor.as_ref().map_or(self.parent, AsFd::as_fd)
+    }
+}
+
 /// Runs the script; never returns. `keep` are the descriptors that it needs, sorted.
 pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) -> ! {
     process::reset_signals();
     process::umask(0); // modes of nodes and directories are exact; the spec's own mask comes at the end
     close_others(control.as_raw_fd(), keep);
     let mut ctx = Context {
-        control,
+        parent: control,
+        visitor: None,
         root: None,
         null: None,
         empty: None,
@@ -62,7 +73,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
     for index in 0..script.steps.len() {
         let outcome = step(&mut ctx, &mut script.steps, index, &mut script.program);
         if let Err(failure) = outcome {
-            report(control, index, &failure);
+            report(ctx.control(), index, &failure);
             process::exit_now(1);
         }
     }
@@ -70,7 +81,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),
         None => Errno::ENOENT,
     };
-    report(control, script.steps.len(), &Failure("execve", errno));
+    report(ctx.control(), script.steps.len(), &Failure("execve", errno));
     process::exit_now(1)
 }
 
@@ -147,7 +158,8 @@ fn step(
         Step::WriteProc { path, value, .. } => write_proc(path, value)?,
         Step::Hostname(name) => process::sethostname(name).map_err(at("sethostname"))?,
         Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname"))?,
-        Step::Ask(question) => ask(ctx.control, *question)?,
+        Step::Ask(question) => ask(ctx.control(), *question)?,
+        Step::Gate { listener } => wait_at_gate(ctx, listener.take())?,
         Step::TakeShared(_) => {}
         Step::Propagation { flags, .. } => {
             m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?
@@ -219,6 +231,12 @@ fn step(
             process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
             m::pivot_here().map_err(at("pivot_root"))?;
             m::umount_detach(c".").map_err(at("umount"))?;
+            process::chdir(c"/").map_err(at("chdir"))?;
+        }
+        Step::MoveRoot => {
+            process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
+            m::mount(Some(c"."), c"/", None, libc::MS_MOVE, None).map_err(at("mount"))?;
+            process::chroot(c".").map_err(at("chroot"))?;
             process::chdir(c"/").map_err(at("chdir"))?;
         }
         Step::RootReadOnly => {
@@ -293,8 +311,8 @@ fn step(
             }
             ctx.chosen = find_program(program)?;
         }
+        Step::CloseOnExec { first } => process::cloexec_from(*first).map_err(at("close_range"))?,
         Step::Seccomp { program } => {
-            process::cloexec_from(3).map_err(at("close_range"))?;
             sys::bpf::seccomp_set_filter(&program.insns, program.flags).map_err(at("seccomp"))?;
         }
     }
@@ -315,6 +333,22 @@ fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
     match process::read(control, &mut answer) {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
+    }
+}
+
+/// The gate. Without a listener only the parent can open it.
+fn wait_at_gate(ctx: &mut Context<'_>, listener: Option<OwnedFd>) -> Outcome<()> {
+    let Some(listener) = listener else {
+        return ask(ctx.parent, Question::Gate);
+    };
+    process::write_all(ctx.parent, &[ASKS, Question::Gate as u8]).map_err(at("write"))?;
+    loop {
+        let visitor = socket::accept(listener.as_fd()).map_err(at("accept"))?;
+        // One that leaves without a word did not come to start us.
+        if let Ok(1) = process::read(visitor.as_fd(), &mut [0u8; 1]) {
+            ctx.visitor = Some(visitor);
+            return Ok(());
+        }
     }
 }
 
@@ -632,7 +666,7 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
         let tree = m::open_tree_clone(peer.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
         m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     }
-    socket::send_fd(ctx.control, TERMINAL, master.as_fd()).map_err(at("sendmsg"))?;
+    socket::send_fd(ctx.control(), TERMINAL, master.as_fd()).map_err(at("sendmsg"))?;
     process::setsid().map_err(at("setsid"))?;
     tty::set_controlling(peer.as_fd()).map_err(at("TIOCSCTTY"))?;
     for number in 0..3 {

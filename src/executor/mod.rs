@@ -22,9 +22,9 @@ mod spawn;
 pub mod spec;
 
 pub use error::Error;
-pub use plan::{ExecPlan, InitPlan, exec, init, prepare_root_directory};
+pub use plan::{ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory};
 pub use rootfs::RootMount;
-pub use spawn::{Gate, Spawned, forget_child, is_own_child};
+pub use spawn::{BehindGate, Gate, Spawned, forget_child, is_own_child, listen_at_gate};
 
 /// Where a process's three standard streams come from.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oci_spec::runtime::{Process, Spec};
 
@@ -13,8 +14,8 @@ use super::mounts::c_string;
 use super::namespaces::Namespaces;
 use super::script::{Question, Script, Step};
 use super::seccomp::Program;
-use super::spawn::{Birth, Job};
-use super::{Error, Result, RootMount, Stdio, devices, mounts, process, rootfs};
+use super::spawn::{Birth, Job, Spawned};
+use super::{Error, Result, RootMount, Stdio, devices, hooks, mounts, process, rootfs};
 use crate::cgroup::Cgroup;
 
 /// What [`init`] needs to know.
@@ -35,6 +36,12 @@ pub struct InitPlan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// Whether to join a session keyring of the container's own.
     pub new_keyring: bool,
+    /// Where another process will open the gate; without it, only the caller can.
+    pub gate: Option<OwnedFd>,
+    /// How many of the caller's descriptors after the standard three the program gets.
+    pub preserve_fds: u32,
+    /// Whether to pivot to the root. Otherwise it is moved, which a process with `CAP_SYS_CHROOT` can undo.
+    pub pivot: bool,
 }
 
 /// What [`exec`] needs to know.
@@ -55,6 +62,8 @@ pub struct ExecPlan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// Whether to join the container's session keyring.
     pub new_keyring: bool,
+    /// How many of the caller's descriptors after the standard three the program gets.
+    pub preserve_fds: u32,
 }
 
 /// Refuses what is not honoured, by name: a field that is silently dropped is a hole.
@@ -100,8 +109,40 @@ fn keyring(id: &str, wanted: bool) -> Result<Option<CString>> {
         .transpose()
 }
 
+/// How long the removal of what a failed creation made may take.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes the container's groups and its init, up to the gate. On failure nothing of either is left.
+pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spawned> {
+    let cgroup = plan.cgroup;
+    if let Some(cgroup) = cgroup {
+        cgroup.create(
+            plan.spec
+                .linux()
+                .as_ref()
+                .and_then(|l| l.resources().as_ref()),
+        )?;
+    }
+    let spawned = init(plan).and_then(|job| job.spawn(hooks));
+    if spawned.is_err() {
+        give_up(cgroup, hooks);
+    }
+    spawned
+}
+
+/// Takes back what [`create`] made.
+pub fn give_up(cgroup: Option<&Cgroup>, hooks: Option<&hooks::Subject>) {
+    if let Some(cgroup) = cgroup {
+        cgroup.kill_and_wait(GIVE_UP_WITHIN).ok();
+        cgroup.remove(GIVE_UP_WITHIN).ok();
+    }
+    if let Some(hooks) = hooks {
+        hooks.run_all_logged(hooks::Kind::Poststop, 0);
+    }
+}
+
 /// Plans a container's init.
-pub fn init(plan: InitPlan<'_>) -> Result<Job> {
+fn init(plan: InitPlan<'_>) -> Result<Job> {
     let spec = plan.spec;
     refuse(spec)?;
     let process = spec
@@ -115,6 +156,7 @@ pub fn init(plan: InitPlan<'_>) -> Result<Job> {
         stdio: plan.stdio,
         seccomp: plan.seccomp,
         keyring: keyring(plan.id, plan.new_keyring)?,
+        preserve_fds: plan.preserve_fds,
     };
     let namespaces = Namespaces::plan(spec)?;
     let (has_uts, has_ipc, has_net) = (
@@ -143,16 +185,16 @@ pub fn init(plan: InitPlan<'_>) -> Result<Job> {
     });
     let shared = mounts::plan(spec, plan.cgroup, &mut steps)?;
     devices::plan(spec, &mut steps)?;
-    let hooks = spec.hooks().as_ref();
+    let declared = spec.hooks().as_ref();
     let any = |list: Option<&Option<Vec<_>>>| {
         list.is_some_and(|l| {
             l.as_ref()
                 .is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty())
         })
     };
-    if any(hooks.map(oci_spec::runtime::Hooks::create_runtime))
-        || any(hooks.map(oci_spec::runtime::Hooks::create_container))
-        || hooks.is_some_and(super::hooks::has_prestart)
+    if any(declared.map(oci_spec::runtime::Hooks::create_runtime))
+        || any(declared.map(oci_spec::runtime::Hooks::create_container))
+        || declared.is_some_and(hooks::has_prestart)
     {
         steps.push(Step::Ask(Question::CreateHooks));
     }
@@ -192,14 +234,18 @@ pub fn init(plan: InitPlan<'_>) -> Result<Job> {
             steps.push(make(c_string(relative, &field)?));
         }
     }
-    steps.push(Step::PivotRoot);
+    steps.push(if plan.pivot {
+        Step::PivotRoot
+    } else {
+        Step::MoveRoot
+    });
     if let Some(flags) = root_propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::Propagation {
             flags,
             what: "linux.rootfsPropagation",
         });
     }
-    let start_hooks = any(hooks.map(oci_spec::runtime::Hooks::start_container));
+    let start_hooks = any(declared.map(oci_spec::runtime::Hooks::start_container));
     if spec
         .root()
         .as_ref()
@@ -208,12 +254,20 @@ pub fn init(plan: InitPlan<'_>) -> Result<Job> {
     {
         steps.push(Step::RootReadOnly);
     }
-    own.late_steps(true, start_hooks, &mut steps)?;
+    let gate = Step::Gate {
+        listener: plan.gate,
+    };
+    own.late_steps(Some(gate), start_hooks, &mut steps)?;
     // Now that the mounts have their places: opening shared sources moves every later step by as many places.
     let count = shared.len();
     let takes = shared.into_iter().map(|i| Step::TakeShared(i + count));
     steps.splice(before_propagation..before_propagation, takes);
-    Ok(Job::new(Script { steps, program }, birth, terminal))
+    let script = Script {
+        steps,
+        program,
+        preserve_fds: plan.preserve_fds,
+    };
+    Ok(Job::new(script, birth, terminal))
 }
 
 /// Plans a process in a running container.
@@ -225,6 +279,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         stdio: plan.stdio,
         seccomp: plan.seccomp,
         keyring: keyring(plan.id, plan.new_keyring)?,
+        preserve_fds: plan.preserve_fds,
     };
     let mut birth = Birth::default();
     let mut steps = Vec::new();
@@ -250,8 +305,13 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     });
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
-    own.late_steps(false, false, &mut steps)?;
-    Ok(Job::new(Script { steps, program }, birth, terminal))
+    own.late_steps(None, false, &mut steps)?;
+    let script = Script {
+        steps,
+        program,
+        preserve_fds: plan.preserve_fds,
+    };
+    Ok(Job::new(script, birth, terminal))
 }
 
 fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {

@@ -23,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// Session keyring to join, unless the runtime's options forbid it.
     pub keyring: Option<CString>,
+    /// How many descriptors after the standard three the program gets.
+    pub preserve_fds: u32,
 }
 
 /// The program, its arguments and environment.
@@ -178,8 +180,13 @@ impl Plan<'_> {
     }
 
     /// From limits to the filter, in the order of `shared/security-rules.md`: rlimits, keyring, groups, user,
-    /// capabilities, `no_new_privs`, seccomp. `gated` puts an init's gate, and its hooks, before the filter.
-    pub fn late_steps(&self, gated: bool, start_hooks: bool, steps: &mut Vec<Step>) -> Result<()> {
+    /// capabilities, `no_new_privs`, seccomp. An init's gate, and its hooks, come before the filter.
+    pub fn late_steps(
+        &self,
+        gate: Option<Step>,
+        start_hooks: bool,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
         let p = self.process;
         for (i, r) in p.rlimits().iter().flatten().enumerate() {
             let (resource, name) = rlimit(r.typ());
@@ -252,12 +259,14 @@ impl Plan<'_> {
             steps.push(Step::NoNewPrivileges);
         }
         steps.push(Step::FindProgram);
-        if gated {
-            steps.push(Step::Ask(Question::Gate));
-        }
+        steps.extend(gate);
         if start_hooks {
             steps.push(Step::Ask(Question::StartHooks));
         }
+        // Before the filter, which may deny it.
+        steps.push(Step::CloseOnExec {
+            first: self.preserve_fds.saturating_add(3),
+        });
         if let Some(program) = &self.seccomp {
             steps.push(Step::Seccomp {
                 program: program.clone(),

@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub(super) struct Script {
     pub steps: Vec<Step>,
     pub program: UserProgram,
+    /// How many descriptors after the standard three the program gets.
+    pub preserve_fds: u32,
 }
 
 /// The program to execute at the end.
@@ -31,7 +33,7 @@ pub(super) struct UserProgram {
 pub(super) enum Question {
     /// Run the prestart, createRuntime and createContainer hooks.
     CreateHooks = 1,
-    /// Everything is ready: wait for Start.
+    /// Everything is ready: may the program be executed?
     Gate = 2,
     /// Run the startContainer hooks.
     StartHooks = 3,
@@ -91,6 +93,10 @@ pub(super) enum Step {
     Hostname(Vec<u8>),
     Domainname(Vec<u8>),
     Ask(Question),
+    /// Says that all is ready, and waits for Start: from the parent, or from whoever connects to `listener`.
+    Gate {
+        listener: Option<OwnedFd>,
+    },
     /// Takes the source of mount number `0` before propagation is cut.
     TakeShared(usize),
     /// Propagation of everything, `mount(NULL, "/", NULL, flags)`.
@@ -129,6 +135,7 @@ pub(super) enum Step {
     Mask(CString),
     ReadOnly(CString),
     PivotRoot,
+    MoveRoot,
     RootReadOnly,
     /// After an exec joined the container's mount namespace: keeps a descriptor of its root.
     OpenOwnRoot,
@@ -168,6 +175,10 @@ pub(super) enum Step {
     Umask(u32),
     NoNewPrivileges,
     FindProgram,
+    /// Every descriptor of ours is close-on-exec from birth; this is for those that are not ours.
+    CloseOnExec {
+        first: u32,
+    },
     Seccomp {
         program: Arc<Program>,
     },
@@ -185,7 +196,7 @@ impl Step {
             Self::Hostname(_) => "set hostname".into(),
             Self::Domainname(_) => "set domainname".into(),
             Self::Ask(Question::CreateHooks) => "wait for the create hooks".into(),
-            Self::Ask(Question::Gate) => "wait to be started".into(),
+            Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
             Self::Ask(Question::StartHooks) => "wait for the startContainer hooks".into(),
             Self::TakeShared(_) => "open a shared bind mount's source".into(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
@@ -196,7 +207,7 @@ impl Step {
             Self::Symlink { path, .. } => format!("create link /{}", lossy(path)),
             Self::Mask(path) => format!("linux.maskedPaths: hide /{}", lossy(path)),
             Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
-            Self::PivotRoot => "change the root".into(),
+            Self::PivotRoot | Self::MoveRoot => "change the root".into(),
             Self::RootReadOnly => "root.readonly: make the root read-only".into(),
             Self::OpenOwnRoot => "open the container's root".into(),
             Self::Terminal { .. } => "process.terminal: open a terminal on /dev/pts".into(),
@@ -217,6 +228,7 @@ impl Step {
             Self::Umask(_) => "set umask".into(),
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::FindProgram => "find the program".into(),
+            Self::CloseOnExec { .. } => "close descriptors".into(),
             Self::Seccomp { .. } => "linux.seccomp: load the filter".into(),
         }
     }
@@ -227,6 +239,7 @@ impl Step {
                 out.push(fd.as_raw_fd())
             }
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
+            Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
             _ => {}
         }
     }
@@ -240,7 +253,9 @@ impl Script {
         for step in &self.steps {
             step.descriptors(&mut fds);
         }
+        fds.extend((3..).take(self.preserve_fds as usize));
         fds.sort_unstable();
+        fds.dedup();
         fds
     }
 }

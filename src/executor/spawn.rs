@@ -11,6 +11,8 @@ use super::script::{Question, Script};
 use super::{Error, Result, child, hooks};
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// The children that the executor made and nobody has reaped yet. Orphans of a container that shares the node's pid
 /// namespace become children of the shim too, and must be told apart.
@@ -67,8 +69,14 @@ pub struct Spawned {
 #[derive(Debug)]
 pub struct Gate {
     control: OwnedFd,
+    behind: BehindGate,
+}
+
+/// What is behind a gate, to explain a failure there.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BehindGate {
     program: String,
-    /// Descriptions of the steps behind the gate, with the number of the first.
+    /// Descriptions of the steps, with the number of the first.
     steps: Vec<String>,
     first: usize,
 }
@@ -261,7 +269,7 @@ impl Job {
         self.script
             .steps
             .iter()
-            .any(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
+            .any(|s| matches!(s, super::script::Step::Gate { .. }))
     }
 
     fn gate(&self, control: OwnedFd) -> Gate {
@@ -269,7 +277,7 @@ impl Job {
             .script
             .steps
             .iter()
-            .position(|s| matches!(s, super::script::Step::Ask(Question::Gate)))
+            .position(|s| matches!(s, super::script::Step::Gate { .. }))
             .unwrap_or(0);
         let steps = self
             .script
@@ -280,9 +288,11 @@ impl Job {
             .collect();
         Gate {
             control,
-            program: self.program(),
-            steps,
-            first,
+            behind: BehindGate {
+                program: self.program(),
+                steps,
+                first,
+            },
         }
     }
 }
@@ -313,7 +323,24 @@ fn kill(pid: i32, pidfd: &OwnedFd) {
     forget_child(pid);
 }
 
+/// A place where a gate can be opened by another process than the one that made the container: a socket at `path`, of at
+/// most 107 bytes.
+pub fn listen_at_gate(path: &Path) -> Result<OwnedFd> {
+    socket::listen(path).map_err(Error::system(format!("listen on {}", path.display())))
+}
+
 impl Gate {
+    /// Goes to a gate that another process left: see [`listen_at_gate`].
+    pub fn visit(path: &Path, behind: BehindGate) -> Result<Self> {
+        let control = socket::connect(path).map_err(Error::system("reach the container's init"))?;
+        Ok(Self { control, behind })
+    }
+
+    /// What is behind it.
+    pub fn behind(&self) -> &BehindGate {
+        &self.behind
+    }
+
     /// Lets the init execute the user's program. Returns when it does, or with the reason why it cannot; then the init
     /// ends, with status 1.
     pub fn open(self, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
@@ -330,10 +357,10 @@ impl Gate {
                 }
                 Heard::Failed { step, op, errno } => {
                     let what = step
-                        .checked_sub(self.first)
-                        .and_then(|i| self.steps.get(i))
+                        .checked_sub(self.behind.first)
+                        .and_then(|i| self.behind.steps.get(i))
                         .map(String::as_str);
-                    return Err(explain(&self.program, what, op, errno));
+                    return Err(explain(&self.behind.program, what, op, errno));
                 }
                 Heard::Terminal(_) => {}
             }

@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::process::{Exit, Process, State, Status};
-use super::record::{Record, start_time};
+use super::record::Record;
 use super::{Container, CreateRequest, Error, Pod, Result, lock};
 use crate::cgroup::Cgroup;
 use crate::executor::{self, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
@@ -144,13 +144,11 @@ impl Pod {
             console_size(spec.process().as_ref()),
         )?;
         let hooks = hooks::Subject::new(&spec, &request.id, &request.bundle).map(Arc::new);
-        let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
         if !request.root_mounts.is_empty() {
             executor::prepare_root_directory(&spec, &request.bundle)?;
         }
-        cgroup.create(resources)?;
         let new_keyring = !request.options.no_new_keyring;
-        let spawned = executor::init(InitPlan {
+        let plan = InitPlan {
             spec: &spec,
             id: &request.id,
             bundle: &request.bundle,
@@ -159,18 +157,14 @@ impl Pod {
             stdio,
             seccomp: filter.clone(),
             new_keyring,
-        })
-        .and_then(|job| job.spawn(hooks.as_deref()));
-        let spawned = match spawned {
-            Ok(s) => s,
-            Err(e) => {
-                give_up(&cgroup, hooks.as_deref());
-                return Err(e.into());
-            }
+            gate: None,
+            preserve_fds: 0,
+            pivot: true,
         };
+        let mut spawned = executor::create(plan, hooks.as_deref())?;
         let record = Record {
             pid: spawned.pid,
-            start_time: start_time(spawned.pid).unwrap_or(0),
+            start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
             cgroup: cgroup.path().to_owned(),
             exit: None,
         };
@@ -180,13 +174,12 @@ impl Pod {
         {
             sys::process::pidfd_send_signal(spawned.pidfd.as_fd(), libc::SIGKILL).ok();
             sys::process::wait_pidfd(spawned.pidfd.as_fd(), true).ok();
-            give_up(&cgroup, hooks.as_deref());
+            executor::give_up(Some(&cgroup), hooks.as_deref());
             return Err(Error::Unknown(format!(
                 "write the container's record into {}: {e}",
                 request.bundle.display()
             )));
         }
-        let mut spawned = spawned;
         let Some(gate) = spawned.gate.take() else {
             return Err(Error::Unknown("the init has no gate".into()));
         };
@@ -337,6 +330,7 @@ impl Pod {
                 stdio,
                 seccomp: c.seccomp.clone(),
                 new_keyring: c.new_keyring,
+                preserve_fds: 0,
             })
             .and_then(|job| job.spawn(None))?;
             Ok((spawned, streams))
@@ -648,14 +642,6 @@ async fn delete_exec(container: &Arc<Container>, exec_id: &str) -> Result<(i32, 
     closing.await;
     container.remove_exec(exec_id);
     Ok((exec.pid(), exec.exit()))
-}
-
-fn give_up(cgroup: &Cgroup, hooks: Option<&hooks::Subject>) {
-    cgroup.kill_and_wait(REMOVE_WITHIN).ok();
-    cgroup.remove(REMOVE_WITHIN).ok();
-    if let Some(hooks) = hooks {
-        hooks.run_all_logged(hooks::Kind::Poststop, 0);
-    }
 }
 
 /// `init.pid`, as containerd's own shim leaves it; tools read it.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::process;
+
 const FILE: &str = "cofferdam.json";
 
 /// The record.
@@ -40,18 +42,6 @@ impl Record {
 
     /// Whether the process that the record names is still there.
     pub fn is_alive(&self) -> bool {
-        start_time(self.pid).is_some_and(|t| t == self.start_time)
+        process::start_time(self.pid) == Some(self.start_time)
     }
-}
-
-/// Start time of a process in clock ticks since boot.
-pub(super) fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything, a closing parenthesis too; what follows the last one is numbers.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
 }

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod socket;
+pub mod time;
 pub mod tty;
 pub mod watch;
 

@@ -321,6 +321,13 @@ pub fn chdir(path: &CStr) -> Result<()> {
     Ok(())
 }
 
+/// `chroot(2)`.
+pub fn chroot(path: &CStr) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated.
+    check(libc::c_long::from(unsafe { libc::chroot(path.as_ptr()) }))?;
+    Ok(())
+}
+
 /// `fchdir(2)`.
 pub fn fchdir(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: plain number.
@@ -529,4 +536,25 @@ pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, 
             Ok(())
         });
     }
+}
+
+/// State letter and start time (clock ticks since boot) of a process: fields 3 and 22 of `/proc/PID/stat`, proc(5).
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, a closing parenthesis too; what follows the last one is numbers.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((
+        fields.next()?.chars().next()?,
+        fields.nth(18)?.parse().ok()?,
+    ))
+}
+
+/// When a process was started, in clock ticks since boot: with the pid, who it is.
+pub fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).map(|(_, time)| time)
+}
+
+/// Whether a process has ended and waits to be reaped.
+pub fn is_zombie(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| matches!(state, 'Z' | 'X'))
 }

@@ -1,6 +1,7 @@
 //! The control socket between the executor and a container's process: records and one passed descriptor.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr;
 
 use super::{Result, check};
@@ -86,6 +87,75 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<
                     OwnedFd::from_raw_fd(ptr::read_unaligned(libc::CMSG_DATA(cmsg).cast::<RawFd>()))
                 });
             return Ok((n, fd));
+        }
+    }
+}
+
+fn address(path: &Path) -> Result<(libc::sockaddr_un, libc::socklen_t)> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: an all-zero sockaddr_un is valid.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    if bytes.len() >= address.sun_path.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
+}
+
+fn socket() -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(libc::c_long::from(unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0)
+    }))?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A listener for connections that keep record boundaries, at `path`, of at most 107 bytes.
+pub fn listen(path: &Path) -> Result<OwnedFd> {
+    let (socket, (address, len)) = (socket()?, address(path)?);
+    // SAFETY: `address` is readable for `len` bytes.
+    check(libc::c_long::from(unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len)
+    }))?;
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe {
+        libc::listen(socket.as_raw_fd(), 1)
+    }))?;
+    Ok(socket)
+}
+
+/// Connects to a [`listen`]er.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let (socket, (address, len)) = (socket()?, address(path)?);
+    // SAFETY: `address` is readable for `len` bytes.
+    check(libc::c_long::from(unsafe {
+        libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len)
+    }))?;
+    Ok(socket)
+}
+
+/// Waits for a connection to `listener`.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
+    loop {
+        // SAFETY: null addresses are allowed.
+        let fd = unsafe {
+            libc::accept4(
+                listener.as_raw_fd(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                libc::SOCK_CLOEXEC,
+            )
+        };
+        match check(libc::c_long::from(fd)) {
+            // SAFETY: the kernel has just returned this descriptor to us alone.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
         }
     }
 }

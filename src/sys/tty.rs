@@ -29,6 +29,21 @@ pub fn set_controlling(tty: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The window size, in characters.
+pub fn size(tty: BorrowedFd<'_>) -> Result<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one winsize.
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size)
+    }))?;
+    Ok((size.ws_col, size.ws_row))
+}
+
 /// Sets the window size, in characters.
 pub fn set_size(tty: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
     let size = libc::winsize {

@@ -1,0 +1,377 @@
+//! `create`, `start`, `run`, `kill`, `delete`, `pause`, `resume`, `update`.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+use serde_json::{Value, json};
+
+use super::store::{Entry, Saved, Status, Store};
+use super::terminal::{self, Console};
+use super::{CreateArgs, Error, Result, UpdateArgs};
+use crate::cgroup::{Cgroup, Layout};
+use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp, spec};
+use crate::sys::{process, time};
+
+/// How long a deletion waits for killed processes to go.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
+
+/// The streams of a process that a command starts: our own, or a terminal.
+pub(super) fn stdio(process: &oci_spec::runtime::Process) -> Result<Stdio> {
+    if process.terminal() == Some(true) {
+        let size = process
+            .console_size()
+            .map(|s| (s.width() as u16, s.height() as u16));
+        return Ok(Stdio::Terminal {
+            size: size.or_else(terminal::own_size),
+        });
+    }
+    let own = |fd: std::os::fd::BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(Error::io("pass on standard streams"))
+    };
+    Ok(Stdio::Files([
+        own(std::io::stdin().as_fd())?,
+        own(std::io::stdout().as_fd())?,
+        own(std::io::stderr().as_fd())?,
+    ]))
+}
+
+/// Compiles `linux.seccomp`.
+pub(super) fn filter(spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
+    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    Ok(filter.map(seccomp::compile).transpose()?.map(Arc::new))
+}
+
+fn bundle(path: Option<&Path>) -> Result<PathBuf> {
+    let path = path.unwrap_or(Path::new("."));
+    fs::canonicalize(path).map_err(Error::io(format!("find the bundle {}", path.display())))
+}
+
+pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
+    match path {
+        Some(path) => {
+            fs::write(path, pid.to_string()).map_err(Error::io(format!("write {}", path.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A container that was just created.
+pub(super) struct Created {
+    entry: Entry,
+    pidfd: OwnedFd,
+    /// The terminal, where it was not sent away.
+    console: Option<OwnedFd>,
+}
+
+pub(super) fn create(store: &Store, args: &CreateArgs) -> Result<Created> {
+    create_with(store, args, true)
+}
+
+fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Result<Created> {
+    let bundle = bundle(args.bundle.as_deref())?;
+    let spec = spec::load(&bundle)?;
+    let reserved = store.reserve(&args.id)?;
+    let process = spec.process().as_ref();
+    let has_terminal = process.is_some_and(|p| p.terminal() == Some(true));
+    let console = Console::new(
+        args.console_socket.as_deref(),
+        has_terminal,
+        must_send_console,
+    )?;
+    let stdio = match process {
+        Some(p) => stdio(p)?,
+        None => return Err(Error::Other("process: is missing".into())),
+    };
+    let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
+    let cgroups_path = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.cgroups_path().as_deref());
+    let cgroup = Cgroup::new(layout, cgroups_path, &args.id)?;
+    let hooks = hooks::Subject::new(&spec, &args.id, &bundle);
+    let plan = InitPlan {
+        spec: &spec,
+        id: &args.id,
+        bundle: &bundle,
+        root_mounts: &[],
+        cgroup: Some(&cgroup),
+        stdio,
+        seccomp: filter(&spec)?,
+        new_keyring: !args.no_new_keyring,
+        gate: Some(reserved.gate()?),
+        preserve_fds: args.preserve_fds,
+        pivot: !args.no_pivot,
+    };
+    let spawned = executor::create(plan, hooks.as_ref())?;
+    let finish = |spawned: Spawned| -> Result<Created> {
+        let behind_gate = spawned
+            .gate
+            .as_ref()
+            .map(|g| g.behind().clone())
+            .unwrap_or_default();
+        let saved = Saved {
+            id: args.id.clone(),
+            oci_version: spec.version().clone(),
+            rootfs: spec::rootfs(&spec, &bundle)?,
+            bundle: bundle.clone(),
+            pid: spawned.pid,
+            start_time: process::start_time(spawned.pid).unwrap_or(0),
+            cgroup: cgroup.path().to_owned(),
+            created: time::rfc3339(SystemTime::now()),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+            behind_gate,
+            new_keyring: !args.no_new_keyring,
+        };
+        let console = console.take(spawned.terminal)?;
+        write_pid_file(args.pid_file.as_deref(), spawned.pid)?;
+        let entry = reserved.keep(saved)?;
+        Ok(Created {
+            entry,
+            pidfd: spawned.pidfd,
+            console,
+        })
+    };
+    let pidfd = spawned
+        .pidfd
+        .try_clone()
+        .map_err(Error::io("duplicate a pidfd"))?;
+    finish(spawned).inspect_err(|_| {
+        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+        executor::give_up(Some(&cgroup), hooks.as_ref());
+    })
+}
+
+fn subject(entry: &Entry) -> Option<hooks::Subject> {
+    let spec = spec::load(&entry.saved.bundle).ok()?;
+    hooks::Subject::new(&spec, &entry.saved.id, &entry.saved.bundle)
+}
+
+pub(super) fn start(store: &Store, id: &str) -> Result<()> {
+    start_entry(&store.load(id)?)
+}
+
+fn start_entry(entry: &Entry) -> Result<()> {
+    match entry.status() {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(Error::Other(
+                "cannot start a container that has stopped".into(),
+            ));
+        }
+        Status::Running | Status::Paused => {
+            return Err(Error::Other(
+                "cannot start an already running container".into(),
+            ));
+        }
+    }
+    let pidfd = entry
+        .pidfd()
+        .ok_or_else(|| Error::Other("cannot start a container that has stopped".into()))?;
+    let hooks = subject(entry);
+    let opened = entry.gate()?.open(entry.saved.pid, &pidfd, hooks.as_ref());
+    entry.gate_opened();
+    opened?;
+    if let Some(hooks) = hooks {
+        hooks.run_all_logged(hooks::Kind::Poststart, entry.saved.pid);
+    }
+    Ok(())
+}
+
+pub(super) fn run(store: &Store, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32> {
+    let Created {
+        entry,
+        pidfd,
+        console,
+    } = create_with(store, args, detach)?;
+    if let Err(e) = start_entry(&entry) {
+        delete(store, &args.id, true).ok();
+        return Err(e);
+    }
+    if detach {
+        return Ok(0);
+    }
+    let status = terminal::attend(&pidfd, console)?;
+    if !keep {
+        delete(store, &args.id, true)?;
+    }
+    Ok(status)
+}
+
+/// A signal by its name, with or without `SIG`, or its number.
+fn parse_signal(text: &str) -> Result<i32> {
+    if let Ok(number) = text.parse::<i32>()
+        && (0..=64).contains(&number)
+    {
+        return Ok(number);
+    }
+    let upper = text.to_uppercase();
+    let name = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    if let Ok(signal) = name.parse::<nix::sys::signal::Signal>() {
+        return Ok(signal as i32);
+    }
+    // signal(7): real-time signals.
+    let offset = |prefix: &str| {
+        name.strip_prefix(prefix).and_then(|o| {
+            if o.is_empty() {
+                Some(0)
+            } else {
+                o.parse::<i32>().ok()
+            }
+        })
+    };
+    let number = offset("SIGRTMIN")
+        .map(|o| libc::SIGRTMIN() + o)
+        .or_else(|| offset("SIGRTMAX").map(|o| libc::SIGRTMAX() + o));
+    number
+        .filter(|n| (34..=64).contains(n))
+        .ok_or_else(|| Error::Other(format!("unknown signal {text:?}")))
+}
+
+pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<()> {
+    let entry = store.load(id)?;
+    let signal = parse_signal(signal)?;
+    if all {
+        // What a dead init left behind, too.
+        let cgroup = entry.cgroup()?;
+        if entry.status() == Status::Stopped && cgroup.pids().is_empty() {
+            return Err(Error::Other("container not running".into()));
+        }
+        cgroup.signal_all(signal);
+        return Ok(());
+    }
+    let pidfd = entry.pidfd().filter(|_| entry.status() != Status::Stopped);
+    let pidfd = pidfd.ok_or_else(|| Error::Other("container not running".into()))?;
+    process::pidfd_send_signal(pidfd.as_fd(), signal)
+        .map_err(|e| Error::Other(format!("send {signal}: {}", e.desc())))?;
+    if signal == libc::SIGKILL && entry.status() == Status::Paused {
+        entry.cgroup()?.set_frozen(false)?;
+    }
+    Ok(())
+}
+
+pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+    let entry = match store.load(id) {
+        Ok(entry) => entry,
+        Err(_) if force => {
+            store.remove_broken(id);
+            return Ok(());
+        }
+        Err(e) => return Err(e),
+    };
+    let status = entry.status();
+    if !force && matches!(status, Status::Running | Status::Paused) {
+        return Err(Error::Other(format!(
+            "cannot delete container {id} that is not stopped: {}",
+            status.name()
+        )));
+    }
+    if let Some(pidfd) = entry.pidfd() {
+        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    }
+    let cgroup = entry.cgroup()?;
+    cgroup.kill_and_wait(KILL_WITHIN)?;
+    cgroup.remove(KILL_WITHIN)?;
+    let hooks = subject(&entry);
+    entry.remove()?;
+    if let Some(hooks) = hooks {
+        hooks.run_all_logged(hooks::Kind::Poststop, 0);
+    }
+    Ok(())
+}
+
+pub(super) fn set_paused(store: &Store, id: &str, pause: bool) -> Result<()> {
+    let entry = store.load(id)?;
+    match (entry.status(), pause) {
+        (Status::Running | Status::Created, true) | (Status::Paused, false) => {
+            Ok(entry.cgroup()?.set_frozen(pause)?)
+        }
+        (status, true) => Err(Error::Other(format!(
+            "cannot pause a {} container",
+            status.name()
+        ))),
+        (status, false) => Err(Error::Other(format!(
+            "cannot resume a {} container",
+            status.name()
+        ))),
+    }
+}
+
+pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
+    let entry = store.load(&args.id)?;
+    if entry.status() == Status::Stopped {
+        return Err(Error::Other("cannot update a stopped container".into()));
+    }
+    let resources = match &args.resources {
+        Some(path) => read_resources(path)?,
+        None => flags(args),
+    };
+    let resources: LinuxResources = serde_json::from_value(resources)
+        .map_err(|e| Error::Other(format!("linux.resources: {e}")))?;
+    Ok(entry.cgroup()?.update(&resources)?)
+}
+
+fn read_resources(path: &Path) -> Result<Value> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(Error::io("read standard input"))?;
+    } else {
+        text = fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())))?;
+    }
+    serde_json::from_str(&text).map_err(|e| Error::Other(format!("{}: {e}", path.display())))
+}
+
+/// The flags as `linux.resources`; what is not given stays as it is.
+fn flags(a: &UpdateArgs) -> Value {
+    fn without_nulls(value: Value) -> Value {
+        let Value::Object(map) = value else {
+            return value;
+        };
+        let map: serde_json::Map<_, _> = map
+            .into_iter()
+            .map(|(k, v)| (k, without_nulls(v)))
+            .filter(|(_, v)| !v.is_null() && v.as_object().is_none_or(|o| !o.is_empty()))
+            .collect();
+        Value::Object(map)
+    }
+    without_nulls(json!({
+        "memory": { "limit": a.memory, "swap": a.memory_swap, "reservation": a.memory_reservation },
+        "cpu": { "shares": a.cpu_shares, "quota": a.cpu_quota, "period": a.cpu_period, "cpus": a.cpuset_cpus, "mems": a.cpuset_mems },
+        "pids": { "limit": a.pids_limit },
+        "blockIO": { "weight": a.blkio_weight }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigusr1", 10),
+            ("SIGRTMIN+2", 36),
+            ("64", 64),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for text in ["65", "-1", "NOSUCH", "", "SIGRTMIN+99"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! `cofferdam`, the OCI runtime command line over the executor: OCI runtime.md "Operations", with runc's flags where
+//! people and tools rely on them.
+
+mod exec;
+mod lifecycle;
+mod report;
+mod store;
+mod terminal;
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::executor;
+
+/// What a command ends with, unless it succeeds.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The executor's.
+    #[error(transparent)]
+    Executor(#[from] executor::Error),
+    /// The control groups'.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::Error),
+    /// Something that failed, and why.
+    #[error("{0}: {1}")]
+    Io(String, #[source] std::io::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |e| Self::Io(what, e)
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Runs containers from OCI bundles, and shows what the shim `containerd-shim-cofferdam-v1` can do.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Where the state of containers is kept
+    #[arg(long, global = true, default_value = "/run/cofferdam/oci")]
+    root: PathBuf,
+    /// Also write errors to this file
+    #[arg(long, global = true)]
+    log: Option<PathBuf>,
+    /// How to write them
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Accepted for compatibility: there is nothing more to say
+    #[arg(long, global = true)]
+    debug: bool,
+    /// Let systemd make the cgroups
+    #[arg(long, global = true)]
+    systemd_cgroup: bool,
+    /// Accepted for compatibility: Cofferdam needs root
+    #[arg(long, global = true, value_name = "true|false|auto")]
+    rootless: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a container, up to the point where its program is executed
+    Create(CreateArgs),
+    /// Execute the program of a created container
+    Start {
+        /// Container id
+        id: String,
+    },
+    /// Create and start a container, wait for its end, and delete it
+    Run {
+        #[command(flatten)]
+        create: CreateArgs,
+        /// Do not wait
+        #[arg(short, long)]
+        detach: bool,
+        /// Do not delete the container at its end
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Print the state of a container, as JSON
+    State {
+        /// Container id
+        id: String,
+    },
+    /// Send a signal to the init of a container
+    Kill {
+        /// Container id
+        id: String,
+        /// Name or number
+        #[arg(default_value = "SIGTERM")]
+        signal: String,
+        /// Send it to every process of the container
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Remove what a container leaves
+    Delete {
+        /// Container id
+        id: String,
+        /// Kill it first; an unknown container is no error
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Run a process in a container
+    Exec(ExecArgs),
+    /// List the processes of a container
+    Ps {
+        /// Container id
+        id: String,
+        /// As a table, or as a JSON list of pids
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: Format,
+        /// Options of ps(1), for the table
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        ps_options: Vec<String>,
+    },
+    /// Freeze a container
+    Pause {
+        /// Container id
+        id: String,
+    },
+    /// Thaw a container
+    Resume {
+        /// Container id
+        id: String,
+    },
+    /// Change the resources of a container
+    Update(UpdateArgs),
+    /// Print a container's counters, and its OOM kills
+    Events {
+        /// Container id
+        id: String,
+        /// Print the counters once
+        #[arg(long)]
+        stats: bool,
+        /// Seconds between counters
+        #[arg(long, default_value = "5", value_parser = seconds)]
+        interval: u64,
+    },
+    /// List containers
+    List {
+        /// As a table or as JSON
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: Format,
+        /// Only ids
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Write a config.json to start from
+    Spec {
+        /// Directory to write it into
+        #[arg(short, long)]
+        bundle: Option<PathBuf>,
+    },
+    /// Print what the executor supports, as OCI features JSON
+    Features,
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    text.trim_end_matches('s')
+        .parse()
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or_else(|| "expected a number of seconds".into())
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Container id
+    id: String,
+    /// Directory of config.json (default: the current one)
+    #[arg(short, long)]
+    bundle: Option<PathBuf>,
+    /// Where to write the init's pid
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// A socket to send the master of the container's terminal to
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// How many descriptors after the standard three to pass on
+    #[arg(long, default_value_t = 0)]
+    preserve_fds: u32,
+    /// Move the root instead of pivoting to it; for a root on a RAM disk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Do not join a session keyring of the container's own
+    #[arg(long)]
+    no_new_keyring: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExecArgs {
+    /// Container id
+    id: String,
+    /// A file with the process, as in config.json
+    #[arg(short, long)]
+    process: Option<PathBuf>,
+    /// Where to write the process's pid
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+    /// A socket to send the master of the terminal to
+    #[arg(long)]
+    console_socket: Option<PathBuf>,
+    /// Do not wait
+    #[arg(short, long)]
+    detach: bool,
+    /// With a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Working directory
+    #[arg(long)]
+    cwd: Option<PathBuf>,
+    /// A variable of the environment, KEY=VALUE
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// UID[:GID]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// One more group id
+    #[arg(short = 'g', long)]
+    additional_gids: Vec<u32>,
+    /// One more capability
+    #[arg(short, long)]
+    cap: Vec<String>,
+    /// Forbid new privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// An AppArmor profile
+    #[arg(long)]
+    apparmor: Option<String>,
+    /// How many descriptors after the standard three to pass on
+    #[arg(long, default_value_t = 0)]
+    preserve_fds: u32,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct UpdateArgs {
+    /// Container id
+    id: String,
+    /// A file with linux.resources, or - for standard input
+    #[arg(short, long)]
+    resources: Option<PathBuf>,
+    /// Bytes
+    #[arg(long, allow_hyphen_values = true)]
+    memory: Option<i64>,
+    /// Bytes, memory and swap together
+    #[arg(long, allow_hyphen_values = true)]
+    memory_swap: Option<i64>,
+    /// Bytes
+    #[arg(long, allow_hyphen_values = true)]
+    memory_reservation: Option<i64>,
+    /// Relative weight
+    #[arg(long, alias = "cpu-share")]
+    cpu_shares: Option<u64>,
+    /// Microseconds
+    #[arg(long)]
+    cpu_period: Option<u64>,
+    /// Microseconds in a period
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// A list of processors
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// A list of memory nodes
+    #[arg(long)]
+    cpuset_mems: Option<String>,
+    /// Number of processes
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Relative weight
+    #[arg(long)]
+    blkio_weight: Option<u16>,
+}
+
+/// The command's `main`. Returns the exit status.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            e.print().ok();
+            return e.exit_code();
+        }
+    };
+    match dispatch(&cli) {
+        Ok(status) => status,
+        Err(e) => {
+            report_error(&cli.global, &e.to_string());
+            1
+        }
+    }
+}
+
+fn report_error(global: &Global, text: &str) {
+    writeln!(std::io::stderr(), "cofferdam: {text}").ok();
+    let Some(path) = &global.log else { return };
+    let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
+    let line = match global.log_format {
+        LogFormat::Json => {
+            serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string()
+        }
+        LogFormat::Text => format!("time=\"{time}\" level=error msg={text:?}"),
+    };
+    if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
+        writeln!(file, "{line}").ok();
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<i32> {
+    let global = &cli.global;
+    if global.systemd_cgroup {
+        return Err(Error::Other(
+            "--systemd-cgroup is not supported yet: leave it out, and cgroups are made directly"
+                .into(),
+        ));
+    }
+    let store = store::Store::new(&global.root);
+    let done = |r: Result<()>| r.map(|()| 0);
+    match &cli.command {
+        Command::Create(args) => lifecycle::create(&store, args).map(|_| 0),
+        Command::Start { id } => done(lifecycle::start(&store, id)),
+        Command::Run {
+            create,
+            detach,
+            keep,
+        } => lifecycle::run(&store, create, *detach, *keep),
+        Command::State { id } => done(report::state(&store, id)),
+        Command::Kill { id, signal, all } => done(lifecycle::kill(&store, id, signal, *all)),
+        Command::Delete { id, force } => done(lifecycle::delete(&store, id, *force)),
+        Command::Exec(args) => exec::exec(&store, args),
+        Command::Ps {
+            id,
+            format,
+            ps_options,
+        } => done(report::ps(&store, id, *format, ps_options)),
+        Command::Pause { id } => done(lifecycle::set_paused(&store, id, true)),
+        Command::Resume { id } => done(lifecycle::set_paused(&store, id, false)),
+        Command::Update(args) => done(lifecycle::update(&store, args)),
+        Command::Events {
+            id,
+            stats,
+            interval,
+        } => done(report::events(&store, id, *stats, *interval)),
+        Command::List { format, quiet } => done(report::list(&store, *format, *quiet)),
+        Command::Spec { bundle } => done(report::spec(bundle.as_deref())),
+        Command::Features => {
+            print(&format!("{:#}\n", crate::bootstrap::features()));
+            Ok(0)
+        }
+        Command::Version => {
+            print(&format!(
+                "cofferdam version {}\nspec: 1.3.0\n",
+                env!("CARGO_PKG_VERSION")
+            ));
+            Ok(0)
+        }
+    }
+}
+
+fn print(text: &str) {
+    std::io::stdout().lock().write_all(text.as_bytes()).ok();
+}
