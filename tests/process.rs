@@ -436,7 +436,7 @@ fn lifecycle_hooks(d: &mut Daemon) {
     );
     for (line, status) in text
         .lines()
-        .zip(["creating", "creating", "creating", "running", "stopped"])
+        .zip(["created", "creating", "creating", "running", "stopped"])
     {
         let json = &line[line.find('{').unwrap()..=line.rfind('}').unwrap()];
         let state: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -1,5 +1,9 @@
 //! One write to one control file, and the JSON path of the spec field that asks for it.
 
+use oci_spec::runtime::LinuxMemory;
+
+use super::{Error, Result};
+
 /// A value to be written into a container's group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -37,6 +41,22 @@ impl Setting {
         self.optional = true;
         self
     }
+}
+
+/// `memory.kernel`: no kernel that we run on has such a limit any more, but kernel memory counts towards `memory.limit`, so
+/// one that is not below that holds all the same.
+pub(super) fn check_kernel_memory(m: &LinuxMemory) -> Result<()> {
+    let Some(kernel) = m.kernel().filter(|k| *k > 0) else {
+        return Ok(());
+    };
+    if m.limit().is_some_and(|l| l > 0 && l <= kernel) {
+        return Ok(());
+    }
+    Err(Error::Unavailable {
+        field: format!("linux.resources.memory.kernel: {kernel}"),
+        reason: "kernel memory has no limit of its own any more; it counts towards memory.limit"
+            .into(),
+    })
 }
 
 /// A limit where a negative number means none.

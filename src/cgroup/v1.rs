@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::settings::{Setting, limit_or_max};
+use super::settings::{Setting, check_kernel_memory, limit_or_max};
 use super::{Cgroup, Error, Result, io_error};
 
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
@@ -94,6 +94,7 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
 
 fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     let Some(m) = r.memory() else { return Ok(()) };
+    check_kernel_memory(m)?;
     let limit = m.limit().filter(|l| *l != 0);
     // Unlimited memory with a limited sum of memory and swap makes no sense: lift both, as the kernel would demand.
     let swap = m

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::settings::{Setting, limit_or_max};
+use super::settings::{Setting, check_kernel_memory, limit_or_max};
 use super::{Cgroup, Error, Result, io_error, stats};
 
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
@@ -111,6 +111,19 @@ pub(super) fn rdma(r: &LinuxResources, out: &mut Vec<Setting>) {
 
 fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     let Some(m) = r.memory() else { return Ok(()) };
+    check_kernel_memory(m)?;
+    for (set, field) in [
+        (m.kernel_tcp().is_some_and(|v| v > 0), "kernelTCP"),
+        (m.swappiness().is_some(), "swappiness"),
+        (m.disable_oom_killer() == Some(true), "disableOOMKiller"),
+    ] {
+        if set {
+            return Err(Error::Unavailable {
+                field: format!("linux.resources.memory.{field}"),
+                reason: "exists on cgroup v1 only, and this node runs cgroup v2".into(),
+            });
+        }
+    }
     let limit = m.limit().filter(|l| *l != 0);
     let swap = m.swap().filter(|s| *s != 0);
     if m.check_before_update() == Some(true)

@@ -108,7 +108,8 @@ fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Res
         preserve_fds: args.preserve_fds,
         pivot: !args.no_pivot,
     };
-    let spawned = executor::create(plan, hooks.as_ref())?;
+    let spawned = executor::create(plan, hooks.as_ref())
+        .inspect_err(|_| executor::unmount_root(&spec, &bundle))?;
     let finish = |spawned: Spawned| -> Result<Created> {
         let behind_gate = spawned
             .gate
@@ -144,6 +145,7 @@ fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Res
     finish(spawned).inspect_err(|_| {
         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
         executor::give_up(Some(&cgroup), hooks.as_ref());
+        executor::unmount_root(&spec, &bundle);
     })
 }
 
@@ -269,7 +271,7 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         Err(e) => return Err(e),
     };
     let status = entry.status();
-    if !force && matches!(status, Status::Running | Status::Paused) {
+    if !force && status != Status::Stopped {
         return Err(Error::Other(format!(
             "cannot delete container {id} that is not stopped: {}",
             status.name()
@@ -281,6 +283,10 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let cgroup = entry.cgroup()?;
     cgroup.kill_and_wait(KILL_WITHIN)?;
     cgroup.remove(KILL_WITHIN)?;
+    let spec = spec::load(&entry.saved.bundle).ok();
+    if let Some(spec) = &spec {
+        executor::unmount_root(spec, &entry.saved.bundle);
+    }
     let hooks = subject(&entry);
     entry.remove()?;
     if let Some(hooks) = hooks {

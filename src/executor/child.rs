@@ -239,6 +239,18 @@ fn step(
             process::chroot(c".").map_err(at("chroot"))?;
             process::chdir(c"/").map_err(at("chdir"))?;
         }
+        Step::ChangeRoot => {
+            process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
+            process::chroot(c".").map_err(at("chroot"))?;
+            process::chdir(c"/").map_err(at("chdir"))?;
+        }
+        Step::PrivateRoot => {
+            let private = MountAttr {
+                propagation: libc::MS_PRIVATE,
+                ..MountAttr::default()
+            };
+            m::mount_setattr(root(ctx)?, true, &private).map_err(at("mount_setattr"))?;
+        }
         Step::RootReadOnly => {
             let set = MountAttr {
                 attr_set: attr::RDONLY,
@@ -559,7 +571,9 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             procfs,
         } => {
             let tree = match mount.tree.take() {
-                Some(tree) => tree,
+                // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they
+                // are listed in the order in which they are attached.)
+                Some(tree) => m::open_tree_clone(tree.as_raw_fd(), c"", *recursive).unwrap_or(tree),
                 None => m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?,
             };
             if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {

@@ -75,8 +75,9 @@ impl Kind {
 
     fn status(self) -> &'static str {
         match self {
-            Self::Prestart | Self::CreateRuntime | Self::CreateContainer => "creating",
-            Self::StartContainer => "created",
+            Self::CreateRuntime | Self::CreateContainer => "creating",
+            // OCI config.md has prestart "after the start operation is called".
+            Self::Prestart | Self::StartContainer => "created",
             Self::Poststart => "running",
             Self::Poststop => "stopped",
         }

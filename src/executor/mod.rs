@@ -22,7 +22,7 @@ mod spawn;
 pub mod spec;
 
 pub use error::Error;
-pub use plan::{ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory};
+pub use plan::{ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, unmount_root};
 pub use rootfs::RootMount;
 pub use spawn::{BehindGate, Gate, Spawned, forget_child, is_own_child, listen_at_gate};
 

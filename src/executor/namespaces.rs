@@ -20,8 +20,6 @@ pub(super) struct Namespaces {
     pub join: Vec<(OwnedFd, i32, String)>,
     /// A pid namespace takes effect for children only, so the parent's thread joins it around `clone3`.
     pub join_pid: Option<OwnedFd>,
-    /// A mount namespace that already exists.
-    pub joins_mount: bool,
 }
 
 impl Namespaces {
@@ -31,7 +29,6 @@ impl Namespaces {
             new_cgroup: false,
             join: Vec::new(),
             join_pid: None,
-            joins_mount: false,
         };
         let mut seen = Vec::new();
         let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
@@ -66,7 +63,6 @@ impl Namespaces {
                     match n.typ() {
                         LinuxNamespaceType::Pid => this.join_pid = Some(fd),
                         typ => {
-                            this.joins_mount |= typ == LinuxNamespaceType::Mount;
                             this.join.push((
                                 fd,
                                 flag,
@@ -77,13 +73,12 @@ impl Namespaces {
                 }
             }
         }
-        if this.new & libc::CLONE_NEWNS as u64 == 0 {
-            return Err(Error::field(
-                "linux.namespaces",
-                "a new mount namespace is required: without one the container's mounts would land on the node",
-            ));
-        }
         Ok(this)
+    }
+
+    /// Whether the mounts are the container's alone.
+    pub fn has_new_mounts(&self) -> bool {
+        self.new & libc::CLONE_NEWNS as u64 != 0
     }
 
     pub fn has_uts(&self) -> bool {

@@ -164,6 +164,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         namespaces.has_ipc(),
         namespaces.has_net(),
     );
+    let new_mounts = namespaces.has_new_mounts();
     let mut birth = Birth {
         namespaces: namespaces.new,
         ..Birth::default()
@@ -174,15 +175,20 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     own.early_steps(&mut steps)?;
     // Placeholders for shared sources come before propagation is cut; they are filled in below.
     let before_propagation = steps.len();
-    steps.push(Step::Propagation {
-        flags: libc::MS_SLAVE | libc::MS_REC,
-        what: "the node's mounts",
-    });
+    if new_mounts {
+        steps.push(Step::Propagation {
+            flags: libc::MS_SLAVE | libc::MS_REC,
+            what: "the node's mounts",
+        });
+    }
     let rootfs = super::spec::rootfs(spec, plan.bundle)?;
     rootfs::plan(&rootfs, plan.root_mounts, &mut steps)?;
     steps.push(Step::OpenRoot {
         path: c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?,
     });
+    if !new_mounts {
+        steps.push(Step::PrivateRoot);
+    }
     let shared = mounts::plan(spec, plan.cgroup, &mut steps)?;
     devices::plan(spec, &mut steps)?;
     let declared = spec.hooks().as_ref();
@@ -234,10 +240,11 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
             steps.push(make(c_string(relative, &field)?));
         }
     }
-    steps.push(if plan.pivot {
-        Step::PivotRoot
-    } else {
-        Step::MoveRoot
+    steps.push(match (new_mounts, plan.pivot) {
+        (true, true) => Step::PivotRoot,
+        (true, false) => Step::MoveRoot,
+        // The root of others must stay what it is.
+        (false, _) => Step::ChangeRoot,
     });
     if let Some(flags) = root_propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::Propagation {
@@ -436,6 +443,15 @@ fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
             ));
         }
     }))
+}
+
+/// Takes away the mounts of a container without a mount namespace of its own; those of all others went with theirs.
+pub fn unmount_root(spec: &Spec, bundle: &Path) {
+    let rootfs = super::spec::rootfs(spec, bundle).ok();
+    let path = rootfs.and_then(|r| CString::new(r.into_os_string().into_encoded_bytes()).ok());
+    if let (true, Some(path)) = (super::spec::shares_host_mounts(spec), path) {
+        crate::sys::mount::umount_detach(&path).ok();
+    }
 }
 
 /// Makes the directory that the root will be mounted on.

@@ -136,6 +136,9 @@ pub(super) enum Step {
     ReadOnly(CString),
     PivotRoot,
     MoveRoot,
+    ChangeRoot,
+    /// Keeps what is mounted below the root from appearing anywhere else.
+    PrivateRoot,
     RootReadOnly,
     /// After an exec joined the container's mount namespace: keeps a descriptor of its root.
     OpenOwnRoot,
@@ -207,7 +210,8 @@ impl Step {
             Self::Symlink { path, .. } => format!("create link /{}", lossy(path)),
             Self::Mask(path) => format!("linux.maskedPaths: hide /{}", lossy(path)),
             Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
-            Self::PivotRoot | Self::MoveRoot => "change the root".into(),
+            Self::PivotRoot | Self::MoveRoot | Self::ChangeRoot => "change the root".into(),
+            Self::PrivateRoot => "keep the root's mounts to itself".into(),
             Self::RootReadOnly => "root.readonly: make the root read-only".into(),
             Self::OpenOwnRoot => "open the container's root".into(),
             Self::Terminal { .. } => "process.terminal: open a terminal on /dev/pts".into(),

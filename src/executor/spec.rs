@@ -45,6 +45,11 @@ pub fn shares_host_pids(spec: &Spec) -> bool {
     !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Pid)
 }
 
+/// Whether the container's mounts are made in the mount namespace of the node, because its spec lists none.
+pub fn shares_host_mounts(spec: &Spec) -> bool {
+    !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Mount)
+}
+
 /// The absolute path of the root file system.
 pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let root = spec

@@ -117,6 +117,11 @@ impl Pod {
             ));
         }
         let spec = spec::load(&request.bundle)?;
+        if spec::shares_host_mounts(&spec) {
+            return Err(Error::InvalidArgument(
+                "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
+            ));
+        }
         let cgroup = Arc::new(self.place(&spec, &request.id)?);
         let filter = self.filter(&spec)?;
         let (own_pids, host_pids) = (
