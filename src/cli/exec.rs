@@ -9,7 +9,7 @@ use super::lifecycle::{filter, stdio, write_pid_file};
 use super::store::{Status, Store};
 use super::terminal::{self, Console};
 use super::{Error, ExecArgs, Result};
-use crate::executor::{self, ExecPlan, spec};
+use crate::executor::{self, Enter, ExecPlan, spec};
 
 pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let entry = store.load(&args.id)?;
@@ -43,7 +43,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         process: &process,
         id: &args.id,
         init,
-        enter_pid_namespace: !spec::shares_host_pids(&container),
+        enter: Enter::of(&container),
         cgroup: Some(&cgroup),
         stdio: stdio(&process)?,
         seccomp: filter(&container)?,

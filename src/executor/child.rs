@@ -17,6 +17,7 @@ use crate::sys::{self, creds, process, socket, tty};
 
 /// Longest path that we build in the child.
 const PATH_MAX: usize = 4096;
+const TIME_NAMESPACE: i32 = 0x80; // CLONE_NEWTIME, Linux 5.6
 const CGROUP_NAMESPACE: i32 = libc::CLONE_NEWCGROUP;
 const PROC_MAGIC: i64 = 0x9fa0;
 const DEVPTS_MAGIC: i64 = 0x1cd1;
@@ -25,6 +26,7 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 pub(super) const FAILED: u8 = b'F';
 pub(super) const ASKS: u8 = b'A';
 pub(super) const TERMINAL: u8 = b'T';
+pub(super) const REBORN: u8 = b'R';
 
 /// A failed system call: its name and the kernel's answer.
 struct Failure(&'static str, Errno);
@@ -44,6 +46,8 @@ struct Context<'a> {
     null: Option<OwnedFd>,
     /// The one empty read-only tmpfs that hides directories.
     empty: Option<OwnedFd>,
+    /// The mounted root, on its way into another mount namespace.
+    root_tree: Option<OwnedFd>,
     lsm: Option<OwnedFd>,
     /// Which candidate is the program.
     chosen: usize,
@@ -67,6 +71,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         root: None,
         null: None,
         empty: None,
+        root_tree: None,
         lsm: None,
         chosen: 0,
     };
@@ -140,7 +145,17 @@ fn step(
                 path, recursive, ..
             } = &mount.source
         {
-            mount.tree = Some(m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?);
+            let tree = m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?;
+            if let Some((maps, recursive)) = &mount.idmap {
+                let attr = MountAttr {
+                    attr_set: attr::IDMAP,
+                    userns_fd: maps.as_raw_fd() as u64,
+                    ..MountAttr::default()
+                };
+                m::mount_setattr(tree.as_fd(), *recursive, &attr)
+                    .map_err(at("map ids: mount_setattr"))?;
+            }
+            mount.tree = Some(tree);
         }
         return Ok(());
     }
@@ -153,6 +168,32 @@ fn step(
         }
         Step::JoinNamespace { ns, flags, .. } => {
             process::setns(ns.as_fd(), *flags).map_err(at("setns"))?
+        }
+        Step::UnshareMounts => process::unshare(libc::CLONE_NEWNS).map_err(at("unshare"))?,
+        Step::NewTimeNamespace(offsets) => {
+            process::unshare(TIME_NAMESPACE).map_err(at("unshare"))?;
+            if !offsets.is_empty() {
+                write_proc(c"/proc/self/timens_offsets", offsets)?;
+            }
+        }
+        Step::Rebirth { namespaces } => be_reborn(ctx.control(), *namespaces)?,
+        Step::BecomeRoot => {
+            creds::setgroups(&[]).map_err(at("setgroups"))?;
+            creds::setresgid(0).map_err(at("setresgid"))?;
+            creds::setresuid(0).map_err(at("setresuid"))?;
+        }
+        Step::TakeRoot { path } => {
+            ctx.root_tree = Some(m::open_tree_clone(CWD, path, true).map_err(at("open_tree"))?);
+            ctx.null = Some(open_null()?);
+        }
+        Step::AttachRoot => {
+            let tree = ctx.root_tree.take().ok_or(Failure("open", Errno::EBADF))?;
+            let top =
+                m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?;
+            m::move_mount(tree.as_fd(), top.as_fd()).map_err(at("move_mount"))?;
+            ctx.root = Some(tree);
+            // Opened before, it is of a mount namespace that is left behind.
+            ctx.null = Some(open_null()?);
         }
         Step::NewCgroupNamespace => process::unshare(CGROUP_NAMESPACE).map_err(at("unshare"))?,
         Step::WriteProc { path, value, .. } => write_proc(path, value)?,
@@ -345,6 +386,19 @@ fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
     match process::read(control, &mut answer) {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
+    }
+}
+
+/// Goes on as a sibling: the parent's child, as we are. Our own end follows at once.
+fn be_reborn(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
+    // SAFETY: this is a fork of a child that has one thread, and what follows is the same careful code.
+    #[allow(unsafe_code)]
+    match unsafe { process::clone3_sibling(namespaces) }.map_err(at("clone3"))? {
+        process::Cloned::Child => Ok(()),
+        process::Cloned::Parent(_, pidfd) => {
+            let sent = socket::send_fd(control, REBORN, pidfd.as_fd());
+            process::exit_now(i32::from(sent.is_err()))
+        }
     }
 }
 

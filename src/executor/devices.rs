@@ -1,12 +1,14 @@
 //! Device nodes and links below `/dev`, OCI config-linux.md "Default Devices" and "Dev symbolic links".
 
+use std::ffi::CString;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceType, Spec};
 
 use super::mounts::c_string;
-use super::script::Step;
+use super::script::{Mount, Source, Step};
 use super::{Error, Result};
+use crate::sys::mount::MountAttr;
 
 const DEFAULTS: [(&str, u32, u32); 6] = [
     ("dev/null", 1, 3),
@@ -24,8 +26,60 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "dev/stderr"),
 ];
 
-/// Appends the steps. Where the spec binds a whole `/dev` of its own, that one is left as it is.
-pub(super) fn plan(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
+/// A device node: made, or in a user namespace, whose root may make none, the node's own bound in its place.
+fn node(
+    path: CString,
+    numbers: (u32, u32, u32),
+    owner: (u32, u32),
+    mapped: bool,
+    field: &str,
+) -> Result<Step> {
+    let (mode, major, minor) = numbers;
+    if !mapped || mode & libc::S_IFMT == libc::S_IFIFO {
+        let (uid, gid) = owner;
+        return Ok(Step::Device {
+            path,
+            mode,
+            major,
+            minor,
+            uid,
+            gid,
+        });
+    }
+    let name = path.to_string_lossy();
+    let source = format!("/{name}");
+    let same = std::fs::symlink_metadata(&source).is_ok_and(|m| {
+        use std::os::unix::fs::MetadataExt;
+        m.rdev() == libc::makedev(major, minor) && m.mode() & libc::S_IFMT == mode & libc::S_IFMT
+    });
+    if !same {
+        return Err(Error::field(
+            field,
+            format!(
+                "a user namespace cannot make device nodes, and {source} of the node is not {major}:{minor}"
+            ),
+        ));
+    }
+    Ok(Step::Mount(Mount {
+        label: format!("{field}: bind {source}"),
+        source: Source::Bind {
+            path: c_string(source.as_str(), field)?,
+            recursive: false,
+            procfs: false,
+        },
+        dest: path,
+        no_symlinks: false,
+        attr: MountAttr::default(),
+        recursive_attr: MountAttr::default(),
+        propagation: Vec::new(),
+        tree: None,
+        idmap: None,
+    }))
+}
+
+/// Appends the steps, and returns the indices of those whose source must be opened before the user namespace is entered.
+/// Where the spec binds a whole `/dev` of its own, that one is left as it is.
+pub(super) fn plan(spec: &Spec, mapped: bool, steps: &mut Vec<Step>) -> Result<Vec<usize>> {
     let bound = spec.mounts().iter().flatten().any(|m| {
         let bind = m.typ().as_deref() == Some("bind")
             || m.options()
@@ -38,8 +92,9 @@ pub(super) fn plan(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
             .eq(Path::new("/dev").components())
     });
     if bound {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let first = steps.len();
     let devices = || {
         spec.linux()
             .iter()
@@ -51,14 +106,13 @@ pub(super) fn plan(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
                 .components()
                 .eq(Path::new("/").join(path).components())
         }) {
-            steps.push(Step::Device {
-                path: c_string(path, "dev")?,
-                mode: libc::S_IFCHR | 0o666,
-                major,
-                minor,
-                uid: 0,
-                gid: 0,
-            });
+            steps.push(node(
+                c_string(path, "dev")?,
+                (libc::S_IFCHR | 0o666, major, minor),
+                (0, 0),
+                mapped,
+                "dev",
+            )?);
         }
     }
     for (i, d) in devices().enumerate() {
@@ -86,14 +140,18 @@ pub(super) fn plan(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
         if path.as_os_str().is_empty() {
             return Err(Error::field(format!("{field}.path"), "is empty"));
         }
-        steps.push(Step::Device {
-            path: c_string(path.as_os_str().as_encoded_bytes(), &field)?,
-            mode: kind | d.file_mode().unwrap_or(0o666) & 0o7777,
-            major: number(d.major(), "major")?,
-            minor: number(d.minor(), "minor")?,
-            uid: d.uid().unwrap_or(0),
-            gid: d.gid().unwrap_or(0),
-        });
+        let mode = kind | d.file_mode().unwrap_or(0o666) & 0o7777;
+        steps.push(node(
+            c_string(path.as_os_str().as_encoded_bytes(), &field)?,
+            (
+                mode,
+                number(d.major(), "major")?,
+                number(d.minor(), "minor")?,
+            ),
+            (d.uid().unwrap_or(0), d.gid().unwrap_or(0)),
+            mapped,
+            &field,
+        )?);
     }
     for (target, path) in LINKS {
         steps.push(Step::Symlink {
@@ -114,5 +172,9 @@ pub(super) fn plan(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
             replace: true,
         });
     }
-    Ok(())
+    let mounts = steps.iter().enumerate().skip(first);
+    Ok(mounts
+        .filter(|(_, s)| matches!(s, Step::Mount(_)))
+        .map(|(i, _)| i)
+        .collect())
 }

@@ -20,9 +20,12 @@ mod script;
 pub mod seccomp;
 mod spawn;
 pub mod spec;
+pub mod userns;
 
 pub use error::Error;
-pub use plan::{ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, unmount_root};
+pub use plan::{
+    Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, unmount_root,
+};
 pub use rootfs::RootMount;
 pub use spawn::{BehindGate, Gate, Spawned, forget_child, is_own_child, listen_at_gate};
 

@@ -1,12 +1,13 @@
 //! The spec's `mounts`: options to flags, attributes and parameters, `mount(8)` and OCI config.md "Mounts".
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::script::{Mount, Source, Step};
-use super::{Error, Result};
+use super::{Error, Result, userns};
 use crate::cgroup::Cgroup;
 use crate::sys::mount::{MountAttr, attr};
 
@@ -15,6 +16,8 @@ use crate::sys::mount::{MountAttr, attr};
 pub(super) struct Options {
     pub bind: bool,
     pub recursive_bind: bool,
+    /// Map ids; with `true`, also of what is mounted below.
+    pub idmap: Option<bool>,
     pub set: u64,
     pub clear: u64,
     pub recursive_set: u64,
@@ -92,7 +95,9 @@ impl Options {
                 "runbindable" => o.propagation.push((libc::MS_UNBINDABLE, true)),
                 "defaults" | "" | "async" | "loud" | "nomand" | "nolazytime" | "noiversion"
                 | "silent" | "remount" => {}
-                "idmap" | "ridmap" | "tmpcopyup" => {
+                "idmap" => o.idmap = Some(false),
+                "ridmap" => o.idmap = Some(true),
+                "tmpcopyup" => {
                     return Err(Error::field(
                         field,
                         format!("the mount option {word:?} is not supported yet"),
@@ -173,25 +178,57 @@ fn relative(dest: &Path, field: &str) -> Result<PathBuf> {
     Ok(out)
 }
 
+/// The maps of an id-mapped mount: its own, or the container's.
+fn id_maps(
+    m: &oci_spec::runtime::Mount,
+    options: &Options,
+    bind: bool,
+    user: Option<&OwnedFd>,
+    field: &str,
+) -> Result<Option<(OwnedFd, bool)>> {
+    let own = |l: &Option<Vec<_>>| {
+        l.clone()
+            .filter(|l: &Vec<oci_spec::runtime::LinuxIdMapping>| !l.is_empty())
+    };
+    let (uids, gids) = (own(m.uid_mappings()), own(m.gid_mappings()));
+    let maps = match (uids, gids, options.idmap, user) {
+        (None, None, None, _) => return Ok(None),
+        (Some(uids), Some(gids), _, _) => userns::make(&uids, &gids, field)?,
+        (None, None, Some(_), Some(user)) => {
+            let copy = user.try_clone();
+            copy.map_err(|e| Error::field(field, format!("duplicate a descriptor: {e}")))?
+        }
+        (None, None, Some(_), None) => {
+            return Err(Error::field(
+                field,
+                "to map ids, it needs uidMappings and gidMappings, or a user namespace",
+            ));
+        }
+        _ => {
+            return Err(Error::field(
+                field,
+                "uidMappings and gidMappings come together",
+            ));
+        }
+    };
+    if !bind {
+        return Err(Error::field(field, "only bind mounts can map ids"));
+    }
+    Ok(Some((maps, options.idmap == Some(true))))
+}
+
 /// Appends a step for each mount of the spec. Returns the indices of the steps whose source must be opened before
-/// propagation is cut, because it is to stay shared with the node.
+/// propagation is cut, because it is to stay shared with the node; before `user`, the container's user namespace, is
+/// entered, because its root may not reach the source; or to have its ids mapped.
 pub(super) fn plan(
     spec: &Spec,
     cgroup: Option<&Cgroup>,
+    user: Option<&OwnedFd>,
     steps: &mut Vec<Step>,
 ) -> Result<Vec<usize>> {
-    let mut shared = Vec::new();
+    let mut taken = Vec::new();
     for (i, m) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{i}]");
-        if [m.uid_mappings(), m.gid_mappings()]
-            .into_iter()
-            .any(|l| l.as_ref().is_some_and(|l| !l.is_empty()))
-        {
-            return Err(Error::field(
-                field,
-                "id-mapped mounts are not supported yet",
-            ));
-        }
         let options = Options::parse(
             m.options().iter().flatten().map(String::as_str),
             &format!("{field}.options"),
@@ -217,7 +254,25 @@ pub(super) fn plan(
             ));
         }
         if fstype == "cgroup" && !bind {
+            let first = steps.len();
             cgroup_mount(spec, cgroup, &options, &dest, &field, steps)?;
+            if user.is_some() {
+                let is_bind = |s: &Step| {
+                    matches!(
+                        s,
+                        Step::Mount(Mount {
+                            source: Source::Bind { .. },
+                            ..
+                        })
+                    )
+                };
+                let binds = steps
+                    .iter()
+                    .enumerate()
+                    .skip(first)
+                    .filter(|(_, s)| is_bind(s));
+                taken.extend(binds.map(|(i, _)| i));
+            }
             continue;
         }
         let is_proc = absolute == Path::new("/proc");
@@ -255,13 +310,13 @@ pub(super) fn plan(
                 format!("{field}: mount {fstype} on {}", absolute.display()),
             )
         };
-        if bind
-            && options
-                .propagation
-                .iter()
-                .any(|(p, _)| *p == libc::MS_SHARED)
-        {
-            shared.push(steps.len());
+        let idmap = id_maps(m, &options, bind, user, &field)?;
+        let is_shared = options
+            .propagation
+            .iter()
+            .any(|(p, _)| *p == libc::MS_SHARED);
+        if bind && (is_shared || user.is_some() || idmap.is_some()) {
+            taken.push(steps.len());
         }
         steps.push(Step::Mount(Mount {
             label,
@@ -272,9 +327,10 @@ pub(super) fn plan(
             recursive_attr: options.recursive_attr(),
             propagation: options.propagation.clone(),
             tree: None,
+            idmap,
         }));
     }
-    Ok(shared)
+    Ok(taken)
 }
 
 fn new_file_system(fstype: &str, source: &str, options: &Options, field: &str) -> Result<Source> {
@@ -371,6 +427,7 @@ fn cgroup_mount(
             recursive_attr: options.recursive_attr(),
             propagation: options.propagation.clone(),
             tree: None,
+            idmap: None,
         }))
     };
     let layout = cgroup.layout();
@@ -400,6 +457,7 @@ fn cgroup_mount(
         recursive_attr: MountAttr::default(),
         propagation: options.propagation.clone(),
         tree: None,
+        idmap: None,
     }));
     for h in &layout.hierarchies {
         let Some(name) = h.mount.file_name() else {

@@ -7,7 +7,33 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::script::Step;
+use super::spawn::Birth;
 use super::{Error, Result};
+
+/// Linux 5.6.
+pub(super) const CLONE_NEWTIME: i32 = 0x80;
+
+/// `linux.timeOffsets` as `/proc/self/timens_offsets` takes them, `time_namespaces(7)`.
+fn offsets(spec: &Spec) -> Result<Vec<u8>> {
+    let mut text = String::new();
+    let offsets = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.time_offsets().as_ref());
+    let mut offsets: Vec<_> = offsets.into_iter().flatten().collect();
+    offsets.sort_by_key(|(clock, _)| clock.as_str());
+    for (clock, offset) in offsets {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::field(
+                format!("linux.timeOffsets[{clock:?}]"),
+                "is not a clock that can be offset: use monotonic or boottime",
+            ));
+        }
+        let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        text.push_str(&format!("{clock} {secs} {nanos}\n"));
+    }
+    Ok(text.into_bytes())
+}
 
 /// What the spec's `linux.namespaces` comes down to.
 #[derive(Debug)]
@@ -16,6 +42,8 @@ pub(super) struct Namespaces {
     pub new: u64,
     /// A cgroup namespace is made by the child itself, once it is in its cgroup.
     pub new_cgroup: bool,
+    /// A time namespace is made by the child as well, for a child of its own: the clocks' offsets as the kernel reads them.
+    pub new_time: Option<Vec<u8>>,
     /// Opened namespaces to be joined by the child.
     pub join: Vec<(OwnedFd, i32, String)>,
     /// A pid namespace takes effect for children only, so the parent's thread joins it around `clone3`.
@@ -27,6 +55,7 @@ impl Namespaces {
         let mut this = Self {
             new: 0,
             new_cgroup: false,
+            new_time: None,
             join: Vec::new(),
             join_pid: None,
         };
@@ -48,15 +77,13 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
                 LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
                 LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-                LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                    return Err(Error::field(
-                        field,
-                        format!("{} namespaces are not supported yet", n.typ()),
-                    ));
-                }
+                // See `userns`: it owns all the others, so it comes before them.
+                LinuxNamespaceType::User => continue,
+                LinuxNamespaceType::Time => CLONE_NEWTIME,
             };
             match n.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
                 None if n.typ() == LinuxNamespaceType::Cgroup => this.new_cgroup = true,
+                None if n.typ() == LinuxNamespaceType::Time => this.new_time = Some(offsets(spec)?),
                 None => this.new |= flag as u64,
                 Some(path) => {
                     let fd = open(path, &field)?;
@@ -97,18 +124,56 @@ impl Namespaces {
         self.new & flag as u64 != 0 || self.join.iter().any(|(_, f, _)| *f == flag)
     }
 
-    /// The child's steps. The mount namespace, if joined, comes last: the others are open already.
-    pub fn steps(self, steps: &mut Vec<Step>) -> Option<OwnedFd> {
-        let mut join = self.join;
+    /// How the process gets into its namespaces. Where one clone makes them all, it is born in them. A user namespace comes
+    /// first, because it is to own the others, and a time namespace takes effect for children only: there the process goes
+    /// on as another one, which is born in them.
+    pub fn enter(
+        &self,
+        user: Option<&OwnedFd>,
+        birth: &mut Birth,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        let duplicate = |fd: &OwnedFd| {
+            let copy = fd.try_clone();
+            copy.map_err(|e| {
+                Error::field("linux.namespaces", format!("duplicate a descriptor: {e}"))
+            })
+        };
+        birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
+        if let Some(offsets) = &self.new_time {
+            steps.push(Step::NewTimeNamespace(offsets.clone()));
+        }
+        if let Some(user) = user {
+            steps.push(Step::JoinNamespace {
+                ns: duplicate(user)?,
+                flags: libc::CLONE_NEWUSER,
+                what: "the user namespace".into(),
+            });
+        }
+        if user.is_some() || self.new_time.is_some() {
+            steps.push(Step::Rebirth {
+                namespaces: self.new,
+            });
+        } else {
+            birth.namespaces = self.new;
+        }
+        if user.is_some() {
+            steps.push(Step::BecomeRoot);
+        }
+        // The mount namespace, if joined, comes last: the others are open already.
+        let mut join: Vec<_> = self.join.iter().collect();
         join.sort_by_key(|(_, flags, _)| *flags == libc::CLONE_NEWNS);
-        steps.extend(
-            join.into_iter()
-                .map(|(ns, flags, what)| Step::JoinNamespace { ns, flags, what }),
-        );
+        for (ns, flags, what) in join {
+            steps.push(Step::JoinNamespace {
+                ns: duplicate(ns)?,
+                flags: *flags,
+                what: what.clone(),
+            });
+        }
         if self.new_cgroup {
             steps.push(Step::NewCgroupNamespace);
         }
-        self.join_pid
+        Ok(())
     }
 }
 

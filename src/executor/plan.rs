@@ -15,7 +15,9 @@ use super::namespaces::Namespaces;
 use super::script::{Question, Script, Step};
 use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned};
-use super::{Error, Result, RootMount, Stdio, devices, hooks, mounts, process, rootfs};
+use super::{
+    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, process, rootfs, userns,
+};
 use crate::cgroup::Cgroup;
 
 /// What [`init`] needs to know.
@@ -44,6 +46,30 @@ pub struct InitPlan<'a> {
     pub pivot: bool,
 }
 
+/// Which namespaces an exec joins, of those that a container may share with the node without being told apart by `setns(2)`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Enter {
+    /// The pid namespace.
+    pub pid: bool,
+    /// The user namespace.
+    pub user: bool,
+    /// The time namespace.
+    pub time: bool,
+}
+
+impl Enter {
+    /// As the container's spec says.
+    pub fn of(spec: &Spec) -> Self {
+        use oci_spec::runtime::LinuxNamespaceType as T;
+        let has = |typ| super::spec::namespace(spec, typ).is_some();
+        Self {
+            pid: has(T::Pid),
+            user: has(T::User),
+            time: has(T::Time),
+        }
+    }
+}
+
 /// What [`exec`] needs to know.
 pub struct ExecPlan<'a> {
     /// The process to run.
@@ -52,8 +78,8 @@ pub struct ExecPlan<'a> {
     pub id: &'a str,
     /// A pidfd of the container's init.
     pub init: OwnedFd,
-    /// Whether the container has a pid namespace other than the node's.
-    pub enter_pid_namespace: bool,
+    /// Which of the container's namespaces are other than the node's, beside those that always are.
+    pub enter: Enter,
     /// The container's control groups.
     pub cgroup: Option<&'a Cgroup>,
     /// Standard streams.
@@ -77,24 +103,12 @@ fn refuse(spec: &Spec) -> Result<()> {
             linux.net_devices().as_ref().is_some_and(|v| !v.is_empty()),
         ),
         (
-            "linux.uidMappings",
-            linux.uid_mappings().as_ref().is_some_and(|v| !v.is_empty()),
-        ),
-        (
-            "linux.gidMappings",
-            linux.gid_mappings().as_ref().is_some_and(|v| !v.is_empty()),
-        ),
-        (
             "linux.mountLabel",
             linux.mount_label().as_ref().is_some_and(|v| !v.is_empty()),
         ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        (
-            "linux.timeOffsets",
-            linux.time_offsets().as_ref().is_some_and(|v| !v.is_empty()),
-        ),
         ("vm", spec.vm().is_some()),
     ];
     match unsupported.into_iter().find(|(_, set)| *set) {
@@ -165,14 +179,26 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         namespaces.has_net(),
     );
     let new_mounts = namespaces.has_new_mounts();
-    let mut birth = Birth {
-        namespaces: namespaces.new,
-        ..Birth::default()
-    };
+    let user = userns::open(spec)?;
+    let mapped = user.is_some();
+    if mapped && !new_mounts {
+        return Err(Error::field(
+            "linux.namespaces",
+            "a user namespace needs a mount namespace beside it",
+        ));
+    }
+    let mut birth = Birth::default();
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
-    birth.pid_namespace = namespaces.steps(&mut steps);
     own.early_steps(&mut steps)?;
+    // What the container's root must not do by itself is done before its user namespace is entered.
+    let enter =
+        |steps: &mut Vec<Step>, birth: &mut Birth| namespaces.enter(user.as_ref(), birth, steps);
+    if !mapped {
+        enter(&mut steps, &mut birth)?;
+    } else {
+        steps.push(Step::UnshareMounts);
+    }
     // Placeholders for shared sources come before propagation is cut; they are filled in below.
     let before_propagation = steps.len();
     if new_mounts {
@@ -183,14 +209,19 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     }
     let rootfs = super::spec::rootfs(spec, plan.bundle)?;
     rootfs::plan(&rootfs, plan.root_mounts, &mut steps)?;
-    steps.push(Step::OpenRoot {
-        path: c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?,
-    });
+    let path = c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?;
+    if mapped {
+        steps.push(Step::TakeRoot { path });
+        enter(&mut steps, &mut birth)?;
+        steps.push(Step::AttachRoot);
+    } else {
+        steps.push(Step::OpenRoot { path });
+    }
     if !new_mounts {
         steps.push(Step::PrivateRoot);
     }
-    let shared = mounts::plan(spec, plan.cgroup, &mut steps)?;
-    devices::plan(spec, &mut steps)?;
+    let mut shared = mounts::plan(spec, plan.cgroup, user.as_ref(), &mut steps)?;
+    shared.extend(devices::plan(spec, mapped, &mut steps)?);
     let declared = spec.hooks().as_ref();
     let any = |list: Option<&Option<Vec<_>>>| {
         list.is_some_and(|l| {
@@ -297,7 +328,13 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    if plan.enter_pid_namespace {
+    if plan.enter.user {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    if plan.enter.time {
+        flags |= namespaces::CLONE_NEWTIME;
+    }
+    if plan.enter.pid {
         birth.pid_namespace = Some(
             plan.init
                 .try_clone()
@@ -310,6 +347,9 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         flags,
         what: "the container's namespaces".into(),
     });
+    if plan.enter.user {
+        steps.push(Step::BecomeRoot);
+    }
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
     own.late_steps(None, false, &mut steps)?;

@@ -68,8 +68,10 @@ pub(super) struct Mount {
     pub recursive_attr: MountAttr,
     /// Propagation flags with their recursion.
     pub propagation: Vec<(u64, bool)>,
-    /// The source, taken before propagation was cut; for shared binds.
+    /// The source, taken before propagation was cut and before privileges were given up.
     pub tree: Option<OwnedFd>,
+    /// A user namespace whose maps the mount gets, and whether what is mounted below the source gets them too.
+    pub idmap: Option<(OwnedFd, bool)>,
 }
 
 /// One step.
@@ -84,6 +86,22 @@ pub(super) enum Step {
         what: String,
     },
     NewCgroupNamespace,
+    /// A mount namespace for what only the node's root may do, before the container's user namespace is entered.
+    UnshareMounts,
+    /// A time namespace for the next process, with the clocks' offsets.
+    NewTimeNamespace(Vec<u8>),
+    /// Goes on as a new process, a sibling of this one, in new namespaces that the user namespace just joined owns.
+    Rebirth {
+        namespaces: u64,
+    },
+    /// The user namespace's root.
+    BecomeRoot,
+    /// Keeps the mounted root as a tree, to take it along into another mount namespace.
+    TakeRoot {
+        path: CString,
+    },
+    /// Attaches that tree.
+    AttachRoot,
     /// A write through the host's procfs, before the root changes.
     WriteProc {
         path: CString,
@@ -195,6 +213,12 @@ impl Step {
             Self::EnterCgroup { path, .. } => format!("enter cgroup {path}"),
             Self::JoinNamespace { what, .. } => format!("join {what}"),
             Self::NewCgroupNamespace => "create a cgroup namespace".into(),
+            Self::UnshareMounts => "create a mount namespace".into(),
+            Self::NewTimeNamespace(_) => "linux.timeOffsets: create a time namespace".into(),
+            Self::Rebirth { .. } => "create the container's namespaces".into(),
+            Self::BecomeRoot => "become root of the user namespace".into(),
+            Self::TakeRoot { path } => format!("root.path: open {}", lossy(path)),
+            Self::AttachRoot => "attach the root".into(),
             Self::WriteProc { what, .. } => what.clone(),
             Self::Hostname(_) => "set hostname".into(),
             Self::Domainname(_) => "set domainname".into(),
@@ -242,6 +266,10 @@ impl Step {
             Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => {
                 out.push(fd.as_raw_fd())
             }
+            Self::Mount(Mount {
+                idmap: Some((fd, _)),
+                ..
+            }) => out.push(fd.as_raw_fd()),
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
             Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
             _ => {}

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::script::{Question, Script};
-use super::{Error, Result, child, hooks};
+use super::{Error, Result, child, hooks, userns};
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
 use serde::{Deserialize, Serialize};
@@ -18,20 +18,18 @@ use std::path::Path;
 /// namespace become children of the shim too, and must be told apart.
 static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
+fn lock_own_children() -> MutexGuard<'static, BTreeSet<i32>> {
+    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether the executor made this child.
 pub fn is_own_child(pid: i32) -> bool {
-    OWN_CHILDREN
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .contains(&pid)
+    lock_own_children().contains(&pid)
 }
 
 /// To be called when a child of the executor was reaped.
 pub fn forget_child(pid: i32) {
-    OWN_CHILDREN
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .remove(&pid);
+    lock_own_children().remove(&pid);
 }
 
 /// How the child is born.
@@ -91,6 +89,8 @@ enum Heard {
         errno: Errno,
     },
     Terminal(OwnedFd),
+    /// The process goes on as another one.
+    Reborn(OwnedFd),
 }
 
 fn listen(control: &OwnedFd) -> Result<Heard> {
@@ -101,6 +101,7 @@ fn listen(control: &OwnedFd) -> Result<Heard> {
         ([], _) => Heard::End,
         ([child::ASKS, question, ..], _) => Heard::Asks(*question),
         ([child::TERMINAL, ..], Some(fd)) => Heard::Terminal(fd),
+        ([child::REBORN, ..], Some(fd)) => Heard::Reborn(fd),
         ([child::FAILED, s0, s1, e0, e1, e2, e3, op @ ..], _) => Heard::Failed {
             step: usize::from(u16::from_le_bytes([*s0, *s1])),
             errno: Errno::from_raw(i32::from_le_bytes([*e0, *e1, *e2, *e3])),
@@ -162,9 +163,9 @@ impl Job {
     /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
     pub fn spawn(mut self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
         let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
-        let (pid, pidfd) = self.clone(&theirs)?;
+        let (mut pid, mut pidfd) = self.clone(&theirs)?;
         drop(theirs);
-        match self.converse(&ours, pid, &pidfd, subject) {
+        match self.converse(&ours, &mut pid, &mut pidfd, subject) {
             Ok((terminal, at_gate)) => {
                 let gate = at_gate.then(|| self.gate(ours));
                 if self.terminal && terminal.is_none() {
@@ -215,7 +216,7 @@ impl Job {
         let mut cgroup = self.birth.cgroup.as_ref();
         // Held over the clone, so that the child is known before anybody can see it. (The child's copy stays locked; it
         // never looks.)
-        let mut own = OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock_own_children();
         loop {
             #[allow(unsafe_code)]
             // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
@@ -237,8 +238,8 @@ impl Job {
     fn converse(
         &self,
         control: &OwnedFd,
-        pid: i32,
-        pidfd: &OwnedFd,
+        pid: &mut i32,
+        pidfd: &mut OwnedFd,
         subject: Option<&hooks::Subject>,
     ) -> Result<(Option<OwnedFd>, bool)> {
         let mut terminal = None;
@@ -246,9 +247,17 @@ impl Job {
         loop {
             match listen(control)? {
                 Heard::Terminal(fd) => terminal = Some(fd),
+                Heard::Reborn(fd) => {
+                    let sibling = userns::pid_of(&fd)?;
+                    lock_own_children().insert(sibling);
+                    let (before, old) = (*pid, std::mem::replace(pidfd, fd));
+                    *pid = sibling;
+                    process::wait_pidfd(old.as_fd(), true).ok();
+                    forget_child(before);
+                }
                 Heard::Asks(q) if q == Question::Gate as u8 => return Ok((terminal, true)),
                 Heard::Asks(q) => {
-                    answer(control, q, pid, pidfd, subject)?;
+                    answer(control, q, *pid, pidfd, subject)?;
                     "after the hooks".clone_into(&mut last);
                 }
                 Heard::Failed { step, op, errno } => {
@@ -362,7 +371,7 @@ impl Gate {
                         .map(String::as_str);
                     return Err(explain(&self.behind.program, what, op, errno));
                 }
-                Heard::Terminal(_) => {}
+                Heard::Terminal(_) | Heard::Reborn(_) => {}
             }
         }
     }

@@ -32,6 +32,14 @@ fn namespaces(spec: &Spec) -> impl Iterator<Item = &oci_spec::runtime::LinuxName
         .flat_map(|l| l.namespaces().iter().flatten())
 }
 
+/// The spec's namespace of a type.
+pub(super) fn namespace(
+    spec: &Spec,
+    typ: LinuxNamespaceType,
+) -> Option<&oci_spec::runtime::LinuxNamespace> {
+    namespaces(spec).find(|n| n.typ() == typ)
+}
+
 /// Whether the container gets a pid namespace of its own, so that its init's end is the end of all its processes.
 pub fn has_own_pid_namespace(spec: &Spec) -> bool {
     namespaces(spec).any(|n| {

@@ -22,7 +22,7 @@ use super::process::{Exit, Process, State, Status};
 use super::record::Record;
 use super::{Container, CreateRequest, Error, Pod, Result, lock};
 use crate::cgroup::Cgroup;
-use crate::executor::{self, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
+use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec, userns};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
 
@@ -132,6 +132,11 @@ impl Pod {
             .process()
             .as_ref()
             .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        let linux = spec.linux().as_ref();
+        let user = (
+            userns::to_host(linux.and_then(|l| l.uid_mappings().as_ref()), user.0),
+            userns::to_host(linux.and_then(|l| l.gid_mappings().as_ref()), user.1),
+        );
         let user = if request.options.io_uid == 0 {
             user
         } else {
@@ -204,6 +209,7 @@ impl Pod {
             cgroup,
             own_pids,
             host_pids,
+            enter: Enter::of(&spec),
             seccomp: filter,
             hooks,
             new_keyring,
@@ -330,7 +336,7 @@ impl Pod {
                 init: init
                     .try_clone()
                     .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
-                enter_pid_namespace: !c.host_pids,
+                enter: c.enter,
                 cgroup: Some(&c.cgroup),
                 stdio,
                 seccomp: c.seccomp.clone(),

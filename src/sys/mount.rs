@@ -37,6 +37,8 @@ pub mod attr {
     pub const STRICTATIME: u64 = 0x20;
     /// Do not update access times of directories.
     pub const NODIRATIME: u64 = 0x80;
+    /// Show files with the ids that a user namespace's maps give them (Linux 5.12).
+    pub const IDMAP: u64 = 0x10_0000;
     /// Follow no symbolic links on this mount (Linux 5.10 flag, settable here since 5.14).
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }

@@ -38,10 +38,8 @@ pub enum Cloned {
 /// The caller may have threads, so the child must stick to async-signal-safe code until it executes or exits:
 /// no allocation, no lock, no panic.
 pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
-    let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: namespaces | libc::CLONE_PIDFD as u64 | 0x1_0000_0000, /* CLONE_CLEAR_SIGHAND, Linux 5.5 */
-        pidfd: &raw mut pidfd as u64,
+        flags: namespaces | 0x1_0000_0000, // CLONE_CLEAR_SIGHAND, Linux 5.5
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
@@ -49,6 +47,29 @@ pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<
         args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    // SAFETY: the caller's promise.
+    unsafe { clone_with(args) }
+}
+
+/// The same for a sibling: the new process is a child of the caller's parent, with the caller's own exit signal.
+///
+/// # Safety
+/// As for [`clone3`].
+pub unsafe fn clone3_sibling(namespaces: u64) -> Result<Cloned> {
+    let args = CloneArgs {
+        flags: namespaces | libc::CLONE_PARENT as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: the caller's promise.
+    unsafe { clone_with(args) }
+}
+
+/// # Safety
+/// As for [`clone3`].
+unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
     // SAFETY: `args` is a valid clone_args; without CLONE_VM the child gets its own copy of the stack.
     let pid =
         check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;

@@ -1,0 +1,201 @@
+//! User namespaces and their maps, `user_namespaces(7)`.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+
+use super::{Error, Result, spec};
+use crate::sys::process::{self, Cloned};
+use crate::sys::socket;
+
+/// The kernel's limit, Linux 4.15.
+const MAX_LINES: usize = 340;
+
+/// The container's user namespace: joined by path, or new with the spec's maps. `None` where it has none of its own.
+pub(super) fn open(spec: &Spec) -> Result<Option<OwnedFd>> {
+    let linux = spec.linux().as_ref();
+    let uids = linux
+        .and_then(|l| l.uid_mappings().as_deref())
+        .unwrap_or_default();
+    let gids = linux
+        .and_then(|l| l.gid_mappings().as_deref())
+        .unwrap_or_default();
+    let Some(ns) = spec::namespace(spec, LinuxNamespaceType::User) else {
+        return if uids.is_empty() && gids.is_empty() {
+            Ok(None)
+        } else {
+            Err(Error::field(
+                "linux.uidMappings",
+                "needs a user namespace in linux.namespaces",
+            ))
+        };
+    };
+    if let Some(path) = ns.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
+        // Its maps are written already; those in the spec say what they are.
+        let file = File::open(path).map_err(|e| {
+            Error::field("linux.namespaces", format!("user: {}: {e}", path.display()))
+        })?;
+        return Ok(Some(file.into()));
+    }
+    make(uids, gids, "linux").map(Some)
+}
+
+/// Makes a user namespace with these maps. A process has to be in it for as long as it takes to write them.
+pub(super) fn make(
+    uids: &[LinuxIdMapping],
+    gids: &[LinuxIdMapping],
+    field: &str,
+) -> Result<OwnedFd> {
+    let uid_map = render(uids, &format!("{field}.uidMappings"))?;
+    let gid_map = render(gids, &format!("{field}.gidMappings"))?;
+    let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
+    #[allow(unsafe_code)]
+    // SAFETY: the child only reads and exits: nothing that allocates, locks or panics.
+    let cloned = unsafe { process::clone3(libc::CLONE_NEWUSER as u64, None) };
+    let (pid, pidfd) = match cloned.map_err(Error::system("create a user namespace"))? {
+        Cloned::Child => {
+            process::close_range(3, theirs_only(&theirs, -1));
+            process::close_range(theirs_only(&theirs, 1), i32::MAX);
+            process::read(theirs.as_fd(), &mut [0]).ok();
+            process::exit_now(0)
+        }
+        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    let write = |file: &str, text: &str, field: String| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::write(&path, text)
+            .map_err(|e| Error::field(field, format!("writing {text:?} to {path}: {e}")))
+    };
+    let made = write("uid_map", &uid_map, format!("{field}.uidMappings"))
+        .and_then(|()| write("gid_map", &gid_map, format!("{field}.gidMappings")))
+        .and_then(|()| {
+            File::open(format!("/proc/{pid}/ns/user"))
+                .map_err(|e| Error::field(field, format!("open the user namespace: {e}")))
+        });
+    drop(ours);
+    drop(theirs);
+    process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+    process::wait_pidfd(pidfd.as_fd(), true).ok();
+    made.map(Into::into)
+}
+
+fn theirs_only(fd: &OwnedFd, offset: i32) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(fd) + offset
+}
+
+fn render(mappings: &[LinuxIdMapping], field: &str) -> Result<String> {
+    if mappings.is_empty() {
+        return Err(Error::field(
+            field,
+            "is empty: a new user namespace needs at least one range",
+        ));
+    }
+    if mappings.len() > MAX_LINES {
+        return Err(Error::field(
+            field,
+            format!(
+                "has {} ranges; the kernel takes {MAX_LINES}",
+                mappings.len()
+            ),
+        ));
+    }
+    let mut text = String::new();
+    for (i, m) in mappings.iter().enumerate() {
+        let fits = |start: u32| start.checked_add(m.size()).is_some();
+        if m.size() == 0 || !fits(m.host_id()) || !fits(m.container_id()) {
+            return Err(Error::field(
+                format!("{field}[{i}]"),
+                format!(
+                    "containerID {}, hostID {}, size {}: not a range of ids",
+                    m.container_id(),
+                    m.host_id(),
+                    m.size()
+                ),
+            ));
+        }
+        text.push_str(&format!(
+            "{} {} {}\n",
+            m.container_id(),
+            m.host_id(),
+            m.size()
+        ));
+    }
+    Ok(text)
+}
+
+/// The node's id of a container's id.
+pub fn to_host(mappings: Option<&Vec<LinuxIdMapping>>, id: u32) -> u32 {
+    let find = |m: &LinuxIdMapping| {
+        let offset = id.checked_sub(m.container_id())?;
+        (offset < m.size()).then(|| m.host_id().saturating_add(offset))
+    };
+    match mappings {
+        Some(list) if !list.is_empty() => list.iter().find_map(find).unwrap_or(id),
+        _ => id,
+    }
+}
+
+/// The pid of the process behind a pidfd, in our own pid namespace: its `fdinfo`, `pidfd_open(2)`.
+pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
+    let path = format!(
+        "/proc/self/fdinfo/{}",
+        std::os::fd::AsRawFd::as_raw_fd(pidfd)
+    );
+    let text = fs::read_to_string(&path).map_err(|e| Error::field(path, e.to_string()))?;
+    let pid = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Pid:"))
+        .and_then(|p| p.trim().parse().ok());
+    pid.filter(|p| *p > 0).ok_or_else(|| Error::System {
+        what: "find the container's process".into(),
+        errno: Errno::ESRCH,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    fn mapping(container: u32, host: u32, size: u32) -> LinuxIdMapping {
+        LinuxIdMappingBuilder::default()
+            .container_id(container)
+            .host_id(host)
+            .size(size)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn maps_are_rendered_and_checked() {
+        assert_eq!(
+            render(&[mapping(0, 100_000, 65536), mapping(65536, 0, 1)], "f").unwrap(),
+            "0 100000 65536\n65536 0 1\n"
+        );
+        assert!(
+            render(&[], "f")
+                .unwrap_err()
+                .to_string()
+                .starts_with("f: is empty")
+        );
+        assert!(
+            render(&[mapping(0, u32::MAX, 2)], "f")
+                .unwrap_err()
+                .to_string()
+                .starts_with("f[0]: containerID 0, hostID 4294967295")
+        );
+        assert!(render(&[mapping(0, 1, 0)], "f").is_err());
+    }
+
+    #[test]
+    fn ids_are_translated() {
+        let maps = vec![mapping(0, 100_000, 10), mapping(10, 5, 1)];
+        assert_eq!(
+            [0, 9, 10, 11].map(|id| to_host(Some(&maps), id)),
+            [100_000, 100_009, 5, 11]
+        );
+        assert_eq!(to_host(None, 7), 7);
+    }
+}
