@@ -356,6 +356,15 @@ fn step(
             caps,
             keep,
         } => credentials(*uid, *gid, groups, caps, *keep)?,
+        Step::IoPriority(value) => process::ioprio_set(*value).map_err(at("ioprio_set"))?,
+        Step::Scheduler(attr) => process::sched_setattr(attr).map_err(at("sched_setattr"))?,
+        Step::Affinity(mask) => {
+            process::sched_setaffinity(mask).map_err(at("sched_setaffinity"))?
+        }
+        Step::Personality(domain) => process::personality(*domain).map_err(at("personality"))?,
+        Step::MemoryPolicy { mode, nodes } => {
+            process::set_mempolicy(*mode, nodes).map_err(at("set_mempolicy"))?
+        }
         Step::Umask(mask) => process::umask(*mask),
         Step::NoNewPrivileges => creds::set_no_new_privs().map_err(at("prctl"))?,
         Step::FindProgram => {

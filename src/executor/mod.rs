@@ -16,6 +16,7 @@ mod namespaces;
 mod plan;
 mod process;
 mod rootfs;
+mod scheduling;
 mod script;
 pub mod seccomp;
 mod spawn;

@@ -16,7 +16,8 @@ use super::script::{Question, Script, Step};
 use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned};
 use super::{
-    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, process, rootfs, userns,
+    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, process, rootfs,
+    scheduling, userns,
 };
 use crate::cgroup::Cgroup;
 
@@ -107,8 +108,6 @@ fn refuse(spec: &Spec) -> Result<()> {
             linux.mount_label().as_ref().is_some_and(|v| !v.is_empty()),
         ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         ("vm", spec.vm().is_some()),
     ];
     match unsupported.into_iter().find(|(_, set)| *set) {
@@ -283,6 +282,12 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
             what: "linux.rootfsPropagation",
         });
     }
+    if let Some(p) = linux.personality() {
+        steps.push(scheduling::personality(p)?);
+    }
+    if let Some(p) = linux.memory_policy() {
+        steps.push(scheduling::memory_policy(p)?);
+    }
     let start_hooks = any(declared.map(oci_spec::runtime::Hooks::start_container));
     if spec
         .root()
@@ -321,7 +326,10 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     };
     let mut birth = Birth::default();
     let mut steps = Vec::new();
+    let (before, after) = scheduling::exec_affinity(plan.process)?;
+    steps.extend(before);
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
+    steps.extend(after);
     own.early_steps(&mut steps)?;
     let mut flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET

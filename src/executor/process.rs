@@ -10,7 +10,7 @@ use super::capabilities::{SYS_ADMIN, Sets};
 use super::mounts::c_string;
 use super::script::{Question, Step, UserProgram};
 use super::seccomp::Program;
-use super::{Error, Result, Stdio};
+use super::{Error, Result, Stdio, scheduling};
 use crate::sys::process::CStrVec;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -80,22 +80,6 @@ pub(super) fn program(process: &Process) -> Result<UserProgram> {
     })
 }
 
-/// Refuses the parts of `process` that are not honoured, by name.
-fn refuse(process: &Process) -> Result<()> {
-    let unsupported = [
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        (
-            "process.execCPUAffinity",
-            process.exec_cpu_affinity().is_some(),
-        ),
-    ];
-    match unsupported.into_iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(Error::field(field, "is not supported yet")),
-        None => Ok(()),
-    }
-}
-
 /// 2^32-1 means "leave it as it is" to the kernel: an id that is not changed is root's.
 fn check_ids(user: &User) -> Result<()> {
     let extra = user
@@ -120,7 +104,6 @@ fn check_ids(user: &User) -> Result<()> {
 impl Plan<'_> {
     /// What must happen while the host's procfs is still in reach.
     pub fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
-        refuse(self.process)?;
         check_ids(self.process.user())?;
         if let Some(adj) = self.process.oom_score_adj() {
             if !(-1000..=1000).contains(&adj) {
@@ -207,6 +190,7 @@ impl Plan<'_> {
                 name,
             });
         }
+        scheduling::steps(p, steps)?;
         if let Some(name) = &self.keyring {
             steps.push(Step::Keyring(name.clone()));
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::capabilities::Sets;
 use super::seccomp::Program;
 use crate::sys::mount::MountAttr;
-use crate::sys::process::CStrVec;
+use crate::sys::process::{CStrVec, SchedAttr};
 use std::sync::Arc;
 
 /// What a child does, in order.
@@ -193,6 +193,14 @@ pub(super) enum Step {
         caps: Sets,
         keep: u64,
     },
+    IoPriority(i32),
+    Scheduler(SchedAttr),
+    Affinity(Vec<u64>),
+    Personality(u64),
+    MemoryPolicy {
+        mode: i32,
+        nodes: Vec<u64>,
+    },
     Umask(u32),
     NoNewPrivileges,
     FindProgram,
@@ -253,6 +261,11 @@ impl Step {
             Self::Credentials { uid, gid, .. } => {
                 format!("become user {uid}, group {gid} with the spec's capabilities")
             }
+            Self::IoPriority(_) => "process.ioPriority: set".into(),
+            Self::Scheduler(_) => "process.scheduler: set".into(),
+            Self::Affinity(_) => "process.execCPUAffinity: set".into(),
+            Self::Personality(_) => "linux.personality: set".into(),
+            Self::MemoryPolicy { .. } => "linux.memoryPolicy: set".into(),
             Self::Umask(_) => "set umask".into(),
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::FindProgram => "find the program".into(),
