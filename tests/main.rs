@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod lifecycle;
+mod oci;
 mod pod;
 mod process;
 mod resources;
@@ -114,6 +115,7 @@ fn main() {
         cli::cases,
         crash::cases,
         lifecycle::cases,
+        oci::cases,
         pod::cases,
         process::cases,
         resources::cases,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::lifecycle::{filter, stdio, write_pid_file};
 use super::store::{Status, Store};
-use super::terminal::{self, Console};
+use super::terminal::{self, Console, Signals};
 use super::{Error, ExecArgs, Result};
 use crate::executor::{self, Enter, ExecPlan, spec};
 
@@ -39,6 +39,11 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         args.detach,
     )?;
     let cgroup = entry.cgroup()?;
+    let signals = if args.detach {
+        None
+    } else {
+        Some(Signals::hold()?)
+    };
     let spawned = executor::exec(ExecPlan {
         process: &process,
         id: &args.id,
@@ -53,10 +58,10 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     .and_then(|job| job.spawn(None))?;
     let master = console.take(spawned.terminal)?;
     write_pid_file(args.pid_file.as_deref(), spawned.pid)?;
-    if args.detach {
-        return Ok(0);
+    match signals {
+        Some(signals) => terminal::attend(&spawned.pidfd, master, &signals),
+        None => Ok(0),
     }
-    terminal::attend(&spawned.pidfd, master)
 }
 
 /// The container's own process, changed by what the flags say.

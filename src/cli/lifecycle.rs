@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::{Value, json};
 
 use super::store::{Entry, Saved, Status, Store};
-use super::terminal::{self, Console};
+use super::terminal::{self, Console, Signals};
 use super::{CreateArgs, Error, Result, UpdateArgs};
 use crate::cgroup::{Cgroup, Layout};
 use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp, spec};
@@ -186,6 +186,7 @@ fn start_entry(entry: &Entry) -> Result<()> {
 }
 
 pub(super) fn run(store: &Store, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32> {
+    let signals = if detach { None } else { Some(Signals::hold()?) };
     let Created {
         entry,
         pidfd,
@@ -195,10 +196,10 @@ pub(super) fn run(store: &Store, args: &CreateArgs, detach: bool, keep: bool) ->
         delete(store, &args.id, true).ok();
         return Err(e);
     }
-    if detach {
+    let Some(signals) = signals else {
         return Ok(0);
-    }
-    let status = terminal::attend(&pidfd, console)?;
+    };
+    let status = terminal::attend(&pidfd, console, &signals)?;
     if !keep {
         delete(store, &args.id, true)?;
     }

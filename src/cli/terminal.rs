@@ -76,26 +76,33 @@ impl Drop for Raw {
     }
 }
 
-/// Waits for a child's end, passing signals on to it and, with a terminal, bytes in both directions. Returns its status.
-pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>) -> Result<i32> {
-    let system = |what: &str| {
-        let what = what.to_owned();
-        move |e: nix::errno::Errno| Error::Other(format!("{what}: {}", e.desc()))
-    };
-    let mut signals = SigSet::all();
-    for synchronous in [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGABRT,
-        Signal::SIGCHLD,
-    ] {
-        signals.remove(synchronous);
+/// Signals to this command, held back until there is a process to pass them on to.
+pub(super) struct Signals(SignalFd);
+
+impl Signals {
+    pub fn hold() -> Result<Self> {
+        let mut signals = SigSet::all();
+        for synchronous in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGABRT,
+            Signal::SIGCHLD,
+        ] {
+            signals.remove(synchronous);
+        }
+        let held = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).and_then(|()| {
+            SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        });
+        held.map(Self)
+            .map_err(|e| Error::Other(format!("receive signals: {}", e.desc())))
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).map_err(system("block signals"))?;
-    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(system("receive signals"))?;
+}
+
+/// Waits for a child's end, passing signals on to it and, with a terminal, bytes in both directions. Returns its status.
+pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals) -> Result<i32> {
+    let signals = &signals.0;
     let _raw = master.as_ref().and_then(|_| Raw::new());
     let mut input_open = master.is_some();
     loop {
@@ -112,7 +119,7 @@ pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>) -> Result<i32> {
         }
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(system("wait")(e)),
+            Err(e) => return Err(Error::Other(format!("wait: {}", e.desc()))),
         }
         let ready: Vec<bool> = fds.iter().map(|f| f.any().unwrap_or(false)).collect();
         drop(fds);

@@ -83,7 +83,8 @@ pub fn groups(daemon: &Daemon) -> Vec<PathBuf> {
     found
 }
 
-fn hierarchies() -> Vec<PathBuf> {
+/// Where the cgroup hierarchies are mounted.
+pub fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounts
         .lines()

@@ -48,15 +48,7 @@ impl<'a> Bundle<'a> {
 
     /// Sets a field by its JSON pointer, making objects on the way.
     pub fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
-        let mut at = &mut self.spec;
-        for key in pointer.trim_start_matches('/').split('/') {
-            let key = key.replace("~1", "/");
-            at = match key.parse::<usize>() {
-                Ok(index) if at.is_array() => &mut at[index],
-                _ => &mut at[key],
-            };
-        }
-        *at = value;
+        set(&mut self.spec, pointer, value);
         self
     }
 
@@ -89,6 +81,19 @@ impl<'a> Bundle<'a> {
     pub fn run_detached(&self) {
         Output::of(&mut self.command(&["--detach"])).ok();
     }
+}
+
+/// Sets a field by its JSON pointer, making objects on the way.
+pub fn set(spec: &mut Value, pointer: &str, value: Value) {
+    let mut at = spec;
+    for key in pointer.trim_start_matches('/').split('/') {
+        let key = key.replace("~1", "/");
+        at = match key.parse::<usize>() {
+            Ok(index) if at.is_array() => &mut at[index],
+            _ => &mut at[key],
+        };
+    }
+    *at = value;
 }
 
 /// Capabilities that containerd gives by default.
