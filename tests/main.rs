@@ -31,6 +31,7 @@ enum Kind {
 pub struct Case {
     name: &'static str,
     kind: Kind,
+    missing: Option<String>,
 }
 
 /// Lists functions as cases: `ctr!(a, b)` with a bare daemon, `cri!(c)` with one that has the CRI plugin.
@@ -51,6 +52,7 @@ impl Case {
     pub fn ctr(name: &'static str, run: fn(&mut Daemon)) -> Self {
         Self {
             name,
+            missing: None,
             kind: Kind::Daemon(Setup { cri: false }, run),
         }
     }
@@ -58,6 +60,7 @@ impl Case {
     pub fn cri(name: &'static str, run: fn(&mut Daemon)) -> Self {
         Self {
             name,
+            missing: None,
             kind: Kind::Daemon(Setup { cri: true }, run),
         }
     }
@@ -65,14 +68,27 @@ impl Case {
     pub fn plain(name: &'static str, run: fn()) -> Self {
         Self {
             name,
+            missing: None,
             kind: Kind::Plain(run),
         }
+    }
+
+    /// The case cannot run here, if there is a reason.
+    #[must_use]
+    pub fn unless(self, missing: Option<String>) -> Self {
+        Self { missing, ..self }
     }
 
     fn trials(self) -> Vec<Trial> {
         let name = self.name.trim_start_matches("integration::").to_owned();
         match self.kind {
-            Kind::Plain(run) => vec![Trial::test(name, move || guard(run))],
+            Kind::Plain(run) => {
+                let ignored = self.missing.is_some();
+                let name = self
+                    .missing
+                    .map_or(name.clone(), |m| format!("{name} ({m})"));
+                vec![Trial::test(name, move || guard(run)).with_ignored_flag(ignored)]
+            }
             Kind::Daemon(setup, run) => Release::ALL
                 .into_iter()
                 .map(|release| {

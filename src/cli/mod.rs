@@ -256,7 +256,7 @@ struct ExecArgs {
     /// Forbid new privileges
     #[arg(long)]
     no_new_privs: bool,
-    /// An AppArmor profile
+    /// An `AppArmor` profile
     #[arg(long)]
     apparmor: Option<String>,
     /// How many descriptors after the standard three to pass on
@@ -374,7 +374,10 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             stats,
             interval,
         } => done(report::events(&store, id, *stats, *interval)),
-        Command::List { format, quiet } => done(report::list(&store, *format, *quiet)),
+        Command::List { format, quiet } => {
+            report::list(&store, *format, *quiet);
+            Ok(0)
+        }
         Command::Spec { bundle } => done(report::spec(bundle.as_deref())),
         Command::Features => {
             print(&format!("{:#}\n", crate::bootstrap::features()));

@@ -33,18 +33,20 @@ pub(super) fn state(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn list(store: &Store, format: Format, quiet: bool) -> Result<()> {
+pub(super) fn list(store: &Store, format: Format, quiet: bool) {
     let all = store.all();
     if quiet {
-        all.iter().for_each(|e| print(&format!("{}\n", e.saved.id)));
-        return Ok(());
+        for e in &all {
+            print(&format!("{}\n", e.saved.id));
+        }
+        return;
     }
     if format == Format::Json {
         print(&format!(
             "{}\n",
             Value::Array(all.iter().map(describe).collect())
         ));
-        return Ok(());
+        return;
     }
     print(&format!(
         "{:<24} {:>10}  {:<10} {:<28} {}\n",
@@ -61,7 +63,6 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) -> Result<()> {
             s.bundle.display()
         ));
     }
-    Ok(())
 }
 
 pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) -> Result<()> {

@@ -92,7 +92,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
 
 /// `F`, the step's number, errno, and the system call's name.
 fn report(control: BorrowedFd<'_>, index: usize, failure: &Failure) {
-    let mut record = [0u8; 64];
+    let mut record = [0u8; 96];
     let op = failure.0.as_bytes();
     let len = op.len().min(record.len() - 7);
     record[0] = FAILED;
@@ -138,7 +138,7 @@ fn step(
     index: usize,
     program: &mut UserProgram,
 ) -> Outcome<()> {
-    if let Some(Step::TakeShared(other)) = steps.get(index) {
+    if let Some(Step::TakeSource { mount: other, .. }) = steps.get(index) {
         let other = *other;
         if let Some(Step::Mount(mount)) = steps.get_mut(other)
             && let Source::Bind {
@@ -152,8 +152,9 @@ fn step(
                     userns_fd: maps.as_raw_fd() as u64,
                     ..MountAttr::default()
                 };
-                m::mount_setattr(tree.as_fd(), *recursive, &attr)
-                    .map_err(at("map ids: mount_setattr"))?;
+                m::mount_setattr(tree.as_fd(), *recursive, &attr).map_err(at(
+                    "map ids (can its file system, on this kernel?): mount_setattr",
+                ))?;
             }
             mount.tree = Some(tree);
         }
@@ -201,7 +202,7 @@ fn step(
         Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname"))?,
         Step::Ask(question) => ask(ctx.control(), *question)?,
         Step::Gate { listener } => wait_at_gate(ctx, listener.take())?,
-        Step::TakeShared(_) => {}
+        Step::TakeSource { .. } => {}
         Step::Propagation { flags, .. } => {
             m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?
         }

@@ -193,10 +193,10 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     // What the container's root must not do by itself is done before its user namespace is entered.
     let enter =
         |steps: &mut Vec<Step>, birth: &mut Birth| namespaces.enter(user.as_ref(), birth, steps);
-    if !mapped {
-        enter(&mut steps, &mut birth)?;
-    } else {
+    if mapped {
         steps.push(Step::UnshareMounts);
+    } else {
+        enter(&mut steps, &mut birth)?;
     }
     // Placeholders for shared sources come before propagation is cut; they are filled in below.
     let before_propagation = steps.len();
@@ -303,7 +303,13 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     own.late_steps(Some(gate), start_hooks, &mut steps)?;
     // Now that the mounts have their places: opening shared sources moves every later step by as many places.
     let count = shared.len();
-    let takes = shared.into_iter().map(|i| Step::TakeShared(i + count));
+    let takes: Vec<Step> = shared
+        .into_iter()
+        .map(|i| Step::TakeSource {
+            mount: i + count,
+            label: steps.get(i).map(Step::describe).unwrap_or_default(),
+        })
+        .collect();
     steps.splice(before_propagation..before_propagation, takes);
     let script = Script {
         steps,

@@ -115,8 +115,11 @@ pub(super) enum Step {
     Gate {
         listener: Option<OwnedFd>,
     },
-    /// Takes the source of mount number `0` before propagation is cut.
-    TakeShared(usize),
+    /// Takes the source of a mount, by its place in the script, before propagation is cut or privileges are given up.
+    TakeSource {
+        mount: usize,
+        label: String,
+    },
     /// Propagation of everything, `mount(NULL, "/", NULL, flags)`.
     Propagation {
         flags: u64,
@@ -233,7 +236,7 @@ impl Step {
             Self::Ask(Question::CreateHooks) => "wait for the create hooks".into(),
             Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
             Self::Ask(Question::StartHooks) => "wait for the startContainer hooks".into(),
-            Self::TakeShared(_) => "open a shared bind mount's source".into(),
+            Self::TakeSource { label, .. } => label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
             Self::MountRoot { label, .. } => label.clone(),
             Self::OpenRoot { path } => format!("root.path: open {}", lossy(path)),

@@ -94,7 +94,7 @@ enum Heard {
 }
 
 fn listen(control: &OwnedFd) -> Result<Heard> {
-    let mut buf = [0u8; 64];
+    let mut buf = [0u8; 96];
     let (n, fd) = socket::receive(control.as_fd(), &mut buf)
         .map_err(Error::system("hear from the container's process"))?;
     Ok(match (buf.get(..n).unwrap_or_default(), fd) {

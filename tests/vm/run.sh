@@ -13,8 +13,9 @@ payload=$(mktemp -d)
 trap 'rm -rf "$payload" "$payload.img"' EXIT
 mkdir -p "$payload"/{test,repository}
 cp "$shim" "$payload/shim"
+cp "$(dirname "$shim")/cofferdam" "$payload/cli"
 cp "$integration" "$payload/integration"
-strip --strip-debug "$payload/shim" "$payload/integration"
+strip --strip-debug "$payload/shim" "$payload/cli" "$payload/integration"
 cp -a "$target/images" "$target/rootfs" "$target/containerd-2" "$payload/test/"
 cp -a shim-config "$payload/repository/"
 install -m 755 tests/vm/start "$payload/start"
