@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -315,28 +316,66 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
             return e.exit_code();
         }
     };
+    let messages = MESSAGES.get_or_init(|| Messages {
+        log: cli.global.log.clone(),
+        format: cli.global.log_format,
+    });
+    if log::set_logger(messages).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
     match dispatch(&cli) {
         Ok(status) => status,
         Err(e) => {
-            report_error(&cli.global, &e.to_string());
+            messages.write("error", &e.to_string());
             1
         }
     }
 }
 
-fn report_error(global: &Global, text: &str) {
-    writeln!(std::io::stderr(), "cofferdam: {text}").ok();
-    let Some(path) = &global.log else { return };
-    let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
-    let line = match global.log_format {
-        LogFormat::Json => {
-            serde_json::json!({ "level": "error", "msg": text, "time": time }).to_string()
+/// What a person is told: on standard error, and in the file of `--log`.
+struct Messages {
+    log: Option<PathBuf>,
+    format: LogFormat,
+}
+
+static MESSAGES: OnceLock<Messages> = OnceLock::new();
+
+impl Messages {
+    fn write(&self, level: &str, text: &str) {
+        let prefix = if level == "error" { "" } else { "warning: " };
+        writeln!(std::io::stderr(), "cofferdam: {prefix}{text}").ok();
+        let Some(path) = &self.log else { return };
+        let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
+        let line = match self.format {
+            LogFormat::Json => {
+                serde_json::json!({ "level": level, "msg": text, "time": time }).to_string()
+            }
+            LogFormat::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
+        };
+        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
+            writeln!(file, "{line}").ok();
         }
-        LogFormat::Text => format!("time=\"{time}\" level=error msg={text:?}"),
-    };
-    if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
-        writeln!(file, "{line}").ok();
     }
+}
+
+impl log::Log for Messages {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let text = record.args().to_string();
+            // The library's lines are logfmt.
+            let text = text
+                .strip_prefix("msg=\"")
+                .and_then(|t| t.strip_suffix('"'))
+                .unwrap_or(&text);
+            self.write("warning", text);
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn dispatch(cli: &Cli) -> Result<i32> {

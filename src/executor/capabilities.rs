@@ -5,6 +5,57 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 /// `CAP_SYS_ADMIN`, needed to load a seccomp filter without `no_new_privs`.
 pub(super) const SYS_ADMIN: u64 = 1 << 21;
 
+/// The kernel's capabilities, by number: `linux/capability.h`.
+pub const NAMES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// The names in a mask.
+fn names(mask: u64) -> String {
+    let named = NAMES.iter().enumerate().filter(|(n, _)| mask & 1 << n != 0);
+    named.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
 /// The five sets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sets {
@@ -29,6 +80,55 @@ impl Sets {
             ambient: mask(c.ambient().as_ref()),
         }
     }
+}
+
+impl Sets {
+    /// Without what this process does not have itself and so cannot give: OCI config.md "capabilities" wants a warning, not
+    /// a failure.
+    pub fn grantable(self, available: u64) -> Self {
+        let without =
+            (self.bounding | self.permitted | self.inheritable | self.ambient) & !available;
+        if without != 0 {
+            log::warn!(
+                "msg=\"process.capabilities: {} cannot be given: the runtime does not have it\"",
+                names(without)
+            );
+        }
+        Self {
+            bounding: self.bounding & available,
+            effective: self.effective & available,
+            permitted: self.permitted & available,
+            inheritable: self.inheritable & available,
+            ambient: self.ambient & available,
+        }
+    }
+}
+
+/// The capabilities of a config.json that no kernel of ours has, taken out of it: OCI config.md "capabilities" wants a
+/// warning, not a failure. `pointer` leads to the process.
+pub(super) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> bool {
+    let Some(sets) = json
+        .pointer_mut(&format!("{pointer}/capabilities"))
+        .and_then(|c| c.as_object_mut())
+    else {
+        return false;
+    };
+    let mut removed = false;
+    for (set, list) in sets.iter_mut() {
+        if let Some(list) = list.as_array_mut() {
+            list.retain(|c| {
+                let known = c.as_str().is_none_or(|c| NAMES.contains(&c));
+                if !known {
+                    removed = true;
+                    log::warn!(
+                        "msg=\"process.capabilities.{set}: {c} is not known, and is ignored\""
+                    );
+                }
+                known
+            });
+        }
+    }
+    removed
 }
 
 fn mask(caps: Option<&Capabilities>) -> u64 {

@@ -6,7 +6,7 @@
 //! locks, logs or unwinds, because the parent has threads. A failing step comes back over a close-on-exec socket. Before
 //! it executes the user's program, an init waits at a gate: that is OCI's `created` state.
 
-mod capabilities;
+pub mod capabilities;
 mod child;
 mod devices;
 mod error;

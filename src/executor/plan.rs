@@ -163,6 +163,8 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         .as_ref()
         .ok_or_else(|| Error::field("process", "is missing"))?;
     let program = process::program(process)?;
+    let user = userns::open(spec)?;
+    let mapped = user.is_some();
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
     let mut own = process::Plan {
         process,
@@ -170,6 +172,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         seccomp: plan.seccomp,
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
+        mapped,
     };
     let namespaces = Namespaces::plan(spec)?;
     let (has_uts, has_ipc, has_net) = (
@@ -178,8 +181,6 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         namespaces.has_net(),
     );
     let new_mounts = namespaces.has_new_mounts();
-    let user = userns::open(spec)?;
-    let mapped = user.is_some();
     if mapped && !new_mounts {
         return Err(Error::field(
             "linux.namespaces",
@@ -329,6 +330,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         seccomp: plan.seccomp,
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
+        mapped: plan.enter.user,
     };
     let mut birth = Birth::default();
     let mut steps = Vec::new();

@@ -11,6 +11,7 @@ use super::mounts::c_string;
 use super::script::{Question, Step, UserProgram};
 use super::seccomp::Program;
 use super::{Error, Result, Stdio, scheduling};
+use crate::sys::creds;
 use crate::sys::process::CStrVec;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub keyring: Option<CString>,
     /// How many descriptors after the standard three the program gets.
     pub preserve_fds: u32,
+    /// It runs in a user namespace other than the runtime's.
+    pub mapped: bool,
 }
 
 /// The program, its arguments and environment.
@@ -216,6 +219,12 @@ impl Plan<'_> {
         }
         let nnp = p.no_new_privileges().unwrap_or(false);
         let caps = Sets::from_spec(p.capabilities().as_ref());
+        // The root of a user namespace has them all there.
+        let caps = if self.mapped {
+            caps
+        } else {
+            caps.grantable(creds::permitted())
+        };
         if caps.effective & !caps.permitted != 0 {
             return Err(Error::field(
                 "process.capabilities.effective",

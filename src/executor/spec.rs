@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
-use super::{Error, Result};
+use super::{Error, Result, capabilities};
 
 /// Reads and parses the bundle's `config.json`.
 pub fn load(bundle: &Path) -> Result<Spec> {
@@ -14,12 +14,26 @@ pub fn load(bundle: &Path) -> Result<Spec> {
         path: path.clone(),
         source,
     })?;
-    serde_json::from_slice(&text).map_err(|source| Error::ParseSpec { path, source })
+    parse(&text, "/process").map_err(|source| Error::ParseSpec { path, source })
+}
+
+/// Parses a spec or a process. Capabilities that are not known are no error, and unusual: they are looked for only when
+/// something is wrong.
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> serde_json::Result<T> {
+    serde_json::from_slice(text).or_else(|e| {
+        let Ok(mut json) = serde_json::from_slice(text) else {
+            return Err(e);
+        };
+        if capabilities::remove_unknown(&mut json, process) {
+            return serde_json::from_value(json);
+        }
+        Err(e)
+    })
 }
 
 /// Parses the process of an exec request.
 pub fn parse_process(json: &[u8]) -> Result<Process> {
-    serde_json::from_slice(json).map_err(|source| Error::ParseSpec {
+    parse(json, "").map_err(|source| Error::ParseSpec {
         path: PathBuf::from("the exec's process"),
         source,
     })
