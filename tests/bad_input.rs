@@ -85,7 +85,7 @@ fn a_malformed_spec(d: &mut Daemon) {
     );
     refused(
         &b.run(),
-        "is not a valid OCI spec: unknown variant `RLIMIT_NONSENSE`",
+        "is not a valid OCI spec: process.rlimits[0].type: unknown variant `RLIMIT_NONSENSE`",
     );
     b = Bundle::new(d, "x", &["true"]);
     b.set(

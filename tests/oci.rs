@@ -47,6 +47,8 @@ pub fn cases() -> Vec<Case> {
         memory_policy,
         domainname,
         console_size,
+        capabilities_that_nobody_has,
+        wrong_specs_name_the_path,
         additional_groups_and_umask,
         bad_ids_and_bundles,
         log_file,
@@ -884,6 +886,53 @@ fn console_size() {
     );
     let out = p.run().ok().stdout;
     assert_eq!(out.trim(), "33 111");
+}
+
+/// OCI config.md "capabilities": what cannot be given is a warning.
+fn capabilities_that_nobody_has() {
+    let mut p = Place::new(&["grep", "CapBnd", "/proc/self/status"]);
+    let caps = json!(["CAP_KILL", "CAP_NOSUCH"]);
+    p.set(
+        "/process/capabilities",
+        json!({ "bounding": caps, "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"] }),
+    );
+    let out = p.run().ok();
+    assert_eq!(out.stdout, "CapBnd:\t0000000000000020\n");
+    assert!(
+        out.stderr
+            .contains("warning: process.capabilities.bounding: \"CAP_NOSUCH\" is not known"),
+        "{out:?}"
+    );
+}
+
+/// Wrong specs are refused before anything is made, and the JSON path says where.
+fn wrong_specs_name_the_path() {
+    for (pointer, value, text) in [
+        (
+            "/linux/resources/memory",
+            json!({ "limit": -5 }),
+            "linux.resources.memory.limit: -5 is below -1",
+        ),
+        (
+            "/linux/resources/memory",
+            json!({ "limit": "x" }),
+            "linux.resources.memory.limit: invalid type: string \"x\", expected i64",
+        ),
+        (
+            "/linux/devices",
+            json!([{ "path": "x", "type": "c", "major": 1, "minor": 3 }]),
+            "linux.devices[0].path: \"x\" is not an absolute path",
+        ),
+        (
+            "/ociVersion",
+            json!("0.5.0"),
+            "ociVersion: \"0.5.0\" is not supported",
+        ),
+    ] {
+        let mut p = Place::new(&["true"]);
+        p.set(pointer, value);
+        refused(&p.run(), text);
+    }
 }
 
 fn additional_groups_and_umask() {

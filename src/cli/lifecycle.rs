@@ -324,6 +324,7 @@ pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
     };
     let resources: LinuxResources = serde_json::from_value(resources)
         .map_err(|e| Error::Other(format!("linux.resources: {e}")))?;
+    executor::check_resources(&resources)?;
     Ok(entry.cgroup()?.update(&resources)?)
 }
 

@@ -21,8 +21,8 @@ pub enum Error {
     ParseSpec {
         /// The file.
         path: PathBuf,
-        /// Line, column and reason.
-        source: serde_json::Error,
+        /// JSON path, reason, line and column.
+        source: serde_path_to_error::Error<serde_json::Error>,
     },
     /// A field of the spec cannot be honoured.
     #[error("{field}: {reason}")]

@@ -22,6 +22,7 @@ pub mod seccomp;
 mod spawn;
 pub mod spec;
 pub mod userns;
+mod validate;
 
 pub use error::Error;
 pub use plan::{
@@ -29,6 +30,7 @@ pub use plan::{
 };
 pub use rootfs::RootMount;
 pub use spawn::{BehindGate, Gate, Spawned, forget_child, is_own_child, listen_at_gate};
+pub use validate::resources as check_resources;
 
 /// Where a process's three standard streams come from.
 #[derive(Debug)]

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
-use super::{Error, Result, capabilities};
+use super::{Error, capabilities};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Reads and parses the bundle's `config.json`.
 pub fn load(bundle: &Path) -> Result<Spec> {
@@ -14,22 +16,36 @@ pub fn load(bundle: &Path) -> Result<Spec> {
         path: path.clone(),
         source,
     })?;
-    parse(&text, "/process").map_err(|source| Error::ParseSpec { path, source })
+    parse_spec_of(&text, path)
+}
+
+/// Parses a `config.json`.
+#[cfg(test)]
+pub(super) fn parse_spec(text: &[u8]) -> Result<Spec> {
+    parse_spec_of(text, PathBuf::from("config.json"))
+}
+
+fn parse_spec_of(text: &[u8], path: PathBuf) -> Result<Spec> {
+    parse(text, "/process").map_err(|source| Error::ParseSpec { path, source })
 }
 
 /// Parses a spec or a process. Capabilities that are not known are no error, and unusual: they are looked for only when
 /// something is wrong.
-fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> serde_json::Result<T> {
-    serde_json::from_slice(text).or_else(|e| {
-        let Ok(mut json) = serde_json::from_slice(text) else {
-            return Err(e);
-        };
-        if capabilities::remove_unknown(&mut json, process) {
-            return serde_json::from_value(json);
-        }
-        Err(e)
-    })
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T, Wrong> {
+    if let Ok(parsed) = serde_json::from_slice(text) {
+        return Ok(parsed);
+    }
+    // Once more, slowly, to say what is wrong and where.
+    if let Ok(mut json) = serde_json::from_slice(text)
+        && capabilities::remove_unknown(&mut json, process)
+        && let Ok(parsed) = serde_json::from_value(json)
+    {
+        return Ok(parsed);
+    }
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
 }
+
+type Wrong = serde_path_to_error::Error<serde_json::Error>;
 
 /// Parses the process of an exec request.
 pub fn parse_process(json: &[u8]) -> Result<Process> {

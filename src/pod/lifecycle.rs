@@ -591,6 +591,7 @@ impl Pod {
         let container = self.container(id)?;
         let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|e| Error::InvalidArgument(format!("linux.resources: {e}")))?;
+        executor::check_resources(&resources).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         blocking(move || container.update(&resources)).await
     }
 
