@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::spec::Bundle;
-use crate::support::{BUSYBOX, Daemon, Output, RUNTIME, Release};
+use crate::support::{BUSYBOX, Daemon, Output, RUNTIME};
 
 crate::cases!(ctr: [
     a_missing_root,
@@ -168,9 +168,9 @@ fn an_absent_user(d: &mut Daemon) {
 fn fields_that_are_not_honoured(d: &mut Daemon) {
     for (pointer, value, text) in [
         (
-            "/linux/personality",
-            json!({ "domain": "LINUX32" }),
-            "linux.personality: is not supported yet",
+            "/linux/mountLabel",
+            json!("system_u:object_r:x:s0"),
+            "linux.mountLabel: is not supported yet",
         ),
         (
             "/linux/intelRdt",
@@ -178,14 +178,11 @@ fn fields_that_are_not_honoured(d: &mut Daemon) {
             "linux.intelRdt: is not supported yet",
         ),
         (
-            "/process/scheduler",
-            json!({ "policy": "SCHED_BATCH" }),
-            "process.scheduler: is not supported yet",
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] }),
+            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY is not supported yet",
         ),
     ] {
-        if d.release == Release::V1_6 && pointer == "/process/scheduler" {
-            continue; // unknown to that release, which drops it
-        }
         let mut b = Bundle::new(d, "x", &["true"]);
         b.set(pointer, value);
         refused(&b.run(), text);

@@ -32,6 +32,8 @@ pub struct Case {
     name: &'static str,
     kind: Kind,
     missing: Option<String>,
+    /// The only release that can do it.
+    only: Option<Release>,
 }
 
 /// Lists functions as cases: `ctr!(a, b)` with a bare daemon, `cri!(c)` with one that has the CRI plugin.
@@ -53,6 +55,7 @@ impl Case {
         Self {
             name,
             missing: None,
+            only: None,
             kind: Kind::Daemon(Setup { cri: false }, run),
         }
     }
@@ -61,6 +64,7 @@ impl Case {
         Self {
             name,
             missing: None,
+            only: None,
             kind: Kind::Daemon(Setup { cri: true }, run),
         }
     }
@@ -69,7 +73,17 @@ impl Case {
         Self {
             name,
             missing: None,
+            only: None,
             kind: Kind::Plain(run),
+        }
+    }
+
+    /// Older releases of containerd know nothing of it.
+    #[must_use]
+    pub fn only(self, release: Release) -> Self {
+        Self {
+            only: Some(release),
+            ..self
         }
     }
 
@@ -91,6 +105,7 @@ impl Case {
             }
             Kind::Daemon(setup, run) => Release::ALL
                 .into_iter()
+                .filter(|r| self.only.is_none_or(|only| only == *r))
                 .map(|release| {
                     let missing = release.missing().or_else(|| {
                         (!nix::unistd::geteuid().is_root()).then(|| "needs root".into())
@@ -133,6 +148,7 @@ fn main() {
         lifecycle::cases,
         oci::cases,
         pod::cases,
+        pod::newer_cases,
         process::cases,
         resources::cases,
         restart::cases,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::cri::{
     self, Client, ContainerState, LinuxContainerResources, NamespaceMode, PodSandboxConfig,
 };
-use crate::support::{BUSYBOX, Daemon, NGINX, Output, wait_until};
+use crate::support::{BUSYBOX, Daemon, NGINX, Output, Release, wait_until};
 
 crate::cases!(cri: [nginx_and_sidecar, shared_pid_namespace, privileged_and_host_namespaces, oom_killed, read_only_and_security_context, classes, exec_that_times_out]);
 
@@ -319,5 +319,83 @@ fn exec_that_times_out(d: &mut Daemon) {
     assert!(error.message().contains("timeout"), "{error:?}");
     assert_eq!(pod.exec(&c, "echo works"), "works\n");
     assert_eq!(pod.daemon.shims().len(), 1);
+    pod.remove();
+}
+
+/// What only newer releases of containerd can ask for.
+pub fn newer_cases() -> Vec<crate::Case> {
+    vec![crate::Case::cri("pod::user_namespace", user_namespace).only(Release::V2)]
+}
+
+/// `hostUsers: false`, with the handler that containerd before 2.4 wants for it.
+fn user_namespace(d: &mut Daemon) {
+    let maps = vec![k8s_cri::v1::IdMapping {
+        host_id: 10 * 65536,
+        container_id: 0,
+        length: 65536,
+    }];
+    let users = k8s_cri::v1::UserNamespace {
+        mode: NamespaceMode::Pod.into(),
+        uids: maps.clone(),
+        gids: maps,
+    };
+    let options = cri::NamespaceOption {
+        pid: NamespaceMode::Container.into(),
+        userns_options: Some(users),
+        ..Default::default()
+    };
+    let mut config = cri::pod_config(d, "mapped");
+    config
+        .linux
+        .as_mut()
+        .unwrap()
+        .security_context
+        .as_mut()
+        .unwrap()
+        .namespace_options = Some(options.clone());
+    let pod = Pod::run(d, config, "cofferdam-userns");
+    let volume = d.dir().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let mut c = cri::container_config(
+        "c",
+        BUSYBOX,
+        &[
+            "sh",
+            "-c",
+            "echo started > /dev/stdout; touch /root/mine; sleep 1000",
+        ],
+    );
+    c.linux
+        .as_mut()
+        .unwrap()
+        .security_context
+        .as_mut()
+        .unwrap()
+        .namespace_options = Some(options);
+    c.mounts.push(cri::Mount {
+        container_path: "/volume".into(),
+        host_path: volume.display().to_string(),
+        ..Default::default()
+    });
+    let c = pod.start(&c);
+    assert_eq!(
+        pod.exec(
+            &c,
+            "id -u; cat /proc/self/uid_map; stat -c %u / /bin/busybox /root/mine"
+        ),
+        "0\n         0     655360      65536\n0\n0\n0\n"
+    );
+    assert_eq!(
+        pod.exec(&c, "hostname; ip addr show dev eth0 | grep -c inet"),
+        "mapped\n2\n"
+    );
+    pod.exec(
+        &c,
+        "echo x > /tmp/y && chown 1000 /tmp/y && wget -T 1 http://127.0.0.1:1/ 2>/dev/null || true",
+    );
+    assert_eq!(
+        cri::log_text(&cri::read_log(d, "mapped", "c"), "stdout"),
+        "started\n"
+    );
     pod.remove();
 }

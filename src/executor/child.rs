@@ -147,14 +147,7 @@ fn step(
         {
             let tree = m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?;
             if let Some((maps, recursive)) = &mount.idmap {
-                let attr = MountAttr {
-                    attr_set: attr::IDMAP,
-                    userns_fd: maps.as_raw_fd() as u64,
-                    ..MountAttr::default()
-                };
-                m::mount_setattr(tree.as_fd(), *recursive, &attr).map_err(at(
-                    "map ids (can its file system, on this kernel?): mount_setattr",
-                ))?;
+                map_ids(&tree, maps, *recursive)?;
             }
             mount.tree = Some(tree);
         }
@@ -224,6 +217,24 @@ fn step(
                 // Flags of a bind mount take effect on a second call only.
                 m::mount(None, target, None, *flags | libc::MS_REMOUNT, None)
                     .map_err(at("mount"))?;
+            }
+        }
+        Step::MapLayers {
+            maps,
+            layers,
+            names,
+            at: place,
+        } => {
+            m::mount(Some(c"tmpfs"), place, Some(c"tmpfs"), 0, None).map_err(at("mount"))?;
+            let place =
+                m::openat(CWD, place, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?;
+            for (layer, name) in layers.iter().zip(names.iter()) {
+                let tree = m::open_tree_clone(CWD, layer, false).map_err(at("open_tree"))?;
+                map_ids(&tree, maps, false)?;
+                m::mkdirat(place.as_raw_fd(), name, 0o700).map_err(at("mkdir"))?;
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let target = m::openat(place.as_raw_fd(), name, flags, 0).map_err(at("open"))?;
+                m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
             }
         }
         Step::OpenRoot { path } => {
@@ -397,6 +408,18 @@ fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
     }
+}
+
+/// Gives a detached mount the ids of a user namespace's maps.
+fn map_ids(tree: &OwnedFd, maps: &OwnedFd, recursive: bool) -> Outcome<()> {
+    let attr = MountAttr {
+        attr_set: attr::IDMAP,
+        userns_fd: maps.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    m::mount_setattr(tree.as_fd(), recursive, &attr).map_err(at(
+        "map ids (can its file system, on this kernel?): mount_setattr",
+    ))
 }
 
 /// Goes on as a sibling: the parent's child, as we are. Our own end follows at once.

@@ -2,11 +2,14 @@
 //! namespace, so that the node never sees them and nothing is left to unmount.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
 use super::mounts::{Options, c_string};
 use super::script::Step;
-use super::{Error, Result};
+use super::{Error, Result, userns};
 use crate::sys::mount::attr;
 
 /// The kernel copies one page of options; the terminating NUL counts. `mount(2)`.
@@ -53,7 +56,7 @@ pub(super) fn plan(rootfs: &Path, mounts: &[RootMount], steps: &mut Vec<Step>) -
         return Ok(());
     }
     for (i, m) in mounts.iter().enumerate() {
-        steps.push(one(rootfs, m, &format!("rootfs mount {i}"))?);
+        one(rootfs, m, &format!("rootfs mount {i}"), steps)?;
     }
     Ok(())
 }
@@ -62,7 +65,7 @@ fn c_path(path: &Path) -> Result<CString> {
     c_string(path.as_os_str().as_encoded_bytes(), "root.path")
 }
 
-fn one(rootfs: &Path, m: &RootMount, field: &str) -> Result<Step> {
+fn one(rootfs: &Path, m: &RootMount, field: &str, steps: &mut Vec<Step>) -> Result<()> {
     if m.fstype.is_empty() {
         return Err(Error::field(field, "has no file system type"));
     }
@@ -90,19 +93,25 @@ fn one(rootfs: &Path, m: &RootMount, field: &str) -> Result<Step> {
                 0
             };
     }
+    let maps = id_maps(&options, field)?;
     let words: Vec<String> = options
         .data
         .iter()
+        .filter(|(k, _)| k != "uidmap" && k != "gidmap")
         .map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}")))
         .collect();
-    let (workdir, words) = fit(words)?;
+    let (workdir, words) = match maps {
+        None => fit(words)?,
+        Some(maps) if m.fstype == "overlay" => mapped_layers(rootfs, maps, words, field, steps)?,
+        Some(_) => return Err(Error::field(field, "only an overlay's layers can map ids")),
+    };
     let data = words.join(",");
     let target = if m.target.is_empty() {
         rootfs.to_owned()
     } else {
         rootfs.join(m.target.trim_start_matches('/'))
     };
-    Ok(Step::MountRoot {
+    steps.push(Step::MountRoot {
         source: c_string(m.source.as_str(), field)?,
         target: c_path(&target)?,
         fstype: c_string(m.fstype.as_str(), field)?,
@@ -114,7 +123,84 @@ fn one(rootfs: &Path, m: &RootMount, field: &str) -> Result<Step> {
         },
         workdir,
         label: format!("{field}: mount {} on {}", m.fstype, target.display()),
-    })
+    });
+    Ok(())
+}
+
+/// containerd's `uidmap=CONTAINER:HOST:SIZE,…` and `gidmap=…` of an overlay whose layers are to be id-mapped
+/// (containerd `core/mount/mount_idmapped_linux.go`), as a user namespace.
+fn id_maps(options: &Options, field: &str) -> Result<Option<OwnedFd>> {
+    let find = |key: &str| {
+        let value = options.data.iter().find(|(k, _)| k == key);
+        value
+            .map(|(_, v)| parse_maps(v.as_deref().unwrap_or_default(), &format!("{field}: {key}")))
+            .transpose()
+    };
+    match (find("uidmap")?, find("gidmap")?) {
+        (None, None) => Ok(None),
+        (Some(uids), Some(gids)) => Ok(Some(userns::make(&uids, &gids, field)?)),
+        _ => Err(Error::field(field, "uidmap and gidmap come together")),
+    }
+}
+
+fn parse_maps(text: &str, field: &str) -> Result<Vec<LinuxIdMapping>> {
+    let bad = || Error::field(field, format!("{text:?} is not CONTAINER:HOST:SIZE"));
+    text.split(',')
+        .map(|range| {
+            let mut numbers = range
+                .split(':')
+                .map(|n| n.parse::<u32>().map_err(|_| bad()));
+            let mut next = || numbers.next().unwrap_or_else(|| Err(bad()));
+            let (container, host, size) = (next()?, next()?, next()?);
+            let mapping = LinuxIdMappingBuilder::default()
+                .container_id(container)
+                .host_id(host)
+                .size(size)
+                .build();
+            mapping.map_err(|_| bad())
+        })
+        .collect()
+}
+
+/// Id-mapped copies of an overlay's lower layers, on a small tmpfs where the root is going to be; the overlay then names them
+/// by their numbers.
+fn mapped_layers(
+    rootfs: &Path,
+    maps: OwnedFd,
+    words: Vec<String>,
+    field: &str,
+    steps: &mut Vec<Step>,
+) -> Result<(Option<CString>, Vec<String>)> {
+    let lower = words.iter().find_map(|w| w.strip_prefix("lowerdir="));
+    let lower = lower.ok_or_else(|| Error::field(field, "has no lowerdir to map the ids of"))?;
+    let layers: Vec<CString> = lower
+        .split(':')
+        .map(|l| c_string(l, field))
+        .collect::<Result<_>>()?;
+    let numbers = (0..layers.len())
+        .map(|i| i.to_string())
+        .collect::<Vec<_>>()
+        .join(":");
+    let names = (0..layers.len())
+        .map(|i| c_string(i.to_string(), field))
+        .collect::<Result<_>>()?;
+    steps.push(Step::MapLayers {
+        maps,
+        layers,
+        names,
+        at: c_path(rootfs)?,
+    });
+    let numbered = |w: String| {
+        if w.starts_with("lowerdir=") {
+            format!("lowerdir={numbers}")
+        } else {
+            w
+        }
+    };
+    Ok((
+        Some(c_path(rootfs)?),
+        words.into_iter().map(numbered).collect(),
+    ))
 }
 
 /// Overlay options of many layers outgrow the page: then the layers' common directory becomes the working directory, and

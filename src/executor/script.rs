@@ -135,6 +135,13 @@ pub(super) enum Step {
         workdir: Option<CString>,
         label: String,
     },
+    /// Mounts the layers of an overlay with their ids mapped, below `at` under `names`.
+    MapLayers {
+        maps: OwnedFd,
+        layers: Vec<CString>,
+        names: Vec<CString>,
+        at: CString,
+    },
     /// Keeps a descriptor of the new root, and of the host's verified /dev/null.
     OpenRoot {
         path: CString,
@@ -239,6 +246,9 @@ impl Step {
             Self::TakeSource { label, .. } => label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
             Self::MountRoot { label, .. } => label.clone(),
+            Self::MapLayers { layers, .. } => {
+                format!("map the ids of the root's {} layers", layers.len())
+            }
             Self::OpenRoot { path } => format!("root.path: open {}", lossy(path)),
             Self::Mount(m) => m.label.clone(),
             Self::Device { path, .. } => format!("create device node /{}", lossy(path)),
@@ -286,6 +296,7 @@ impl Step {
                 idmap: Some((fd, _)),
                 ..
             }) => out.push(fd.as_raw_fd()),
+            Self::MapLayers { maps, .. } => out.push(maps.as_raw_fd()),
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
             Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
             _ => {}

@@ -302,10 +302,13 @@ impl Daemon {
                 "version = 3\nimports = [\"{}\"]\n{common}\
                  [plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{PAUSE}\"\n\
                  [plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
-                 [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [\"{cni}\"]\nconf_dir = \"{dir}/cni\"\n",
+                 [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [\"{cni}\"]\nconf_dir = \"{dir}/cni\"\n\
+                 [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.cofferdam-userns]\n\
+                 runtime_type = \"io.containerd.runc.v2\"\nruntime_path = \"{}/containerd-shim-cofferdam-v1\"\n",
                 repository()
                     .join("shim-config/containerd-2.x.toml")
-                    .display()
+                    .display(),
+                shim_directory().display()
             ),
         }
     }
