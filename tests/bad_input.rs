@@ -177,11 +177,6 @@ fn fields_that_are_not_honoured(d: &mut Daemon) {
             json!({ "closID": "x" }),
             "linux.intelRdt: is not supported yet",
         ),
-        (
-            "/linux/seccomp",
-            json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] }),
-            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY is not supported yet",
-        ),
     ] {
         let mut b = Bundle::new(d, "x", &["true"]);
         b.set(pointer, value);

@@ -50,6 +50,8 @@ pub fn cases() -> Vec<Case> {
         capabilities_that_nobody_has,
         wrong_specs_name_the_path,
         additional_groups_and_umask,
+        seccomp_notification,
+        seccomp_operators_and_actions,
         bad_ids_and_bundles,
         log_file,
     ]
@@ -532,10 +534,15 @@ fn pid_file_and_console_socket() {
 }
 
 fn receive_descriptor(stream: &std::os::unix::net::UnixStream) -> fs::File {
+    receive(stream).1
+}
+
+/// One message, and the descriptor that comes with it.
+fn receive(stream: &std::os::unix::net::UnixStream) -> (Vec<u8>, fs::File) {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut data = [0; 64];
-    let mut iov = [std::io::IoSliceMut::new(&mut data)];
+    let mut data = vec![0; 1 << 16];
     let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let mut iov = [std::io::IoSliceMut::new(&mut data)];
     let message = recvmsg::<()>(
         stream.as_raw_fd(),
         &mut iov,
@@ -543,18 +550,18 @@ fn receive_descriptor(stream: &std::os::unix::net::UnixStream) -> fs::File {
         MsgFlags::empty(),
     )
     .unwrap();
-    let fds = message.cmsgs().unwrap().find_map(|c| {
-        if let ControlMessageOwned::ScmRights(fds) = c {
-            Some(fds)
-        } else {
-            None
-        }
-    });
+    let (length, fds) = (
+        message.bytes,
+        message.cmsgs().unwrap().find_map(|c| match c {
+            ControlMessageOwned::ScmRights(fds) => Some(fds),
+            _ => None,
+        }),
+    );
     #[allow(unsafe_code)]
     // SAFETY: the descriptor was just received, and nobody else owns it.
-    unsafe {
-        fs::File::from_raw_fd(fds.unwrap()[0])
-    }
+    let file = unsafe { fs::File::from_raw_fd(fds.unwrap()[0]) };
+    data.truncate(length);
+    (data, file)
 }
 
 fn preserved_descriptors() {
@@ -1082,4 +1089,116 @@ fn podman() {
     podman(&["rm", &id]).ok();
     assert_eq!(podman(&["ps", "--all", "--quiet"]).ok().stdout, "");
     podman(&["rmi", "--all", "--force"]).ok();
+}
+
+/// A listener gets the filter's descriptor and the state, and decides: OCI config-linux.md "The Container Process State".
+fn seccomp_notification() {
+    let mut p = Place::new(&["sh", "-c", "mkdir /denied 2>&1; echo still here"]);
+    let path = p.dir.join("listener");
+    let listener = UnixListener::bind(&path).unwrap();
+    p.set("/linux/seccomp", json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "some words",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+    }));
+    let supervisor = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let (message, notifications) = receive(&stream);
+        deny_one(&notifications);
+        serde_json::from_slice::<Value>(&message).unwrap()
+    });
+    let out = p.run().ok();
+    assert_eq!(
+        out.stdout,
+        "mkdir: can't create directory '/denied': Operation not supported\nstill here\n"
+    );
+    let message = supervisor.join().unwrap();
+    assert_eq!(
+        (message["fds"][0].as_str(), message["metadata"].as_str()),
+        (Some("seccompFd"), Some("some words"))
+    );
+    assert_eq!(
+        (
+            message["state"]["id"].as_str(),
+            message["state"]["pid"] == message["pid"]
+        ),
+        (Some(p.id.as_str()), true)
+    );
+    // Nobody to ask is an error, not a way through.
+    refused(&p.run(), "linux.seccomp.listenerPath: connect to");
+    p.set("/linux/seccomp/listenerPath", json!(""));
+    refused(&p.run(), "linux.seccomp.listenerPath: is missing");
+    p.set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));
+    refused(
+        &p.run(),
+        "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY for every call",
+    );
+}
+
+/// Answers one notification with EOPNOTSUPP, `seccomp_unotify(2)`.
+#[allow(unsafe_code)]
+fn deny_one(notifications: &fs::File) {
+    const RECV: libc::c_ulong = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
+    const SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
+    // SAFETY: both structures are plain numbers, and of the kernel's own sizes.
+    unsafe {
+        let mut request: libc::seccomp_notif = std::mem::zeroed();
+        assert_eq!(
+            libc::ioctl(notifications.as_raw_fd(), RECV, &raw mut request),
+            0
+        );
+        let mut response: libc::seccomp_notif_resp = std::mem::zeroed();
+        response.id = request.id;
+        response.error = -libc::EOPNOTSUPP;
+        assert_eq!(
+            libc::ioctl(notifications.as_raw_fd(), SEND, &raw mut response),
+            0
+        );
+    }
+}
+
+/// Each operator and action, by calling: `kill` with signals 10, 12 and 14, which its target ignores.
+fn seccomp_operators_and_actions() {
+    let script = "trap '' USR1 USR2 ALRM; for s in 10 12 14; do kill -$s $$ 2>/dev/null && echo -n y || echo -n n; done";
+    for (op, value_two, expected) in [
+        ("SCMP_CMP_EQ", 0, "yny"),
+        ("SCMP_CMP_NE", 0, "nyn"),
+        ("SCMP_CMP_GT", 0, "yyn"),
+        ("SCMP_CMP_GE", 0, "ynn"),
+        ("SCMP_CMP_LT", 0, "nyy"),
+        ("SCMP_CMP_LE", 0, "nny"),
+        ("SCMP_CMP_MASKED_EQ", 8, "nyy"), // 10 & 12 is 8, 12 & 12 and 14 & 12 are 12
+    ] {
+        let mut p = Place::new(&["sh", "-c", script]);
+        let arg = json!({ "index": 1, "value": 12, "valueTwo": value_two, "op": op });
+        p.set("/linux/seccomp", json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [arg] }]
+        }));
+        assert_eq!(p.run().ok().stdout, expected, "{op}");
+    }
+    for (action, expected) in [
+        ("SCMP_ACT_ALLOW", "0"),
+        ("SCMP_ACT_LOG", "0"),
+        ("SCMP_ACT_ERRNO", "1"),
+        ("SCMP_ACT_TRACE", "1"), // nobody traces: ENOSYS
+        ("SCMP_ACT_TRAP", "159"),
+        ("SCMP_ACT_KILL", "159"),
+        ("SCMP_ACT_KILL_THREAD", "159"),
+        ("SCMP_ACT_KILL_PROCESS", "159"),
+    ] {
+        let mut p = Place::new(&["sh", "-c", "mkdir /x 2>/dev/null; echo -n $?"]);
+        p.set("/linux/seccomp", json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": action }]
+        }));
+        assert_eq!(p.run().ok().stdout, expected, "{action}");
+        // The same as an allow-list: everything but that call.
+        let mut p = Place::new(&["sh", "-c", "mkdir /x 2>/dev/null; echo -n $?"]);
+        p.set(
+            "/linux/seccomp",
+            json!({
+                "defaultAction": "SCMP_ACT_LOG",
+                "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": action }]
+            }),
+        );
+        assert_eq!(p.run().ok().stdout, expected, "{action} as an exception");
+    }
 }

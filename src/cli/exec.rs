@@ -44,14 +44,22 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     } else {
         Some(Signals::hold()?)
     };
+    let filter = filter(&container)?;
     let spawned = executor::exec(ExecPlan {
         process: &process,
         id: &args.id,
         init,
         enter: Enter::of(&container),
+        supervised: executor::supervised(
+            filter.as_ref(),
+            &container,
+            &args.id,
+            &entry.saved.bundle,
+            "running",
+        ),
         cgroup: Some(&cgroup),
         stdio: stdio(&process)?,
-        seccomp: filter(&container)?,
+        seccomp: filter,
         new_keyring: entry.saved.new_keyring,
         preserve_fds: args.preserve_fds,
     })

@@ -43,7 +43,7 @@ impl Console {
                 let stream = UnixStream::connect(path)
                     .map_err(Error::io(format!("connect to {}", path.display())))?;
                 // With the byte that has to come along; runc's receivers expect a name and ignore it.
-                socket::send_fd(stream.as_fd(), b'm', master.as_fd())
+                socket::send_fd(stream.as_fd(), b"master", master.as_fd())
                     .map_err(|e| Error::Other(format!("send the terminal: {}", e.desc())))?;
                 Ok(None)
             }

@@ -27,6 +27,7 @@ pub(super) const FAILED: u8 = b'F';
 pub(super) const ASKS: u8 = b'A';
 pub(super) const TERMINAL: u8 = b'T';
 pub(super) const REBORN: u8 = b'R';
+pub(super) const LISTENER: u8 = b'L';
 
 /// A failed system call: its name and the kernel's answer.
 struct Failure(&'static str, Errno);
@@ -387,7 +388,11 @@ fn step(
         }
         Step::CloseOnExec { first } => process::cloexec_from(*first).map_err(at("close_range"))?,
         Step::Seccomp { program } => {
-            sys::bpf::seccomp_set_filter(&program.insns, program.flags).map_err(at("seccomp"))?;
+            let fd = sys::bpf::seccomp_set_filter(&program.insns, program.flags)
+                .map_err(at("seccomp"))?;
+            if program.listener.is_some() {
+                hand_over(ctx.control(), fd)?;
+            }
         }
     }
     Ok(())
@@ -405,6 +410,16 @@ fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
     process::write_all(control, &[ASKS, question as u8]).map_err(at("write"))?;
     let mut answer = [0u8; 1];
     match process::read(control, &mut answer) {
+        Ok(1) => Ok(()),
+        _ => process::exit_now(1),
+    }
+}
+
+/// Tells under which number the filter's notifications are, and waits until somebody has them.
+fn hand_over(control: BorrowedFd<'_>, fd: RawFd) -> Outcome<()> {
+    let [a, b, c, d] = fd.to_le_bytes();
+    process::write_all(control, &[LISTENER, a, b, c, d]).map_err(at("write"))?;
+    match process::read(control, &mut [0u8; 1]) {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
     }
@@ -429,7 +444,7 @@ fn be_reborn(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
     match unsafe { process::clone3_sibling(namespaces) }.map_err(at("clone3"))? {
         process::Cloned::Child => Ok(()),
         process::Cloned::Parent(_, pidfd) => {
-            let sent = socket::send_fd(control, REBORN, pidfd.as_fd());
+            let sent = socket::send_fd(control, &[REBORN], pidfd.as_fd());
             process::exit_now(i32::from(sent.is_err()))
         }
     }
@@ -767,7 +782,7 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
         let tree = m::open_tree_clone(peer.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
         m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     }
-    socket::send_fd(ctx.control(), TERMINAL, master.as_fd()).map_err(at("sendmsg"))?;
+    socket::send_fd(ctx.control(), &[TERMINAL], master.as_fd()).map_err(at("sendmsg"))?;
     process::setsid().map_err(at("setsid"))?;
     tty::set_controlling(peer.as_fd()).map_err(at("TIOCSCTTY"))?;
     for number in 0..3 {

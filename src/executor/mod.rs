@@ -26,10 +26,13 @@ mod validate;
 
 pub use error::Error;
 pub use plan::{
-    Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, unmount_root,
+    Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, supervised,
+    unmount_root,
 };
 pub use rootfs::RootMount;
-pub use spawn::{BehindGate, Gate, Spawned, forget_child, is_own_child, listen_at_gate};
+pub use spawn::{
+    BehindGate, Gate, Spawned, Supervised, forget_child, is_own_child, listen_at_gate,
+};
 pub use validate::resources as check_resources;
 
 /// Where a process's three standard streams come from.

@@ -14,7 +14,7 @@ use super::mounts::c_string;
 use super::namespaces::Namespaces;
 use super::script::{Question, Script, Step};
 use super::seccomp::Program;
-use super::spawn::{Birth, Job, Spawned};
+use super::spawn::{Birth, Job, Spawned, Supervised};
 use super::{
     Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, process, rootfs,
     scheduling, userns, validate,
@@ -75,12 +75,14 @@ impl Enter {
 pub struct ExecPlan<'a> {
     /// The process to run.
     pub process: &'a Process,
+    /// Which of the container's namespaces are other than the node's, beside those that always are.
+    pub enter: Enter,
+    /// Who decides on the calls that the filter asks about: see [`supervised`].
+    pub supervised: Option<Supervised>,
     /// The container's id.
     pub id: &'a str,
     /// A pidfd of the container's init.
     pub init: OwnedFd,
-    /// Which of the container's namespaces are other than the node's, beside those that always are.
-    pub enter: Enter,
     /// The container's control groups.
     pub cgroup: Option<&'a Cgroup>,
     /// Standard streams.
@@ -155,6 +157,25 @@ pub fn give_up(cgroup: Option<&Cgroup>, hooks: Option<&hooks::Subject>) {
     }
 }
 
+/// Who is told of the calls that a container's filter asks about, and in which state its process then is.
+pub fn supervised(
+    filter: Option<&Arc<Program>>,
+    spec: &Spec,
+    id: &str,
+    bundle: &Path,
+    status: &str,
+) -> Option<Supervised> {
+    let listener = filter?.listener.clone()?;
+    let state = serde_json::json!({
+        "ociVersion": spec.version(),
+        "id": id,
+        "status": status,
+        "bundle": bundle,
+        "annotations": spec.annotations()
+    });
+    Some(Supervised { listener, state })
+}
+
 /// Plans a container's init.
 fn init(plan: InitPlan<'_>) -> Result<Job> {
     let spec = plan.spec;
@@ -167,6 +188,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     let user = userns::open(spec)?;
     let mapped = user.is_some();
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
+    let supervised = supervised(plan.seccomp.as_ref(), spec, plan.id, plan.bundle, "created");
     let mut own = process::Plan {
         process,
         stdio: plan.stdio,
@@ -318,11 +340,12 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal))
+    Ok(Job::new(script, birth, terminal, supervised))
 }
 
 /// Plans a process in a running container.
 pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
+    let (enter, supervised) = (plan.enter, plan.supervised);
     let program = process::program(plan.process)?;
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
     let mut own = process::Plan {
@@ -331,7 +354,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         seccomp: plan.seccomp,
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
-        mapped: plan.enter.user,
+        mapped: enter.user,
     };
     let mut birth = Birth::default();
     let mut steps = Vec::new();
@@ -345,13 +368,13 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    if plan.enter.user {
+    if enter.user {
         flags |= libc::CLONE_NEWUSER;
     }
-    if plan.enter.time {
+    if enter.time {
         flags |= namespaces::CLONE_NEWTIME;
     }
-    if plan.enter.pid {
+    if enter.pid {
         birth.pid_namespace = Some(
             plan.init
                 .try_clone()
@@ -364,7 +387,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         flags,
         what: "the container's namespaces".into(),
     });
-    if plan.enter.user {
+    if enter.user {
         steps.push(Step::BecomeRoot);
     }
     steps.push(Step::OpenOwnRoot);
@@ -375,7 +398,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal))
+    Ok(Job::new(script, birth, terminal, supervised))
 }
 
 fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {

@@ -5,12 +5,15 @@
 //! Sources: OCI config-linux.md "Seccomp", `seccomp(2)`, libseccomp's treatment of foreign architectures and argument widths.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator,
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::sys::bpf::Insn;
@@ -22,6 +25,17 @@ pub struct Program {
     pub insns: Vec<Insn>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u64,
+    /// Who is asked about the calls with `SCMP_ACT_NOTIFY`.
+    pub listener: Option<Listener>,
+}
+
+/// `linux.seccomp.listenerPath` and `listenerMetadata`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A socket on which somebody waits for the filter's descriptor.
+    pub path: PathBuf,
+    /// A text for them.
+    pub metadata: String,
 }
 
 // linux/seccomp.h
@@ -29,9 +43,14 @@ const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_KILL_THREAD: u32 = 0;
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000; // Linux 5.0
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
+// linux/seccomp.h
+const FLAG_NEW_LISTENER: u64 = 1 << 3;
+const FLAG_TSYNC_ESRCH: u64 = 1 << 4; // Linux 5.7
+const FLAG_WAIT_KILLABLE_RECV: u64 = 1 << 5; // Linux 5.19
 const MAX_INSNS: usize = 4096;
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -211,12 +230,7 @@ fn verdict(action: LinuxSeccompAction, errno: Option<u32>, field: &str) -> Resul
         LinuxSeccompAction::ScmpActTrace => RET_TRACE | data,
         LinuxSeccompAction::ScmpActAllow => RET_ALLOW,
         LinuxSeccompAction::ScmpActLog => RET_LOG,
-        LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error::field(
-                format!("{field}.action"),
-                "SCMP_ACT_NOTIFY is not supported yet",
-            ));
-        }
+        LinuxSeccompAction::ScmpActNotify => RET_USER_NOTIF,
     })
 }
 
@@ -242,7 +256,7 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
         spec.default_errno_ret(),
         "linux.seccomp.defaultAction",
     )?;
-    let mut flags = 0;
+    let (mut flags, mut wait_killable) = (0, false);
     for flag in spec.flags().iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
@@ -251,7 +265,10 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
                 libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
             }
             // Has a meaning only together with SCMP_ACT_NOTIFY.
-            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+                wait_killable = true;
+                0
+            }
         };
     }
     let mut abis = vec![(NATIVE, false)];
@@ -269,7 +286,62 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
         tables.push((abi, is_x32, table(spec, abi, default)?));
     }
     let insns = assemble(&tables, default)?;
-    Ok(Program { insns, flags })
+    let listener = listener(spec)?;
+    if listener.is_some() {
+        flags |= FLAG_NEW_LISTENER;
+        if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
+            flags |= FLAG_TSYNC_ESRCH;
+        }
+        if wait_killable {
+            flags |= FLAG_WAIT_KILLABLE_RECV;
+        }
+    }
+    Ok(Program {
+        insns,
+        flags,
+        listener,
+    })
+}
+
+/// Who is to be asked, if anybody.
+fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {
+    let notify = LinuxSeccompAction::ScmpActNotify;
+    if spec.default_action() == notify {
+        return Err(Error::field(
+            "linux.seccomp.defaultAction",
+            "SCMP_ACT_NOTIFY for every call would stop the container's own set-up",
+        ));
+    }
+    let mut rules = spec
+        .syscalls()
+        .iter()
+        .flatten()
+        .enumerate()
+        .filter(|(_, r)| r.action() == notify)
+        .peekable();
+    if rules.peek().is_none() {
+        return Ok(None);
+    }
+    if let Some((i, _)) = rules.find(|(_, r)| r.names().iter().any(|n| n == "write")) {
+        return Err(Error::field(
+            format!("linux.seccomp.syscalls[{i}]"),
+            "SCMP_ACT_NOTIFY for write is not possible: the filter's descriptor is handed over with it",
+        ));
+    }
+    let path = spec
+        .listener_path()
+        .clone()
+        .filter(|p| !p.as_os_str().is_empty());
+    let path = path.ok_or_else(|| {
+        Error::field(
+            "linux.seccomp.listenerPath",
+            "is missing: SCMP_ACT_NOTIFY needs somebody to ask",
+        )
+    })?;
+    Ok(Some(Listener {
+        path,
+        metadata: spec.listener_metadata().clone().unwrap_or_default(),
+    }))
 }
 
 type Table = BTreeMap<u32, Leaf>;

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::script::{Question, Script};
-use super::{Error, Result, child, hooks, userns};
+use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
 use serde::{Deserialize, Serialize};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// The children that the executor made and nobody has reaped yet. Orphans of a container that shares the node's pid
@@ -48,6 +49,7 @@ pub struct Job {
     script: Script,
     birth: Birth,
     terminal: bool,
+    supervised: Option<Supervised>,
 }
 
 /// A process that was started: for an init, up to its gate.
@@ -77,6 +79,8 @@ pub struct BehindGate {
     /// Descriptions of the steps, with the number of the first.
     steps: Vec<String>,
     first: usize,
+    /// Who gets the notifications of the seccomp filter.
+    supervised: Option<Supervised>,
 }
 
 enum Heard {
@@ -91,6 +95,8 @@ enum Heard {
     Terminal(OwnedFd),
     /// The process goes on as another one.
     Reborn(OwnedFd),
+    /// The filter is loaded, and its notifications are under this number.
+    Listener(i32),
 }
 
 fn listen(control: &OwnedFd) -> Result<Heard> {
@@ -102,6 +108,7 @@ fn listen(control: &OwnedFd) -> Result<Heard> {
         ([child::ASKS, question, ..], _) => Heard::Asks(*question),
         ([child::TERMINAL, ..], Some(fd)) => Heard::Terminal(fd),
         ([child::REBORN, ..], Some(fd)) => Heard::Reborn(fd),
+        ([child::LISTENER, a, b, c, d], _) => Heard::Listener(i32::from_le_bytes([*a, *b, *c, *d])),
         ([child::FAILED, s0, s1, e0, e1, e2, e3, op @ ..], _) => Heard::Failed {
             step: usize::from(u16::from_le_bytes([*s0, *s1])),
             errno: Errno::from_raw(i32::from_le_bytes([*e0, *e1, *e2, *e3])),
@@ -142,11 +149,17 @@ fn explain(program: &str, what: Option<&str>, op: String, errno: Errno) -> Error
 }
 
 impl Job {
-    pub(super) fn new(script: Script, birth: Birth, terminal: bool) -> Self {
+    pub(super) fn new(
+        script: Script,
+        birth: Birth,
+        terminal: bool,
+        supervised: Option<Supervised>,
+    ) -> Self {
         Self {
             script,
             birth,
             terminal,
+            supervised,
         }
     }
 
@@ -268,6 +281,9 @@ impl Job {
                         .map(super::script::Step::describe);
                     return Err(explain(&self.program(), what.as_deref(), op, errno));
                 }
+                Heard::Listener(number) => {
+                    hand_over(control, *pid, pidfd, number, self.supervised.as_ref())?;
+                }
                 Heard::End if self.has_gate() => return Err(Error::Died(last)),
                 Heard::End => return Ok((terminal, false)),
             }
@@ -301,6 +317,7 @@ impl Job {
                 program: self.program(),
                 steps,
                 first,
+                supervised: self.supervised.clone(),
             },
         }
     }
@@ -322,6 +339,50 @@ fn answer(
             subject.run(hooks::Kind::StartContainer, pid, Some(pidfd.as_fd()))?;
         }
     }
+    process::write_all(control.as_fd(), b"g")
+        .map_err(Error::system("answer the container's process"))
+}
+
+/// A process whose system calls somebody else decides on: whom to tell, and what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Supervised {
+    pub(super) listener: seccomp::Listener,
+    /// OCI runtime.md "State", but for the pid.
+    pub(super) state: serde_json::Value,
+}
+
+/// Sends the filter's descriptor to the listener: OCI config-linux.md "The Container Process State".
+fn hand_over(
+    control: &OwnedFd,
+    pid: i32,
+    pidfd: &OwnedFd,
+    number: i32,
+    supervised: Option<&Supervised>,
+) -> Result<()> {
+    let Some(Supervised { listener, state }) = supervised else {
+        return Err(Error::field("linux.seccomp.listenerPath", "is missing"));
+    };
+    let failed = |what: &str, reason: String| {
+        Error::field(
+            "linux.seccomp.listenerPath",
+            format!("{what} {}: {reason}", listener.path.display()),
+        )
+    };
+    let fd = process::pidfd_getfd(pidfd.as_fd(), number)
+        .map_err(Error::system("take the filter's descriptor"))?;
+    let mut state = state.clone();
+    state["pid"] = pid.into();
+    let message = serde_json::json!({
+        "ociVersion": state["ociVersion"],
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": listener.metadata,
+        "state": state
+    });
+    let stream =
+        UnixStream::connect(&listener.path).map_err(|e| failed("connect to", e.to_string()))?;
+    socket::send_fd(stream.as_fd(), message.to_string().as_bytes(), fd.as_fd())
+        .map_err(|e| failed("send the filter's descriptor to", e.desc().to_owned()))?;
     process::write_all(control.as_fd(), b"g")
         .map_err(Error::system("answer the container's process"))
 }
@@ -370,6 +431,18 @@ impl Gate {
                         .and_then(|i| self.behind.steps.get(i))
                         .map(String::as_str);
                     return Err(explain(&self.behind.program, what, op, errno));
+                }
+                Heard::Listener(number) => {
+                    if let Err(e) = hand_over(
+                        &self.control,
+                        pid,
+                        pidfd,
+                        number,
+                        self.behind.supervised.as_ref(),
+                    ) {
+                        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+                        return Err(e);
+                    }
                 }
                 Heard::Terminal(_) | Heard::Reborn(_) => {}
             }

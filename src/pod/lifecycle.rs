@@ -198,11 +198,18 @@ impl Pod {
             .try_clone()
             .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
         let state = State::Created {
-            gate,
+            gate: Box::new(gate),
             pid: spawned.pid,
             pidfd: Arc::new(pidfd),
         };
         let init = Process::new(String::new(), request.stdio, state, streams);
+        let supervised = executor::supervised(
+            filter.as_ref(),
+            &spec,
+            &request.id,
+            &request.bundle,
+            "running",
+        );
         let container = Container {
             id: request.id,
             bundle: request.bundle,
@@ -210,6 +217,7 @@ impl Pod {
             own_pids,
             host_pids,
             enter: Enter::of(&spec),
+            supervised,
             seccomp: filter,
             hooks,
             new_keyring,
@@ -337,6 +345,7 @@ impl Pod {
                     .try_clone()
                     .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
                 enter: c.enter,
+                supervised: c.supervised.clone(),
                 cgroup: Some(&c.cgroup),
                 stdio,
                 seccomp: c.seccomp.clone(),

@@ -63,7 +63,7 @@ pub(super) enum State {
     Added(Box<oci_spec::runtime::Process>),
     /// An init at its gate.
     Created {
-        gate: Gate,
+        gate: Box<Gate>,
         pid: i32,
         pidfd: Arc<OwnedFd>,
     },

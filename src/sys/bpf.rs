@@ -8,13 +8,14 @@ use super::{Result, check};
 pub type Insn = libc::sock_filter;
 
 /// Installs a seccomp filter on the calling thread: `seccomp(SECCOMP_SET_MODE_FILTER)`.
-pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<()> {
+/// Returns the descriptor of the notifications where `flags` ask for one, else 0.
+pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<RawFd> {
     let prog = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `prog` describes `program`, which the kernel only reads.
-    check(unsafe {
+    let fd = check(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
@@ -22,7 +23,7 @@ pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<()> {
             &raw const prog,
         )
     })?;
-    Ok(())
+    Ok(fd as RawFd)
 }
 
 /// One eBPF instruction, as `struct bpf_insn`.

@@ -240,6 +240,14 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// A copy of another process's descriptor: `pidfd_getfd(2)`, Linux 5.6.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// `setns(2)` with a namespace descriptor or (Linux 5.8) a pidfd.
 pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
     // SAFETY: plain numbers.

@@ -26,12 +26,12 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 #[repr(C, align(8))]
 struct Control([u8; 24]); // CMSG_SPACE(sizeof(int))
 
-/// Sends `fd` with one byte of data.
-pub fn send_fd(socket: BorrowedFd<'_>, tag: u8, fd: BorrowedFd<'_>) -> Result<()> {
+/// Sends `fd` with some data, at least one byte.
+pub fn send_fd(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     let mut control = Control([0; 24]);
     let mut iov = libc::iovec {
-        iov_base: (&raw const tag).cast_mut().cast(),
-        iov_len: 1,
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
     };
     // SAFETY: an all-zero msghdr is valid; the pointers set below outlive the call, and the control buffer is
     // aligned and large enough for one descriptor.
