@@ -56,7 +56,10 @@ pub fn cases() -> Vec<Case> {
         log_file,
     ]
     .into_iter()
-    .chain([Case::plain("oci::podman", podman).unless(missing_podman())])
+    .chain([
+        Case::plain("oci::podman", podman).unless(missing_podman()),
+        Case::plain("oci::apparmor", apparmor).unless(missing_apparmor()),
+    ])
     .collect()
 }
 
@@ -1201,4 +1204,73 @@ fn seccomp_operators_and_actions() {
         );
         assert_eq!(p.run().ok().stdout, expected, "{action} as an exception");
     }
+}
+
+fn missing_apparmor() -> Option<String> {
+    let on = Path::new("/sys/kernel/security/apparmor/profiles").exists();
+    let parser = Command::new("apparmor_parser")
+        .arg("--version")
+        .output()
+        .is_ok();
+    (!(on && parser)).then(|| "this kernel has no AppArmor".into())
+}
+
+/// An `AppArmor` profile confines init and exec.
+fn apparmor() {
+    let mut p = Place::new(&[
+        "sh",
+        "-c",
+        "cat /proc/self/attr/current; touch /denied 2>&1; touch /allowed && sleep 1000",
+    ]);
+    let name = format!("cd-{}", p.id);
+    let profile = p.dir.join("profile");
+    let text = format!(
+        "profile {name} flags=(attach_disconnected,mediate_deleted) {{\n  file,\n  capability,\n  network,\n  signal,\n  deny /denied w,\n}}\n"
+    );
+    fs::write(&profile, text).unwrap();
+    Output::of(
+        Command::new("apparmor_parser")
+            .arg("--replace")
+            .arg(&profile),
+    )
+    .ok();
+    p.set("/process/apparmorProfile", json!(name));
+    let bundle = p.dir.join("bundle");
+    let out = p.dir.join("out");
+    let created = p
+        .command(&[
+            "run",
+            "--detach",
+            "--bundle",
+            bundle.to_str().unwrap(),
+            &p.id,
+        ])
+        .stdout(fs::File::create(&out).unwrap())
+        .status()
+        .unwrap();
+    assert!(created.success());
+    wait_until("it has tried", Duration::from_secs(5), || {
+        p.rootfs().join("allowed").exists()
+    });
+    assert_eq!(
+        fs::read_to_string(&out).unwrap(),
+        format!("{name} (enforce)\ntouch: /denied: Permission denied\n")
+    );
+    let exec = p
+        .exec("cat /proc/self/attr/current; touch /denied 2>/dev/null || echo denied")
+        .ok()
+        .stdout;
+    assert_eq!(exec, format!("{name} (enforce)\ndenied\n"));
+    p.set("/process/apparmorProfile", json!("no-such-profile"));
+    p.delete();
+    refused(
+        &p.run(),
+        "process.apparmorProfile: apply the label: write: No such file or directory (ENOENT)",
+    );
+    Output::of(
+        Command::new("apparmor_parser")
+            .arg("--remove")
+            .arg(&profile),
+    )
+    .ok();
 }

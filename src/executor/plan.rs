@@ -221,6 +221,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         steps.push(Step::UnshareMounts);
     } else {
         enter(&mut steps, &mut birth)?;
+        own.label_steps(&mut steps);
     }
     // Placeholders for shared sources come before propagation is cut; they are filled in below.
     let before_propagation = steps.len();
@@ -236,6 +237,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     if mapped {
         steps.push(Step::TakeRoot { path });
         enter(&mut steps, &mut birth)?;
+        own.label_steps(&mut steps);
         steps.push(Step::AttachRoot);
     } else {
         steps.push(Step::OpenRoot { path });
@@ -363,6 +365,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     steps.extend(after);
     own.early_steps(&mut steps)?;
+    own.label_steps(&mut steps);
     let mut flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC

@@ -129,6 +129,12 @@ impl Plan<'_> {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Opens what the labels will be written to, while the host's procfs is still in reach: the files of the very process
+    /// that is to execute the program, so after it went on as another one.
+    pub fn label_steps(&self, steps: &mut Vec<Step>) {
         let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
             label
                 .as_ref()
@@ -153,7 +159,6 @@ impl Plan<'_> {
             c"/proc/self/attr/exec",
             "selinuxLabel",
         ));
-        Ok(())
     }
 
     /// The terminal, which needs the container's `/dev/pts`; for an init, before its root becomes the root.

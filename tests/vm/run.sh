@@ -25,6 +25,6 @@ mke2fs -q -t ext4 -d "$payload" "$payload.img"
 
 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nographic -no-reboot -nodefaults \
     -serial stdio -kernel "$vm/vmlinuz" -initrd "$vm/initrd.img" -append "console=ttyS0 quiet panic=-1" \
-    -drive "file=$vm/root.img,format=raw,if=virtio,snapshot=on" \
+    -drive "file=$vm/root.img,format=raw,if=virtio,snapshot=on,cache=unsafe" \
     -drive "file=$payload.img,format=raw,if=virtio,readonly=on" </dev/null | tee "$vm/log"
 grep -q '^exit status of the tests: 0' "$vm/log"
