@@ -15,7 +15,7 @@ mod v2;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -413,13 +413,6 @@ pub struct Entry {
     pub v2: Option<OwnedFd>,
     /// The v1 `tasks` files with their paths.
     pub v1: Vec<(PathBuf, OwnedFd)>,
-}
-
-impl Entry {
-    /// The directory to be born in.
-    pub fn birth(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.v2.as_ref().map(AsFd::as_fd)
-    }
 }
 
 fn c_path(path: &Path) -> Option<CString> {

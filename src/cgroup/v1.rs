@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::settings::{Setting, check_kernel_memory, limit_or_max};
+use super::settings::{Setting, check_kernel_memory};
 use super::{Cgroup, Error, Result, io_error};
 
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
@@ -36,21 +36,7 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
         let v2 = cgroup.layout().find("hugetlb").is_some_and(|h| h.v2);
         let (size, field) = (h.page_size(), format!("hugepageLimits[{i}].limit"));
         if v2 {
-            out.push(Setting::new(
-                "hugetlb",
-                format!("hugetlb.{size}.max"),
-                limit_or_max(h.limit()),
-                &field,
-            ));
-            out.push(
-                Setting::new(
-                    "hugetlb",
-                    format!("hugetlb.{size}.rsvd.max"),
-                    limit_or_max(h.limit()),
-                    &field,
-                )
-                .optional(),
-            );
+            super::v2::hugetlb(h, &field, out);
         } else {
             out.push(Setting::new(
                 "hugetlb",

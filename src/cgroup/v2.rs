@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 
 use super::settings::{Setting, check_kernel_memory, limit_or_max};
 use super::{Cgroup, Error, Result, io_error, stats};
@@ -26,22 +26,7 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
     }
     block_io(cgroup, r, out)?;
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
-        let (size, field) = (h.page_size(), format!("hugepageLimits[{i}].limit"));
-        out.push(Setting::new(
-            "hugetlb",
-            format!("hugetlb.{size}.max"),
-            limit_or_max(h.limit()),
-            &field,
-        ));
-        out.push(
-            Setting::new(
-                "hugetlb",
-                format!("hugetlb.{size}.rsvd.max"),
-                limit_or_max(h.limit()),
-                &field,
-            )
-            .optional(),
-        );
+        hugetlb(h, &format!("hugepageLimits[{i}].limit"), out);
     }
     if let Some(n) = r.network()
         && (n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty()))
@@ -85,6 +70,15 @@ fn controller_name(file: &str) -> Option<&'static str> {
     ]
     .into_iter()
     .find(|c| *c == name)
+}
+
+/// A limit and the one on reservations; hybrid nodes have these files, too.
+pub(super) fn hugetlb(h: &LinuxHugepageLimit, field: &str, out: &mut Vec<Setting>) {
+    let (size, limit) = (h.page_size(), limit_or_max(h.limit()));
+    let max = format!("hugetlb.{size}.max");
+    let reserved = format!("hugetlb.{size}.rsvd.max");
+    out.push(Setting::new("hugetlb", max, &limit, field));
+    out.push(Setting::new("hugetlb", reserved, &limit, field).optional());
 }
 
 pub(super) fn rdma(r: &LinuxResources, out: &mut Vec<Setting>) {

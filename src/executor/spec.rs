@@ -78,11 +78,6 @@ pub fn has_own_pid_namespace(spec: &Spec) -> bool {
     })
 }
 
-/// Whether the container lives in the pid namespace of the node.
-pub fn shares_host_pids(spec: &Spec) -> bool {
-    !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Pid)
-}
-
 /// Whether the container's mounts are made in the mount namespace of the node, because its spec lists none.
 pub fn shares_host_mounts(spec: &Spec) -> bool {
     !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Mount)

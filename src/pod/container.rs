@@ -23,8 +23,6 @@ pub struct Container {
     pub(super) cgroup: Arc<Cgroup>,
     /// Its init's end ends all its processes.
     pub(super) own_pids: bool,
-    /// It lives in the node's pid namespace.
-    pub(super) host_pids: bool,
     /// What an exec joins.
     pub(super) enter: Enter,
     /// Who decides on the calls that the filter of an exec asks about.

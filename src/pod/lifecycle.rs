@@ -100,7 +100,7 @@ impl Pod {
         });
         let oom = self.watch_oom(&container);
         self.watch_init(&container, spawned.pidfd, oom)?;
-        if container.host_pids {
+        if !container.enter.pid {
             self.reap_strays();
         }
         log::info!(
@@ -124,10 +124,7 @@ impl Pod {
         }
         let cgroup = Arc::new(self.place(&spec, &request.id)?);
         let filter = self.filter(&spec)?;
-        let (own_pids, host_pids) = (
-            spec::has_own_pid_namespace(&spec),
-            spec::shares_host_pids(&spec),
-        );
+        let own_pids = spec::has_own_pid_namespace(&spec);
         let user = spec
             .process()
             .as_ref()
@@ -215,7 +212,6 @@ impl Pod {
             bundle: request.bundle,
             cgroup,
             own_pids,
-            host_pids,
             enter: Enter::of(&spec),
             supervised,
             seccomp: filter,

@@ -95,22 +95,6 @@ pub fn execve(path: &CStr, argv: &CStrVec, envp: &CStrVec) -> Errno {
     Errno::last()
 }
 
-/// `execveat(fd, "", …, AT_EMPTY_PATH)`. Returns only on failure.
-pub fn execve_fd(fd: BorrowedFd<'_>, argv: &CStrVec, envp: &CStrVec) -> Errno {
-    // SAFETY: as for `execve`.
-    unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            argv.ptrs.as_ptr(),
-            envp.ptrs.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        );
-    }
-    Errno::last()
-}
-
 /// A null-terminated vector of C strings, ready for `execve(2)`.
 pub struct CStrVec {
     strings: Vec<std::ffi::CString>,
