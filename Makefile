@@ -9,7 +9,14 @@ TESTS ?=
 # The core that CI runs in the virtual machine.
 VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6
 
-.PHONY: build prepare run test test-unit test-integration test-v2 test-v2-core bench bench-short lint install uninstall clean help
+FUZZ := spec seccomp
+FUZZ_SECONDS ?= 600
+# libFuzzer's instrumentation, which a stable compiler has too.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
+
+.PHONY: build prepare run test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz bench bench-short lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +39,21 @@ test-integration: prepare
 	cargo test --test integration -- $(TESTS)
 
 test-v2: prepare build ## the integration tests on cgroup v2, in a virtual machine under software emulation
-	tests/vm/test.sh $(or $(TESTS),--skip start_protocol)
+	VM_MACHINES=$(if $(TESTS),1,2) tests/vm/test.sh $(or $(TESTS),--skip start_protocol)
 
 test-v2-core: prepare build
-	tests/vm/test.sh $(VM_CORE)
+	VM_MACHINES=2 tests/vm/test.sh $(VM_CORE)
+
+test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
+	VM_KERNEL=bullseye tests/vm/test.sh $(or $(TESTS),oci:: features::)
+
+fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --target $(TARGET)
+	@for target in $(FUZZ); do \
+		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+		target/fuzz/$(TARGET)/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -print_final_stats=1 \
+			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target 2>&1 | tail -n 12 || exit 1; \
+	done
 
 bench: prepare build ## against containerd's own shim with runc: ratios
 	COFFERDAM_SHIM=$(SHIM) cargo bench --bench compare -- --rounds 100 --json target/bench.json --check 0.5,0.3

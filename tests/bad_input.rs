@@ -170,12 +170,12 @@ fn fields_that_are_not_honoured(d: &mut Daemon) {
         (
             "/linux/mountLabel",
             json!("system_u:object_r:x:s0"),
-            "linux.mountLabel: is not supported yet",
+            "linux.mountLabel: SELinux is not enabled on this node",
         ),
         (
             "/linux/intelRdt",
             json!({ "closID": "x" }),
-            "linux.intelRdt: is not supported yet",
+            "linux.intelRdt: needs the resctrl file system",
         ),
     ] {
         let mut b = Bundle::new(d, "x", &["true"]);

@@ -6,6 +6,7 @@ mod support;
 mod bad_input;
 mod cli;
 mod crash;
+mod features;
 mod lifecycle;
 mod oci;
 mod pod;
@@ -15,6 +16,7 @@ mod restart;
 mod security;
 mod start_protocol;
 mod stdio;
+mod systemd;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Daemon, Release, Setup};
@@ -107,7 +109,7 @@ impl Case {
                 .into_iter()
                 .filter(|r| self.only.is_none_or(|only| only == *r))
                 .map(|release| {
-                    let missing = release.missing().or_else(|| {
+                    let missing = release.missing().or(self.missing.clone()).or_else(|| {
                         (!nix::unistd::geteuid().is_root()).then(|| "needs root".into())
                     });
                     let name = match &missing {
@@ -139,12 +141,24 @@ fn guard(run: impl FnOnce()) -> Result<(), Failed> {
     })
 }
 
+/// Which part of the cases this is, of how many: `COFFERDAM_PART=0/2` and `1/2` are all of them.
+fn part() -> (usize, usize) {
+    let Ok(text) = std::env::var("COFFERDAM_PART") else {
+        return (0, 1);
+    };
+    text.split_once('/')
+        .and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)))
+        .filter(|(part, parts)| part < parts)
+        .unwrap_or_else(|| panic!("COFFERDAM_PART={text}: expected I/N with I below N"))
+}
+
 fn main() {
     let arguments = Arguments::from_args();
     let modules = [
         bad_input::cases,
         cli::cases,
         crash::cases,
+        features::cases,
         lifecycle::cases,
         oci::cases,
         pod::cases,
@@ -155,11 +169,15 @@ fn main() {
         security::cases,
         start_protocol::cases,
         stdio::cases,
+        systemd::cases,
     ];
+    let (part, parts) = part();
     let trials = modules
         .iter()
         .flat_map(|m| m())
-        .flat_map(Case::trials)
+        .enumerate()
+        .filter(|(i, _)| i % parts == part)
+        .flat_map(|(_, case)| case.trials())
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::clean_up();

@@ -4,16 +4,17 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::support::{Output, is_alive, kill, spec, test_directory, wait_until};
+use crate::support::place::{Place, program};
+use crate::support::{Output, is_alive, kill, test_directory, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -35,14 +36,13 @@ pub fn cases() -> Vec<Case> {
         poststop_after_a_crash,
         user_namespace,
         user_namespace_by_path,
-        id_mapped_mounts,
         time_namespace,
         cgroup_namespace,
         mount_namespace_of_the_node,
         without_pivot,
-        recursive_read_only,
+        copy_up,
+        net_devices,
         io_priority,
-        cpu_affinity_of_exec,
         personality,
         memory_policy,
         domainname,
@@ -58,169 +58,28 @@ pub fn cases() -> Vec<Case> {
     .into_iter()
     .chain([
         Case::plain("oci::podman", podman).unless(missing_podman()),
+        Case::plain("oci::cpu_affinity_of_exec", cpu_affinity_of_exec).unless(one_processor()),
+        Case::plain("oci::id_mapped_mounts", id_mapped_mounts).unless(before(5, 12)),
+        Case::plain("oci::recursive_read_only", recursive_read_only).unless(before(5, 12)),
         Case::plain("oci::apparmor", apparmor).unless(missing_apparmor()),
     ])
     .collect()
 }
 
+/// Whether this kernel is older.
+pub fn before(major: u32, minor: u32) -> Option<String> {
+    let older = cofferdam::sys::kernel::version() < (major, minor);
+    older.then(|| format!("needs Linux {major}.{minor}"))
+}
+
+fn one_processor() -> Option<String> {
+    let more = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+    (!more).then(|| "needs two processors".into())
+}
+
 fn missing_podman() -> Option<String> {
     let here = Command::new("podman").arg("--version").output().is_ok();
     (!here).then(|| "podman is not installed".into())
-}
-
-/// The command under test.
-fn program() -> PathBuf {
-    std::env::var_os("COFFERDAM_CLI")
-        .map(PathBuf::from)
-        .or_else(|| option_env!("CARGO_BIN_EXE_cofferdam").map(PathBuf::from))
-        .expect("COFFERDAM_CLI names the command's binary")
-}
-
-/// A place for containers, with one bundle. Dropping it removes all.
-struct Place {
-    dir: PathBuf,
-    id: String,
-    spec: Value,
-}
-
-impl Place {
-    fn new(args: &[&str]) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let id = format!(
-            "cdoci-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
-        let dir = std::env::temp_dir().join(&id);
-        fs::create_dir_all(dir.join("bundle")).unwrap();
-        Output::of(
-            Command::new("cp")
-                .arg("-a")
-                .arg(test_directory().join("rootfs"))
-                .arg(dir.join("bundle/rootfs")),
-        )
-        .ok();
-        let spec = spec::default_spec("rootfs", &format!("/{id}/container"), args);
-        Self { dir, id, spec }
-    }
-
-    fn rootfs(&self) -> PathBuf {
-        self.dir.join("bundle/rootfs")
-    }
-
-    fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
-        spec::set(&mut self.spec, pointer, value);
-        self
-    }
-
-    /// Adds a namespace.
-    fn namespace(&mut self, value: Value) -> &mut Self {
-        self.spec["linux"]["namespaces"]
-            .as_array_mut()
-            .unwrap()
-            .push(value);
-        self
-    }
-
-    fn mount(&mut self, value: Value) -> &mut Self {
-        self.spec["mounts"].as_array_mut().unwrap().push(value);
-        self
-    }
-
-    /// With a user namespace whose root owns the root file system.
-    fn mapped(&mut self, host: u32) -> &mut Self {
-        let map = json!([{ "containerID": 0, "hostID": host, "size": 65536 }]);
-        self.namespace(json!({ "type": "user" }));
-        self.set("/linux/uidMappings", map.clone())
-            .set("/linux/gidMappings", map);
-        Output::of(
-            Command::new("chown")
-                .arg("-R")
-                .arg(format!("{host}:{host}"))
-                .arg(self.rootfs()),
-        )
-        .ok();
-        self
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        fs::write(self.dir.join("bundle/config.json"), self.spec.to_string()).unwrap();
-        let mut c = Command::new(program());
-        c.arg("--root")
-            .arg(self.dir.join("state"))
-            .args(args)
-            .stdin(Stdio::null());
-        c
-    }
-
-    fn call(&self, args: &[&str]) -> Output {
-        Output::of(&mut self.command(args))
-    }
-
-    /// A directory of its own on a disk: before Linux 6.3 a tmpfs cannot map ids.
-    fn on_disk(&self, name: &str) -> PathBuf {
-        Path::new("/var/tmp").join(&self.id).join(name)
-    }
-
-    /// Runs the container to its end.
-    fn run(&self) -> Output {
-        let bundle = self.dir.join("bundle");
-        self.call(&["run", "--bundle", bundle.to_str().unwrap(), &self.id])
-    }
-
-    /// Creates and starts it in the background, without streams.
-    #[track_caller]
-    fn start(&self) {
-        let bundle = self.dir.join("bundle");
-        let status = self
-            .command(&[
-                "run",
-                "--detach",
-                "--bundle",
-                bundle.to_str().unwrap(),
-                &self.id,
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-
-    fn state(&self) -> Value {
-        serde_json::from_str(&self.call(&["state", &self.id]).ok().stdout).unwrap()
-    }
-
-    fn status(&self) -> String {
-        self.state()["status"].as_str().unwrap().to_owned()
-    }
-
-    fn exec(&self, script: &str) -> Output {
-        self.call(&["exec", &self.id, "sh", "-c", script])
-    }
-
-    fn delete(&self) {
-        self.call(&["delete", "--force", &self.id]).ok();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.delete();
-        if !std::thread::panicking() {
-            for hierarchy in crate::support::leftovers::hierarchies() {
-                assert!(
-                    !hierarchy.join(&self.id).exists(),
-                    "a cgroup is left in {}",
-                    hierarchy.display()
-                );
-            }
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            assert!(!mounts.contains(&self.id), "a mount is left: {mounts}");
-        }
-        fs::remove_dir_all(&self.dir).ok();
-        fs::remove_dir_all(self.on_disk("")).ok();
-    }
 }
 
 fn operations() {
@@ -818,6 +677,101 @@ fn recursive_read_only() {
         out.stdout,
         "touch: /v/sub/x: Read-only file system\nwritten\n"
     );
+}
+
+fn copy_up() {
+    let script = "cat /data/file /data/sub/deep; readlink /data/link; stat -c '%a %u' /data /data/sub /data/file; \
+                  test -p /data/fifo && echo fifo; echo new > /data/new && ls /data | wc -l; touch /ro/x; cat /ro/file";
+    let mut p = Place::new(&["sh", "-c", script]);
+    for dir in ["data", "ro"] {
+        let dir = p.rootfs().join(dir);
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        fs::write(dir.join("file"), "first\n").unwrap();
+        fs::write(dir.join("sub/deep"), "second\n").unwrap();
+        std::os::unix::fs::symlink("/else/where", dir.join("link")).unwrap();
+        nix::unistd::mkfifo(&dir.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        std::os::unix::fs::chown(dir.join("sub"), Some(77), Some(77)).unwrap();
+        fs::set_permissions(dir.join("file"), fs::Permissions::from_mode(0o4640)).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1751)).unwrap();
+    }
+    p.mount(json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "tmpcopyup"] }));
+    p.mount(json!({ "destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "mode=700"] }));
+    let out = p.run();
+    assert_eq!(
+        out.stdout, "first\nsecond\n/else/where\n1751 0\n755 77\n4640 0\nfifo\n5\nfirst\n",
+        "{out:?}"
+    );
+    assert!(
+        out.stderr.contains("/ro/x: Read-only file system"),
+        "{out:?}"
+    );
+    assert!(
+        !p.rootfs().join("data/new").exists(),
+        "the image is untouched"
+    );
+    let last = p.spec["mounts"].as_array().unwrap().len() - 1;
+    p.set(&format!("/mounts/{last}/type"), json!("ramfs"));
+    assert!(p.run().stderr.contains("\"tmpcopyup\" is for a tmpfs only"));
+}
+
+fn net_devices() {
+    let ip = |args: &str| Output::of(Command::new("ip").args(args.split(' ')));
+    let (ours, theirs) = (
+        format!("cda{}", std::process::id()),
+        format!("cdb{}", std::process::id()),
+    );
+    ip(&format!(
+        "link add {ours} type veth peer name {theirs} address 02:00:00:00:00:77 mtu 1400"
+    ))
+    .ok();
+    ip(&format!("addr add 10.99.7.2/24 dev {theirs}")).ok();
+    ip(&format!("addr add fd00:99::2/64 dev {theirs} nodad")).ok();
+    let mut p = Place::new(&["sh", "-c", "ip addr show dev eth7; ip link show dev lo"]);
+    p.set(
+        "/linux/netDevices",
+        json!({ theirs.as_str(): { "name": "eth7" } }),
+    );
+    let out = p.run().ok().stdout;
+    for part in [
+        "mtu 1400",
+        "02:00:00:00:00:77",
+        "inet 10.99.7.2/24",
+        "inet6 fd00:99::2/64",
+        ",UP",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let gone = |name: &str| !Path::new("/sys/class/net").join(name).exists();
+    crate::support::wait_until("the pair is gone", Duration::from_secs(20), || gone(&ours));
+    // A name that is taken, and one that cannot be: the first device comes back with its address.
+    ip(&format!("link add {ours} type veth peer name {theirs}")).ok();
+    ip(&format!("addr add 10.99.7.2/24 dev {ours}")).ok();
+    p.set(
+        "/linux/netDevices",
+        json!({ ours.as_str(): { "name": "eth7" }, theirs.as_str(): { "name": "lo" } }),
+    );
+    let out = p.run();
+    assert!(
+        out.stderr
+            .contains("there is a device \"lo\" in the container's network namespace already"),
+        "{out:?}"
+    );
+    assert!(
+        ip(&format!("addr show dev {ours}"))
+            .ok()
+            .stdout
+            .contains("10.99.7.2/24")
+    );
+    p.set(
+        "/linux/netDevices",
+        json!({ ours.as_str(): { "name": "a/b" } }),
+    );
+    assert!(p.run().stderr.contains("\"a/b\" is not a device's name"));
+    p.set("/linux/netDevices", json!({ ours.as_str(): {} }));
+    let namespaces = p.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "network");
+    assert!(p.run().stderr.contains("needs a network namespace"));
+    ip(&format!("link del {ours}")).ok();
 }
 
 fn io_priority() {

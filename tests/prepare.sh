@@ -127,7 +127,7 @@ if [ "$(id -u)" != 0 ]; then
     say "tests/prepare.sh needs root: it installs Debian packages, and containers are made by root"
     exit 1
 fi
-install_packages containerd runc containernetworking-plugins iptables busybox-static buildah mmdebstrap curl podman procps \
+install_packages containerd runc containernetworking-plugins iptables busybox-static buildah g++ mmdebstrap curl podman procps \
     protobuf-compiler gcc libc6-dev iproute2 util-linux
 unpack_containerd 2 sid
 build_images

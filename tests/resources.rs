@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::spec::Bundle;
 use crate::support::{Daemon, wait_until};
 
-crate::cases!(ctr: [memory, cpu, pids, cpuset, hugepages, block_io, unified, device_rules, systemd_path, default_path, refused_limit, update, out_of_memory]);
+crate::cases!(ctr: [memory, cpu, pids, cpuset, hugepages, block_io, unified, device_rules, a_taken_path, default_path, refused_limit, update, out_of_memory]);
 
 /// Whether this node is on cgroup v2.
 pub fn is_v2() -> bool {
@@ -227,37 +227,34 @@ fn device_rules(d: &mut Daemon) {
     );
 }
 
-fn systemd_path(d: &mut Daemon) {
-    // The tests' own slice, made and removed by the shim.
-    let slice = format!("cdtest{}x{}", std::process::id(), d.namespace().len());
-    let mut b = Bundle::new(d, "scope", &["cat", "/proc/self/cgroup"]);
-    b.set(
+fn a_taken_path(d: &mut Daemon) {
+    let first = Bundle::new(d, "first", &["sleep", "1000"]);
+    first.run_detached();
+    let mut second = Bundle::new(d, "second", &["true"]);
+    second.set(
         "/linux/cgroupsPath",
-        json!(format!("{slice}-inner.slice:cri-containerd:scope")),
+        first.spec["linux"]["cgroupsPath"].clone(),
     );
-    let out = b.run().ok().stdout;
-    let expected = format!("/{slice}.slice/{slice}-inner.slice/cri-containerd-scope.scope");
-    assert!(
-        out.lines()
-            .all(|l| l.ends_with(&expected) || !l.contains("memory"))
-            && out.contains(&expected),
-        "{out}"
+    let out = second.run();
+    assert_ne!(out.status, 0);
+    assert!(out.stderr.contains("1 processes"), "{out:?}");
+    assert_eq!(
+        d.task_status("first").as_deref(),
+        Some("RUNNING"),
+        "the first is left alone"
     );
-    let top = if is_v2() {
-        format!("/sys/fs/cgroup/{slice}.slice")
-    } else {
-        format!("/sys/fs/cgroup/memory/{slice}.slice")
-    };
-    assert!(!std::path::Path::new(&top).exists(), "{top} is left");
+    d.remove("first");
 }
 
 fn default_path(d: &mut Daemon) {
-    let mut b = Bundle::new(d, "nowhere", &["cat", "/proc/self/cgroup"]);
+    // Below our own group, where other tests' containers are, too.
+    let id = format!("nowhere-{}", d.namespace());
+    let mut b = Bundle::new(d, &id, &["cat", "/proc/self/cgroup"]);
     b.spec["linux"]
         .as_object_mut()
         .unwrap()
         .remove("cgroupsPath");
-    assert!(b.run().ok().stdout.contains("/nowhere"));
+    assert!(b.run().ok().stdout.contains(&format!("/{id}")));
 }
 
 fn refused_limit(d: &mut Daemon) {

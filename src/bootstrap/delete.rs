@@ -79,11 +79,23 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         use std::os::fd::AsFd;
         sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     }
-    let from_record =
-        (!record.cgroup.as_os_str().is_empty()).then(|| Path::new("/").join(&record.cgroup));
-    let path = from_record.or_else(|| spec.as_ref()?.linux().as_ref()?.cgroups_path().clone());
+    let recorded = !record.cgroup.as_os_str().is_empty();
+    let path = if recorded {
+        Some(record.cgroup.clone())
+    } else {
+        spec.as_ref()
+            .and_then(|s| s.linux().as_ref()?.cgroups_path().clone())
+    };
     if let Some(path) = path {
-        match Cgroup::new(layout.clone(), Some(&path), id) {
+        // Groups of resctrl that cannot be are no reason to leave the others.
+        let with_resctrl = |c: Cgroup| match &spec {
+            Some(spec) => c.clone().with_resctrl(spec, id).unwrap_or(c),
+            None => c,
+        };
+        match Cgroup::new(layout.clone(), Some(&path), id).map(with_resctrl) {
+            // A creation that failed before it left a record made no process: who is there is another container's, whose
+            // path this one's spec has, too.
+            Ok(cgroup) if !recorded && !cgroup.pids().is_empty() => {}
             Ok(cgroup) if cgroup.exists() => {
                 let cleaned = cgroup
                     .kill_and_wait(KILL_WITHIN)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Error, Result};
 use crate::executor::capabilities;
+use crate::sys::kernel;
 
 /// containerd `pkg/typeurl`: the features travel as JSON under this name.
 const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
@@ -19,23 +20,56 @@ pub(super) fn version(name: &str) -> String {
     )
 }
 
-/// OCI features.md.
+/// OCI features.md. What the executor can do, and among the annotations what this kernel offers of it.
 pub fn features() -> Value {
+    let mut annotations = json!({
+        "org.cofferdam.version": env!("CARGO_PKG_VERSION"),
+        "org.cofferdam.kernel.security-modules": kernel::security_modules().join(","),
+        "org.cofferdam.kernel.landlock-abi": kernel::landlock_abi().to_string(),
+    });
+    for offer in kernel::offers() {
+        let (major, minor) = offer.since;
+        let text = if offer.available {
+            "available".to_owned()
+        } else {
+            format!("needs Linux {major}.{minor}")
+        };
+        annotations[format!("org.cofferdam.kernel.{}", offer.name)] = text.into();
+    }
+    let has = |name| {
+        kernel::offers()
+            .iter()
+            .any(|o| o.name == name && o.available)
+    };
+    let flags = [
+        ("SECCOMP_FILTER_FLAG_LOG", libc::SECCOMP_FILTER_FLAG_LOG),
+        (
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        ),
+        ("SECCOMP_FILTER_FLAG_TSYNC", libc::SECCOMP_FILTER_FLAG_TSYNC),
+    ];
+    let supported: Vec<&str> = flags
+        .into_iter()
+        .filter(|(_, flag)| kernel::has_seccomp_flag(*flag))
+        .map(|(name, _)| name)
+        .chain(has("seccomp-wait-killable").then_some("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"))
+        .collect();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "lazytime", "loud", "noatime", "nodev", "nodiratime",
+            "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "lazytime", "loud", "noatime", "nodev", "nodiratime",
             "noexec", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime",
-            "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
+            "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
             "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared",
-            "silent", "slave", "strictatime", "suid", "symfollow", "sync", "unbindable"
+            "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable"
         ],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities::NAMES.as_slice(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
@@ -44,15 +78,20 @@ pub fn features() -> Value {
                 "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_RISCV64", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
                 "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
                     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
-                "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
-                    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+                "supportedFlags": supported
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": true } }
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": ["MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY",
+                    "MPOL_WEIGHTED_INTERLEAVE"],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
+            },
+            "netDevices": { "enabled": true },
+            "mountExtensions": { "idmap": { "enabled": has("idmapped-mounts") } }
         },
-        "annotations": { "org.cofferdam.version": env!("CARGO_PKG_VERSION") }
+        "annotations": annotations
     })
 }
 

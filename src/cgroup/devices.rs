@@ -129,6 +129,31 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
     Ok(rules)
 }
 
+impl Rules {
+    /// As systemd's `DevicePolicy` and `DeviceAllow`, systemd.resource-control(5). Its own list knows no denials, so these
+    /// are left to what we write ourselves.
+    pub fn for_systemd(&self) -> (&'static str, Vec<(String, String)>) {
+        if self.allow_by_default {
+            return ("auto", Vec::new());
+        }
+        let allowed = self.exceptions.iter().filter(|r| r.allow);
+        let device = |r: &Rule| {
+            let kind = if r.kind == Kind::Block {
+                "block"
+            } else {
+                "char"
+            };
+            let name = match (r.major, r.minor) {
+                (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+                (Some(major), None) => format!("{kind}-{major}"),
+                (None, _) => format!("{kind}-*"),
+            };
+            (name, access_text(r.access))
+        };
+        ("strict", allowed.map(device).collect())
+    }
+}
+
 impl Rule {
     fn v1_text(&self) -> String {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
@@ -138,14 +163,17 @@ impl Rule {
             number(self.major),
             number(self.minor)
         );
-        text.extend(
-            [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-                .into_iter()
-                .filter(|(bit, _)| self.access & bit != 0)
-                .map(|(_, c)| c),
-        );
+        text.push_str(&access_text(self.access));
         text
     }
+}
+
+fn access_text(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .into_iter()
+        .filter(|(bit, _)| access & bit != 0)
+        .map(|(_, c)| c)
+        .collect()
 }
 
 /// Writes the rules of a v1 group. A new group inherits its parent's list, so "all allowed" needs no write.

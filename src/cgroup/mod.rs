@@ -7,8 +7,10 @@ mod devices;
 mod layout;
 mod oom;
 mod path;
+mod resctrl;
 mod settings;
 pub mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -22,11 +24,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::sys;
 pub use layout::{Hierarchy, Layout};
 pub use oom::OomWatch;
+use path::Unit;
+pub use path::is_systemd_form;
 use settings::Setting;
 
 /// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
@@ -74,6 +78,14 @@ pub enum Error {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// systemd is to make the groups, and did not.
+    #[error("linux.cgroupsPath: {unit:?}: {reason}")]
+    Systemd {
+        /// The path, or the unit.
+        unit: String,
+        /// What is in the way.
+        reason: String,
+    },
     /// Processes were still there when the deadline came.
     #[error("cgroup {}: {count} processes did not go away within {within:?}", path.display())]
     Busy {
@@ -102,13 +114,43 @@ pub struct Cgroup {
     layout: Arc<Layout>,
     /// Relative to each hierarchy's mount, without a leading slash.
     path: PathBuf,
+    /// Whose groups these are, where systemd makes them.
+    unit: Option<Unit>,
+    resctrl: Option<resctrl::Groups>,
 }
 
 impl Cgroup {
-    /// Places a container by the spec's `linux.cgroupsPath`, in cgroupfs (`/a/b`) or systemd (`slice:prefix:name`) form.
+    /// Places a container by the spec's `linux.cgroupsPath`: in cgroupfs form (`/a/b`) we make the groups ourselves, in
+    /// systemd's (`slice:prefix:name`) a transient unit of systemd does.
     pub fn new(layout: Arc<Layout>, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
-        let path = path::relative(cgroups_path, id, &layout)?;
-        Ok(Self { layout, path })
+        let (path, unit) = path::relative(cgroups_path, id, &layout)?;
+        Ok(Self {
+            layout,
+            path,
+            unit,
+            resctrl: None,
+        })
+    }
+
+    /// The same, as the spec has it, with the groups of `linux.intelRdt`.
+    pub fn of(layout: Arc<Layout>, spec: &Spec, id: &str) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let path = linux.and_then(|l| l.cgroups_path().as_deref());
+        Self::new(layout, path, id)?.with_resctrl(spec, id)
+    }
+
+    /// Adds the groups of the spec's `linux.intelRdt`.
+    pub fn with_resctrl(self, spec: &Spec, id: &str) -> Result<Self> {
+        let resctrl = resctrl::Groups::of(spec, id)?;
+        Ok(Self { resctrl, ..self })
+    }
+
+    /// A `linux.cgroupsPath` that gives the same groups again, in another process too.
+    pub fn cgroups_path(&self) -> PathBuf {
+        match &self.unit {
+            Some(unit) => PathBuf::from(&unit.text),
+            None => Path::new("/").join(&self.path),
+        }
     }
 
     /// The path below every hierarchy.
@@ -140,21 +182,73 @@ impl Cgroup {
         self.layout.unified().map(|h| self.dir(h))
     }
 
-    /// Creates the groups in every hierarchy and applies `resources`. Leaves nothing behind on failure.
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
+    /// Creates the groups in every hierarchy and applies `resources`. Leaves nothing behind on failure. What is returned
+    /// must be kept until a process of the container is in the groups.
+    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Option<Placeholder>> {
+        let placeholder = match &self.unit {
+            Some(unit) => self.start_unit(unit, resources)?,
+            None => None,
+        };
         let made = self
             .make_directories()
-            .and_then(|()| self.apply(resources, true));
-        if made.is_err() {
+            .and_then(|()| self.apply(resources, true))
+            .and_then(|()| {
+                self.resctrl
+                    .as_ref()
+                    .map_or(Ok(()), resctrl::Groups::create)
+            });
+        if let Err(e) = made {
+            drop(placeholder);
             self.remove(Duration::ZERO).ok();
+            return Err(e);
         }
-        made
+        Ok(placeholder)
+    }
+
+    /// systemd's scopes need a process from the first moment: one that sleeps holds the place until the container's is there.
+    fn start_unit(
+        &self,
+        unit: &Unit,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Option<Placeholder>> {
+        let placeholder = if unit.is_slice() {
+            None
+        } else {
+            let process = sys::process::Sleeper::new().map_err(|errno| Error::Systemd {
+                unit: unit.name.clone(),
+                reason: format!("no process to hold the scope: {}", errno.desc()),
+            })?;
+            Some(Placeholder { process })
+        };
+        let properties = systemd::properties(&self.settings(resources)?);
+        let rules = match resources {
+            Some(r) if !self.is_v2() => Some(devices::normalise(
+                r.devices().as_deref().unwrap_or_default(),
+            )?),
+            _ => None,
+        };
+        let pid = placeholder.as_ref().map(|p| p.process.pid());
+        systemd::start(unit, pid, properties, rules.as_ref())?;
+        Ok(placeholder)
+    }
+
+    fn settings(&self, resources: Option<&LinuxResources>) -> Result<Vec<Setting>> {
+        let mut settings = Vec::new();
+        if let Some(r) = resources {
+            if self.is_v2() {
+                v2::settings(self, r, &mut settings)?
+            } else {
+                v1::settings(self, r, &mut settings)?
+            }
+        }
+        Ok(settings)
     }
 
     fn make_directories(&self) -> Result<()> {
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
-            if !make_group(h, &dir, true)? {
+            // systemd refuses a unit that is there already, and its placeholder is in the groups that it made.
+            if !make_group(h, &dir, true)? && self.unit.is_none() {
                 let left = read_pids(&dir.join("cgroup.procs")).len();
                 if left > 0 {
                     return Err(Error::Busy {
@@ -179,15 +273,16 @@ impl Cgroup {
     }
 
     fn apply(&self, resources: Option<&LinuxResources>, fresh: bool) -> Result<()> {
-        let mut settings = Vec::new();
-        if let Some(r) = resources {
-            if self.is_v2() {
-                v2::settings(self, r, &mut settings)?
-            } else {
-                v1::settings(self, r, &mut settings)?
+        let settings = self.settings(resources)?;
+        let before = self.write_settings(&settings, !fresh)?;
+        if let Some(unit) = self.unit.as_ref().filter(|_| !fresh) {
+            if let Err(e) = systemd::update(unit, systemd::properties(&settings)) {
+                put_back(&before);
+                return Err(e);
             }
+            // systemd rounds some of them.
+            self.write_settings(&settings, false)?;
         }
-        self.write_settings(&settings, !fresh)?;
         let rules = resources.and_then(|r| r.devices().as_deref());
         if fresh || rules.is_some_and(|r| !r.is_empty()) {
             let rules = devices::normalise(rules.unwrap_or_default())?;
@@ -203,7 +298,8 @@ impl Cgroup {
         Ok(())
     }
 
-    fn write_settings(&self, settings: &[Setting], undo: bool) -> Result<()> {
+    /// Returns what was there before, for [`put_back`], if that is wanted.
+    fn write_settings(&self, settings: &[Setting], undo: bool) -> Result<Vec<(PathBuf, String)>> {
         let mut done: Vec<(PathBuf, String)> = Vec::new();
         for s in settings {
             let Some(dir) = self.controller_dir(s.controller) else {
@@ -229,9 +325,7 @@ impl Cgroup {
                 }
                 Err(e) if s.optional && e.kind() == ErrorKind::NotFound => {}
                 Err(source) => {
-                    for (file, value) in done.iter().rev() {
-                        fs::write(file, value.as_bytes()).ok();
-                    }
+                    put_back(&done);
                     return Err(Error::Refused {
                         field: s.field.clone(),
                         value: s.value.clone(),
@@ -241,7 +335,7 @@ impl Cgroup {
                 }
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// What a process needs to be born here or to move here: a directory for `CLONE_INTO_CGROUP`, and the open `tasks`
@@ -250,7 +344,7 @@ impl Cgroup {
     pub fn entry(&self) -> Result<Entry> {
         let mut entry = Entry {
             v2: None,
-            v1: Vec::new(),
+            tasks: Vec::new(),
         };
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
@@ -263,8 +357,14 @@ impl Cgroup {
                     .open(&tasks)
                     .map_err(io_error("open", &tasks))?
                     .into();
-                entry.v1.push((tasks, fd));
+                entry.tasks.push((tasks, fd));
             }
+        }
+        if let Some(groups) = &self.resctrl {
+            let tasks = groups.entry()?;
+            entry
+                .tasks
+                .extend(tasks.into_iter().map(|(path, file)| (path, file.into())));
         }
         Ok(entry)
     }
@@ -377,7 +477,14 @@ impl Cgroup {
     /// for the kernel to let go of exiting processes.
     pub fn remove(&self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        let mut result = Ok(());
+        if let Some(groups) = &self.resctrl {
+            groups.remove();
+        }
+        let mut result = match &self.unit {
+            // What systemd leaves, or all where it cannot be reached any more, goes as ever.
+            Some(unit) => systemd::stop(unit),
+            None => Ok(()),
+        };
         for h in &self.layout.hierarchies {
             if let Err(e) = remove_tree(&self.dir(h), deadline) {
                 result = Err(e);
@@ -406,13 +513,26 @@ impl Cgroup {
     }
 }
 
+/// Takes settings back, the last one first.
+fn put_back(done: &[(PathBuf, String)]) {
+    for (file, value) in done.iter().rev() {
+        fs::write(file, value.as_bytes()).ok();
+    }
+}
+
+/// Holds the groups of a systemd scope until the container's first process is there; ends when it is dropped.
+#[derive(Debug)]
+pub struct Placeholder {
+    process: sys::process::Sleeper,
+}
+
 /// See [`Cgroup::entry`].
 #[derive(Debug)]
 pub struct Entry {
     /// Directory in the v2 tree.
     pub v2: Option<OwnedFd>,
-    /// The v1 `tasks` files with their paths.
-    pub v1: Vec<(PathBuf, OwnedFd)>,
+    /// The `tasks` files of v1 and of resctrl, with their paths.
+    pub tasks: Vec<(PathBuf, OwnedFd)>,
 }
 
 fn c_path(path: &Path) -> Option<CString> {

@@ -11,16 +11,50 @@ fn bad(path: &Path, reason: &str) -> Error {
     }
 }
 
-/// The container's path relative to every hierarchy's mount.
-pub(super) fn relative(cgroups_path: Option<&Path>, id: &str, layout: &Layout) -> Result<PathBuf> {
-    let path = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
-        None => layout.own_group().join(id),
-        Some(p) => match p.to_str() {
-            Some(s) if !s.starts_with('/') && s.matches(':').count() == 2 => systemd(s, p)?,
-            _ if p.is_absolute() => p.to_owned(),
-            // "runtimes MAY interpret relative paths": below our own group, as runc does.
-            _ => layout.own_group().join(p),
-        },
+/// A path of systemd's form, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// As the spec has it: `slice:prefix:name`.
+    pub text: String,
+    /// The slice that the unit goes into.
+    pub slice: String,
+    /// The unit: a scope, or a slice where `name` is one.
+    pub name: String,
+}
+
+impl Unit {
+    /// Whether it is a slice, which needs no process, rather than a scope.
+    pub fn is_slice(&self) -> bool {
+        is_slice(&self.name)
+    }
+}
+
+fn is_slice(unit: &str) -> bool {
+    Path::new(unit).extension().is_some_and(|e| e == "slice")
+}
+
+/// Whether `cgroups_path` has systemd's form, `slice:prefix:name`.
+pub fn is_systemd_form(cgroups_path: &Path) -> bool {
+    cgroups_path
+        .to_str()
+        .is_some_and(|s| !s.starts_with('/') && s.matches(':').count() == 2)
+}
+
+/// The container's path relative to every hierarchy's mount, and the unit that it belongs to where systemd makes it.
+pub(super) fn relative(
+    cgroups_path: Option<&Path>,
+    id: &str,
+    layout: &Layout,
+) -> Result<(PathBuf, Option<Unit>)> {
+    let (path, unit) = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
+        None => (layout.own_group().join(id), None),
+        Some(p) if is_systemd_form(p) => {
+            let (path, unit) = systemd(p)?;
+            (path, Some(unit))
+        }
+        Some(p) if p.is_absolute() => (p.to_owned(), None),
+        // "runtimes MAY interpret relative paths": below our own group, as runc does.
+        Some(p) => (layout.own_group().join(p), None),
     };
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -38,12 +72,13 @@ pub(super) fn relative(cgroups_path: Option<&Path>, id: &str, layout: &Layout) -
             "names the root of the hierarchy; give the container a group of its own",
         ));
     }
-    Ok(clean)
+    Ok((clean, unit))
 }
 
 /// `slice:prefix:name` as systemd lays it out: `a-b.slice` lies in `a.slice`, and the unit is `prefix-name.scope`
 /// (or `name` itself where it is a slice). systemd.slice(5).
-fn systemd(text: &str, path: &Path) -> Result<PathBuf> {
+fn systemd(path: &Path) -> Result<(PathBuf, Unit)> {
+    let text = path.to_str().unwrap_or("");
     let mut parts = text.split(':');
     let (slice, prefix, name) = (
         parts.next().unwrap_or(""),
@@ -84,14 +119,20 @@ fn systemd(text: &str, path: &Path) -> Result<PathBuf> {
             out.push(format!("{prefix_so_far}.slice"));
         }
     }
-    if Path::new(name).extension().is_some_and(|e| e == "slice") {
-        out.push(name);
+    let unit = if is_slice(name) {
+        name.to_owned()
     } else if prefix.is_empty() {
-        out.push(format!("{name}.scope"));
+        format!("{name}.scope")
     } else {
-        out.push(format!("{prefix}-{name}.scope"));
-    }
-    Ok(out)
+        format!("{prefix}-{name}.scope")
+    };
+    out.push(&unit);
+    let unit = Unit {
+        text: text.to_owned(),
+        slice: slice.to_owned(),
+        name: unit,
+    };
+    Ok((out, unit))
 }
 
 #[cfg(test)]
@@ -99,7 +140,9 @@ mod tests {
     use super::*;
 
     fn rel(p: &str) -> std::result::Result<PathBuf, String> {
-        relative(Some(Path::new(p)), "id", &Layout::default()).map_err(|e| e.to_string())
+        relative(Some(Path::new(p)), "id", &Layout::default())
+            .map(|(path, _)| path)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -117,7 +160,7 @@ mod tests {
         );
         assert_eq!(rel("-.slice::abc").unwrap(), Path::new("abc.scope"));
         assert_eq!(
-            relative(None, "id", &Layout::default()).unwrap(),
+            relative(None, "id", &Layout::default()).unwrap().0,
             Path::new("id")
         );
     }

@@ -38,7 +38,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         process.terminal() == Some(true),
         args.detach,
     )?;
-    let cgroup = entry.cgroup()?;
+    let cgroup = entry.cgroup()?.with_resctrl(&container, &entry.saved.id)?;
     let signals = if args.detach {
         None
     } else {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::store::{Entry, Saved, Status, Store};
 use super::terminal::{self, Console, Signals};
 use super::{CreateArgs, Error, Result, UpdateArgs};
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, is_systemd_form};
 use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp, spec};
 use crate::sys::{process, time};
 
@@ -69,11 +69,28 @@ pub(super) struct Created {
     console: Option<OwnedFd>,
 }
 
-pub(super) fn create(store: &Store, args: &CreateArgs) -> Result<Created> {
-    create_with(store, args, true)
+pub(super) fn create(store: &Store, args: &CreateArgs, systemd_cgroup: bool) -> Result<Created> {
+    create_with(store, args, true, systemd_cgroup)
 }
 
-fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Result<Created> {
+/// The container's `linux.cgroupsPath`; with `--systemd-cgroup` it must have systemd's form, and there is a default one.
+fn cgroups_path(spec: &Spec, id: &str, systemd_cgroup: bool) -> Result<Option<PathBuf>> {
+    let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+    match path.filter(|p| !p.as_os_str().is_empty()) {
+        None if systemd_cgroup => Ok(Some(PathBuf::from(format!(":cofferdam:{id}")))),
+        Some(p) if systemd_cgroup && !is_systemd_form(&p) => Err(Error::Other(format!(
+            "linux.cgroupsPath: {p:?}: --systemd-cgroup wants slice:prefix:name"
+        ))),
+        path => Ok(path),
+    }
+}
+
+fn create_with(
+    store: &Store,
+    args: &CreateArgs,
+    must_send_console: bool,
+    systemd_cgroup: bool,
+) -> Result<Created> {
     let bundle = bundle(args.bundle.as_deref())?;
     let spec = spec::load(&bundle)?;
     let reserved = store.reserve(&args.id)?;
@@ -89,11 +106,9 @@ fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Res
         None => return Err(Error::Other("process: is missing".into())),
     };
     let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
-    let cgroups_path = spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.cgroups_path().as_deref());
-    let cgroup = Cgroup::new(layout, cgroups_path, &args.id)?;
+    let cgroups_path = cgroups_path(&spec, &args.id, systemd_cgroup)?;
+    let cgroup =
+        Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(&spec, &args.id)?;
     let hooks = hooks::Subject::new(&spec, &args.id, &bundle);
     let plan = InitPlan {
         spec: &spec,
@@ -123,7 +138,7 @@ fn create_with(store: &Store, args: &CreateArgs, must_send_console: bool) -> Res
             bundle: bundle.clone(),
             pid: spawned.pid,
             start_time: process::start_time(spawned.pid).unwrap_or(0),
-            cgroup: cgroup.path().to_owned(),
+            cgroup: cgroup.cgroups_path(),
             created: time::rfc3339(SystemTime::now()),
             annotations: spec.annotations().clone().unwrap_or_default(),
             behind_gate,
@@ -185,13 +200,19 @@ fn start_entry(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn run(store: &Store, args: &CreateArgs, detach: bool, keep: bool) -> Result<i32> {
+pub(super) fn run(
+    store: &Store,
+    args: &CreateArgs,
+    systemd_cgroup: bool,
+    detach: bool,
+    keep: bool,
+) -> Result<i32> {
     let signals = if detach { None } else { Some(Signals::hold()?) };
     let Created {
         entry,
         pidfd,
         console,
-    } = create_with(store, args, detach)?;
+    } = create_with(store, args, detach, systemd_cgroup)?;
     if let Err(e) = start_entry(&entry) {
         delete(store, &args.id, true).ok();
         return Err(e);
@@ -281,10 +302,13 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     if let Some(pidfd) = entry.pidfd() {
         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     }
-    let cgroup = entry.cgroup()?;
+    let spec = spec::load(&entry.saved.bundle).ok();
+    let mut cgroup = entry.cgroup()?;
+    if let Some(spec) = &spec {
+        cgroup = cgroup.clone().with_resctrl(spec, id).unwrap_or(cgroup);
+    }
     cgroup.kill_and_wait(KILL_WITHIN)?;
     cgroup.remove(KILL_WITHIN)?;
-    let spec = spec::load(&entry.saved.bundle).ok();
     if let Some(spec) = &spec {
         executor::unmount_root(spec, &entry.saved.bundle);
     }

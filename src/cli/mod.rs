@@ -67,7 +67,7 @@ struct Global {
     /// Accepted for compatibility: there is nothing more to say
     #[arg(long, global = true)]
     debug: bool,
-    /// Let systemd make the cgroups
+    /// Let systemd make the cgroups: linux.cgroupsPath must be slice:prefix:name, or missing
     #[arg(long, global = true)]
     systemd_cgroup: bool,
     /// Accepted for compatibility: Cofferdam needs root
@@ -380,22 +380,16 @@ impl log::Log for Messages {
 
 fn dispatch(cli: &Cli) -> Result<i32> {
     let global = &cli.global;
-    if global.systemd_cgroup {
-        return Err(Error::Other(
-            "--systemd-cgroup is not supported yet: leave it out, and cgroups are made directly"
-                .into(),
-        ));
-    }
     let store = store::Store::new(&global.root);
     let done = |r: Result<()>| r.map(|()| 0);
     match &cli.command {
-        Command::Create(args) => lifecycle::create(&store, args).map(|_| 0),
+        Command::Create(args) => lifecycle::create(&store, args, global.systemd_cgroup).map(|_| 0),
         Command::Start { id } => done(lifecycle::start(&store, id)),
         Command::Run {
             create,
             detach,
             keep,
-        } => lifecycle::run(&store, create, *detach, *keep),
+        } => lifecycle::run(&store, create, global.systemd_cgroup, *detach, *keep),
         Command::State { id } => done(report::state(&store, id)),
         Command::Kill { id, signal, all } => done(lifecycle::kill(&store, id, signal, *all)),
         Command::Delete { id, force } => done(lifecycle::delete(&store, id, *force)),

@@ -194,7 +194,7 @@ impl Entry {
         let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
         Ok(Cgroup::new(
             Arc::new(layout),
-            Some(&Path::new("/").join(&self.saved.cgroup)),
+            Some(&self.saved.cgroup),
             &self.saved.id,
         )?)
     }

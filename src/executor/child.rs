@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use super::capabilities::Sets;
-use super::script::{Mount, Question, Script, Source, Step, UserProgram};
+use super::script::{CopyUp, Mount, Question, Script, Source, Step, UserProgram};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
-use crate::sys::{self, creds, process, socket, tty};
+use crate::sys::{self, copy, creds, process, socket, tty};
 
 /// Longest path that we build in the child.
 const PATH_MAX: usize = 4096;
@@ -303,14 +303,14 @@ fn step(
                 propagation: libc::MS_PRIVATE,
                 ..MountAttr::default()
             };
-            m::mount_setattr(root(ctx)?, true, &private).map_err(at("mount_setattr"))?;
+            change(root(ctx)?, true, &private)?;
         }
         Step::RootReadOnly => {
             let set = MountAttr {
                 attr_set: attr::RDONLY,
                 ..MountAttr::default()
             };
-            m::mount_setattr(root(ctx)?, false, &set).map_err(at("mount_setattr"))?;
+            change(root(ctx)?, false, &set)?;
         }
         Step::OpenOwnRoot => {
             ctx.root = Some(
@@ -423,6 +423,37 @@ fn hand_over(control: BorrowedFd<'_>, fd: RawFd) -> Outcome<()> {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
     }
+}
+
+/// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
+fn place(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    changes: impl Iterator<Item = (bool, MountAttr)> + Clone,
+) -> Outcome<()> {
+    let mut late = false;
+    for (recursive, attr) in changes.clone() {
+        match m::mount_setattr(tree, recursive, &attr) {
+            Err(Errno::ENOSYS) => late = true,
+            changed => changed.map_err(at("mount_setattr"))?,
+        }
+    }
+    m::move_mount(tree, target).map_err(at("move_mount"))?;
+    if late {
+        for (recursive, attr) in changes {
+            m::remount(tree, recursive, &attr).map_err(at("mount_setattr (Linux 5.12)"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes an attached mount.
+fn change(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Outcome<()> {
+    match m::mount_setattr(mount, recursive, attr) {
+        Err(Errno::ENOSYS) => m::remount(mount, recursive, attr),
+        changed => changed,
+    }
+    .map_err(at("mount_setattr"))
 }
 
 /// Gives a detached mount the ids of a user namespace's maps.
@@ -662,10 +693,12 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             for (key, value) in params {
                 m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
             }
-            (
-                m::fsmount(fs.as_fd(), mount.attr.attr_set).map_err(at("fsmount"))?,
-                true,
-            )
+            // Nothing can be copied to a read-only mount.
+            let attr = match mount.copy_up {
+                Some(_) => mount.attr.attr_set & !m::attr::RDONLY,
+                None => mount.attr.attr_set,
+            };
+            (m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))?, true)
         }
         Source::Bind {
             path,
@@ -686,24 +719,33 @@ fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             }
             let directory = m::fstat(tree.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT
                 == libc::S_IFDIR;
-            if mount.attr.attr_set != 0 || mount.attr.attr_clr != 0 {
-                m::mount_setattr(tree.as_fd(), false, &mount.attr).map_err(at("mount_setattr"))?;
-            }
             (tree, directory)
         }
     };
-    if mount.recursive_attr.attr_set != 0 || mount.recursive_attr.attr_clr != 0 {
-        m::mount_setattr(tree.as_fd(), true, &mount.recursive_attr).map_err(at("mount_setattr"))?;
+    let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
+    if let Some(copy_up) = mount.copy_up {
+        copy::contents(target.as_fd(), tree.as_fd()).map_err(at("copy what is there"))?;
+        if copy_up == CopyUp::All {
+            let stat = m::fstat(target.as_fd()).map_err(at("fstat"))?;
+            let root = open_in(tree.as_fd(), c".", libc::O_RDONLY).map_err(at("openat2"))?;
+            copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))?;
+        }
     }
-    for (propagation, recursive) in &mount.propagation {
+    // A new file system was made with its attributes, unless something had to be copied first.
+    let own = matches!(mount.source, Source::Bind { .. }) || mount.copy_up.is_some();
+    let plain = [(own, false, mount.attr), (true, true, mount.recursive_attr)];
+    let propagation = mount.propagation.iter().map(|(propagation, recursive)| {
         let attr = MountAttr {
             propagation: *propagation,
             ..MountAttr::default()
         };
-        m::mount_setattr(tree.as_fd(), *recursive, &attr).map_err(at("mount_setattr"))?;
-    }
-    let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
-    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))
+        (true, *recursive, attr)
+    });
+    let changes = plain.into_iter().chain(propagation);
+    let changes = changes
+        .filter(|(wanted, _, a)| *wanted && (a.attr_set | a.attr_clr | a.propagation) != 0)
+        .map(|(_, recursive, attr)| (recursive, attr));
+    place(tree.as_fd(), target.as_fd(), changes)
 }
 
 /// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.
@@ -755,8 +797,8 @@ fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
         attr_set: attr::RDONLY,
         ..MountAttr::default()
     };
-    m::mount_setattr(tree.as_fd(), false, &set).map_err(at("mount_setattr"))?;
-    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))
+    let set = std::iter::once((false, set));
+    place(tree.as_fd(), target.as_fd(), set)
 }
 
 /// A terminal of the container's own devpts, by descriptor all the way (CVE-2025-52565).

@@ -74,6 +74,7 @@ fn node(
         propagation: Vec::new(),
         tree: None,
         idmap: None,
+        copy_up: None,
     }))
 }
 

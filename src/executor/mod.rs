@@ -10,9 +10,12 @@ pub mod capabilities;
 mod child;
 mod devices;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod hooks;
 mod mounts;
 mod namespaces;
+mod netdev;
 mod plan;
 mod process;
 mod rootfs;

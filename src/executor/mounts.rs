@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::script::{Mount, Source, Step};
+use super::script::{CopyUp, Mount, Source, Step};
 use super::{Error, Result, userns};
 use crate::cgroup::Cgroup;
 use crate::sys::mount::{MountAttr, attr};
@@ -18,6 +18,8 @@ pub(super) struct Options {
     pub recursive_bind: bool,
     /// Map ids; with `true`, also of what is mounted below.
     pub idmap: Option<bool>,
+    /// A new file system starts with what the image has at the destination.
+    pub copy_up: bool,
     pub set: u64,
     pub clear: u64,
     pub recursive_set: u64,
@@ -76,7 +78,7 @@ fn apply(effect: Effect, set: &mut u64, clear: &mut u64) {
 
 impl Options {
     /// Parses the words. Unknown ones are the file system's own parameters.
-    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>, field: &str) -> Result<Self> {
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         let mut o = Self::default();
         for word in words {
             match word {
@@ -97,12 +99,7 @@ impl Options {
                 | "silent" | "remount" => {}
                 "idmap" => o.idmap = Some(false),
                 "ridmap" => o.idmap = Some(true),
-                "tmpcopyup" => {
-                    return Err(Error::field(
-                        field,
-                        format!("the mount option {word:?} is not supported yet"),
-                    ));
-                }
+                "tmpcopyup" => o.copy_up = true,
                 _ => {
                     if let Some(effect) = attribute(word) {
                         apply(effect, &mut o.set, &mut o.clear);
@@ -117,7 +114,7 @@ impl Options {
                 }
             }
         }
-        Ok(o)
+        o
     }
 
     fn attr(&self) -> MountAttr {
@@ -227,12 +224,10 @@ pub(super) fn plan(
     steps: &mut Vec<Step>,
 ) -> Result<Vec<usize>> {
     let mut taken = Vec::new();
+    let mount_label = mount_label(spec)?;
     for (i, m) in spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{i}]");
-        let options = Options::parse(
-            m.options().iter().flatten().map(String::as_str),
-            &format!("{field}.options"),
-        )?;
+        let options = Options::parse(m.options().iter().flatten().map(String::as_str));
         let dest = relative(m.destination(), &format!("{field}.destination"))?;
         let absolute = Path::new("/").join(&dest);
         let fstype = m.typ().as_deref().unwrap_or("");
@@ -306,9 +301,22 @@ pub(super) fn plan(
                 ));
             }
             (
-                new_file_system(fstype, &source_text, &options, &field)?,
+                new_file_system(fstype, &source_text, &options, mount_label, &field)?,
                 format!("{field}: mount {fstype} on {}", absolute.display()),
             )
+        };
+        let copy_up = match (options.copy_up, fstype) {
+            (false, _) => None,
+            (true, "tmpfs") if options.data.iter().any(|(k, _)| k == "mode") => {
+                Some(CopyUp::Contents)
+            }
+            (true, "tmpfs") => Some(CopyUp::All),
+            (true, _) => {
+                return Err(Error::field(
+                    format!("{field}.options"),
+                    "\"tmpcopyup\" is for a tmpfs only",
+                ));
+            }
         };
         let idmap = id_maps(m, &options, bind, user, &field)?;
         let is_shared = options
@@ -328,13 +336,43 @@ pub(super) fn plan(
             propagation: options.propagation.clone(),
             tree: None,
             idmap,
+            copy_up,
         }));
     }
     Ok(taken)
 }
 
-fn new_file_system(fstype: &str, source: &str, options: &Options, field: &str) -> Result<Source> {
+/// File systems whose `SELinux` labels the policy alone gives.
+const WITHOUT_CONTEXT: [&str; 4] = ["proc", "sysfs", "mqueue", "cgroup2"];
+
+/// The spec's `linux.mountLabel`: the `SELinux` context of what is in the container's file systems.
+fn mount_label(spec: &Spec) -> Result<Option<&str>> {
+    let label = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.mount_label().as_deref());
+    let label = label.filter(|l| !l.is_empty());
+    if label.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(Error::field(
+            "linux.mountLabel",
+            "SELinux is not enabled on this node",
+        ));
+    }
+    Ok(label)
+}
+
+fn new_file_system(
+    fstype: &str,
+    source: &str,
+    options: &Options,
+    mount_label: Option<&str>,
+    field: &str,
+) -> Result<Source> {
     let mut params = Vec::new();
+    if let Some(label) = mount_label.filter(|_| !WITHOUT_CONTEXT.contains(&fstype)) {
+        let label = c_string(label, "linux.mountLabel")?;
+        params.push((c"context".to_owned(), Some(label)));
+    }
     if !source.is_empty() {
         params.push((c"source".to_owned(), Some(c_string(source, field)?)));
     }
@@ -428,6 +466,7 @@ fn cgroup_mount(
             propagation: options.propagation.clone(),
             tree: None,
             idmap: None,
+            copy_up: None,
         }))
     };
     let layout = cgroup.layout();
@@ -458,6 +497,7 @@ fn cgroup_mount(
         propagation: options.propagation.clone(),
         tree: None,
         idmap: None,
+        copy_up: None,
     }));
     for h in &layout.hierarchies {
         let Some(name) = h.mount.file_name() else {
@@ -494,7 +534,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Options {
-        Options::parse(words.iter().copied(), "mounts[0].options").unwrap()
+        Options::parse(words.iter().copied())
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::script::{Question, Script, Step};
 use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned, Supervised};
 use super::{
-    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, process, rootfs,
+    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
     scheduling, userns, validate,
 };
 use crate::cgroup::Cgroup;
@@ -97,25 +97,16 @@ pub struct ExecPlan<'a> {
 
 /// Refuses what is not honoured, by name: a field that is silently dropped is a hole.
 fn refuse(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else {
+    if spec.linux().is_none() {
         return Err(Error::field("linux", "is missing"));
-    };
-    let unsupported = [
-        (
-            "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|v| !v.is_empty()),
-        ),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|v| !v.is_empty()),
-        ),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("vm", spec.vm().is_some()),
-    ];
-    match unsupported.into_iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(Error::field(field, "is not supported yet")),
-        None => Ok(()),
     }
+    if spec.vm().is_some() {
+        return Err(Error::field(
+            "vm",
+            "is for runtimes that start virtual machines; Cofferdam does not",
+        ));
+    }
+    Ok(())
 }
 
 fn keyring(id: &str, wanted: bool) -> Result<Option<CString>> {
@@ -131,15 +122,14 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spawned> {
     validate::spec(plan.spec)?;
     let cgroup = plan.cgroup;
-    if let Some(cgroup) = cgroup {
-        cgroup.create(
-            plan.spec
-                .linux()
-                .as_ref()
-                .and_then(|l| l.resources().as_ref()),
-        )?;
-    }
+    let resources = plan
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.resources().as_ref());
+    let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
     let spawned = init(plan).and_then(|job| job.spawn(hooks));
+    drop(placeholder);
     if spawned.is_err() {
         give_up(cgroup, hooks);
     }
@@ -177,7 +167,7 @@ pub fn supervised(
 }
 
 /// Plans a container's init.
-fn init(plan: InitPlan<'_>) -> Result<Job> {
+pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     let spec = plan.spec;
     refuse(spec)?;
     let process = spec
@@ -247,6 +237,10 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
     }
     let mut shared = mounts::plan(spec, plan.cgroup, user.as_ref(), &mut steps)?;
     shared.extend(devices::plan(spec, mapped, &mut steps)?);
+    let net_devices = netdev::plan(spec, has_net)?;
+    if !net_devices.is_empty() {
+        steps.push(Step::Ask(Question::NetDevices));
+    }
     let declared = spec.hooks().as_ref();
     let any = |list: Option<&Option<Vec<_>>>| {
         list.is_some_and(|l| {
@@ -342,7 +336,7 @@ fn init(plan: InitPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal, supervised))
+    Ok(Job::new(script, birth, terminal, supervised).with_net_devices(net_devices))
 }
 
 /// Plans a process in a running container.
@@ -408,10 +402,15 @@ fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step
     let Some(cgroup) = cgroup else { return Ok(()) };
     let entry = cgroup.entry()?;
     birth.cgroup = entry.v2;
-    steps.extend(entry.v1.into_iter().map(|(path, tasks)| Step::EnterCgroup {
-        tasks,
-        path: path.display().to_string(),
-    }));
+    steps.extend(
+        entry
+            .tasks
+            .into_iter()
+            .map(|(path, tasks)| Step::EnterCgroup {
+                tasks,
+                path: path.display().to_string(),
+            }),
+    );
     Ok(())
 }
 
@@ -553,8 +552,6 @@ pub fn prepare_root_directory(spec: &Spec, bundle: &Path) -> Result<()> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
-
     /// What containerd's CRI plugin sends for an ordinary container.
     fn config() -> Value {
         json!({
@@ -597,32 +594,9 @@ mod tests {
         })
     }
 
-    /// Everything of a creation that needs no root.
     fn plan(json: &Value) -> std::result::Result<(), String> {
         let text = serde_json::to_vec(json).unwrap();
-        let spec = super::super::spec::parse_spec(&text).map_err(|e| e.to_string())?;
-        let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
-        let words = |e: Error| e.to_string();
-        validate::spec(&spec).map_err(words)?;
-        let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-        let seccomp = filter
-            .map(super::super::seccomp::compile)
-            .transpose()
-            .map_err(words)?;
-        let plan = InitPlan {
-            spec: &spec,
-            id: "id",
-            bundle: Path::new("/tmp"),
-            root_mounts: &[],
-            cgroup: None,
-            stdio: Stdio::Files([null(), null(), null()]),
-            seccomp: seccomp.map(Arc::new),
-            new_keyring: true,
-            gate: None,
-            preserve_fds: 0,
-            pivot: true,
-        };
-        init(plan).map(drop).map_err(words)
+        super::super::fuzz::plan(&text).map_err(|e| e.to_string())
     }
 
     /// A small generator of numbers: the same ones every time.

@@ -69,7 +69,7 @@ fn one(rootfs: &Path, m: &RootMount, field: &str, steps: &mut Vec<Step>) -> Resu
     if m.fstype.is_empty() {
         return Err(Error::field(field, "has no file system type"));
     }
-    let options = Options::parse(m.options.iter().map(String::as_str), field)?;
+    let options = Options::parse(m.options.iter().map(String::as_str));
     let bind = options.bind || m.fstype == "bind" || m.fstype == "rbind";
     let mut flags = 0;
     for (bit, flag) in [

@@ -37,6 +37,8 @@ pub(super) enum Question {
     Gate = 2,
     /// Run the startContainer hooks.
     StartHooks = 3,
+    /// Move the network devices here.
+    NetDevices = 4,
 }
 
 /// Where a mount comes from.
@@ -55,6 +57,15 @@ pub(super) enum Source {
     },
 }
 
+/// How a file system that starts as a copy of the image's directory gets its root's owner and mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyUp {
+    /// From the image, too.
+    All,
+    /// From the mount's own options.
+    Contents,
+}
+
 /// One mount below the new root.
 pub(super) struct Mount {
     /// Index in the spec's `mounts`, for messages.
@@ -66,6 +77,8 @@ pub(super) struct Mount {
     pub source: Source,
     pub attr: MountAttr,
     pub recursive_attr: MountAttr,
+    /// The new file system starts with a copy of what the image has there (`tmpcopyup`).
+    pub copy_up: Option<CopyUp>,
     /// Propagation flags with their recursion.
     pub propagation: Vec<(u64, bool)>,
     /// The source, taken before propagation was cut and before privileges were given up.
@@ -241,6 +254,7 @@ impl Step {
             Self::Hostname(_) => "set hostname".into(),
             Self::Domainname(_) => "set domainname".into(),
             Self::Ask(Question::CreateHooks) => "wait for the create hooks".into(),
+            Self::Ask(Question::NetDevices) => "linux.netDevices: wait for the devices".into(),
             Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
             Self::Ask(Question::StartHooks) => "wait for the startContainer hooks".into(),
             Self::TakeSource { label, .. } => label.clone(),

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::netdev::{self, NetDevice};
 use super::script::{Question, Script};
 use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::sys::process::{self, Cloned};
@@ -50,6 +51,7 @@ pub struct Job {
     birth: Birth,
     terminal: bool,
     supervised: Option<Supervised>,
+    net_devices: Vec<NetDevice>,
 }
 
 /// A process that was started: for an init, up to its gate.
@@ -160,6 +162,15 @@ impl Job {
             birth,
             terminal,
             supervised,
+            net_devices: Vec::new(),
+        }
+    }
+
+    /// With devices of the node that move into the container.
+    pub(super) fn with_net_devices(self, net_devices: Vec<NetDevice>) -> Self {
+        Self {
+            net_devices,
+            ..self
         }
     }
 
@@ -269,6 +280,10 @@ impl Job {
                     forget_child(before);
                 }
                 Heard::Asks(q) if q == Question::Gate as u8 => return Ok((terminal, true)),
+                Heard::Asks(q) if q == Question::NetDevices as u8 => {
+                    netdev::move_all(&self.net_devices, *pid)?;
+                    go_on(control)?;
+                }
                 Heard::Asks(q) => {
                     answer(control, q, *pid, pidfd, subject)?;
                     "after the hooks".clone_into(&mut last);
@@ -339,6 +354,10 @@ fn answer(
             subject.run(hooks::Kind::StartContainer, pid, Some(pidfd.as_fd()))?;
         }
     }
+    go_on(control)
+}
+
+fn go_on(control: &OwnedFd) -> Result<()> {
     process::write_all(control.as_fd(), b"g")
         .map_err(Error::system("answer the container's process"))
 }
@@ -383,8 +402,7 @@ fn hand_over(
         UnixStream::connect(&listener.path).map_err(|e| failed("connect to", e.to_string()))?;
     socket::send_fd(stream.as_fd(), message.to_string().as_bytes(), fd.as_fd())
         .map_err(|e| failed("send the filter's descriptor to", e.desc().to_owned()))?;
-    process::write_all(control.as_fd(), b"g")
-        .map_err(Error::system("answer the container's process"))
+    go_on(control)
 }
 
 fn kill(pid: i32, pidfd: &OwnedFd) {

@@ -122,7 +122,7 @@ impl Pod {
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
             ));
         }
-        let cgroup = Arc::new(self.place(&spec, &request.id)?);
+        let cgroup = Arc::new(Cgroup::of(self.layout.clone(), &spec, &request.id)?);
         let filter = self.filter(&spec)?;
         let own_pids = spec::has_own_pid_namespace(&spec);
         let user = spec
@@ -172,7 +172,7 @@ impl Pod {
         let record = Record {
             pid: spawned.pid,
             start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
-            cgroup: cgroup.path().to_owned(),
+            cgroup: cgroup.cgroups_path(),
             exit: None,
         };
         if let Err(e) = record
@@ -224,14 +224,6 @@ impl Pod {
             last_usage: Mutex::default(),
         };
         Ok(Built { container, spawned })
-    }
-
-    fn place(&self, spec: &Spec, id: &str) -> Result<Cgroup> {
-        let path = spec
-            .linux()
-            .as_ref()
-            .and_then(|l| l.cgroups_path().as_deref());
-        Ok(Cgroup::new(self.layout.clone(), path, id)?)
     }
 
     /// The compiled filter, shared by the containers of the pod whose specs agree.

@@ -17,7 +17,7 @@ pub struct Record {
     pub pid: i32,
     /// Its start time in clock ticks since boot, field 22 of `/proc/PID/stat`: a pid alone may be somebody else's by now.
     pub start_time: u64,
-    /// The control groups, relative to every hierarchy.
+    /// The control groups, as a `linux.cgroupsPath` that gives them again.
     pub cgroup: PathBuf,
     /// The exit status and the time in nanoseconds since 1970, once it has ended.
     pub exit: Option<(u32, u64)>,

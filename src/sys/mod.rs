@@ -5,7 +5,9 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod copy;
 pub mod creds;
+pub mod kernel;
 pub mod memory;
 pub mod mount;
 pub mod process;

@@ -143,6 +143,94 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> R
     Ok(())
 }
 
+/// What [`mount_setattr`] does, for kernels that lack it (before 5.12): on an attached mount, and on that one alone. Ids
+/// cannot be mapped there, nor attributes changed recursively: `ENOSYS`.
+pub fn remount(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<()> {
+    let path = FdPath::new(fd);
+    if attr.propagation != 0 {
+        let recursion = if recursive { libc::MS_REC } else { 0 };
+        mount(
+            None,
+            path.as_c_str(),
+            None,
+            attr.propagation | recursion,
+            None,
+        )?;
+    }
+    if attr.attr_set == 0 && attr.attr_clr == 0 {
+        return Ok(());
+    }
+    if recursive || attr.attr_set & attr::IDMAP != 0 {
+        return Err(Errno::ENOSYS);
+    }
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `stat` is large enough for the answer.
+    check(libc::c_long::from(unsafe {
+        libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr())
+    }))?;
+    // SAFETY: filled in by the successful call above.
+    let now = unsafe { stat.assume_init() }.f_flag;
+    let mut flags = libc::MS_REMOUNT | libc::MS_BIND;
+    for (attr_bit, st, ms) in [
+        (attr::RDONLY, libc::ST_RDONLY, libc::MS_RDONLY),
+        (attr::NOSUID, libc::ST_NOSUID, libc::MS_NOSUID),
+        (attr::NODEV, libc::ST_NODEV, libc::MS_NODEV),
+        (attr::NOEXEC, libc::ST_NOEXEC, libc::MS_NOEXEC),
+        (attr::NODIRATIME, libc::ST_NODIRATIME, libc::MS_NODIRATIME),
+    ] {
+        let kept = now & st != 0 && attr.attr_clr & attr_bit == 0;
+        if kept || attr.attr_set & attr_bit != 0 {
+            flags |= ms;
+        }
+    }
+    // Access times are one field of three values.
+    flags |= if attr.attr_clr & attr::ATIME == 0 {
+        match (now & libc::ST_NOATIME != 0, now & libc::ST_RELATIME != 0) {
+            (true, _) => libc::MS_NOATIME,
+            (_, true) => libc::MS_RELATIME,
+            _ => libc::MS_STRICTATIME,
+        }
+    } else {
+        match attr.attr_set & attr::ATIME {
+            attr::NOATIME => libc::MS_NOATIME,
+            attr::STRICTATIME => libc::MS_STRICTATIME,
+            _ => libc::MS_RELATIME,
+        }
+    };
+    mount(None, path.as_c_str(), None, flags, None)
+}
+
+/// `/proc/self/fd/N`, for the calls that take paths only.
+struct FdPath([u8; 32]);
+
+impl FdPath {
+    fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut path = [0; 32];
+        let prefix = b"/proc/self/fd/";
+        let (head, tail) = path.split_at_mut(prefix.len());
+        head.copy_from_slice(prefix);
+        let mut digits = [0u8; 10];
+        let mut n = fd.as_raw_fd().unsigned_abs();
+        let mut count = 0;
+        for digit in &mut digits {
+            *digit = b'0' + (n % 10) as u8;
+            n /= 10;
+            count += 1;
+            if n == 0 {
+                break;
+            }
+        }
+        for (to, from) in tail.iter_mut().zip(digits.iter().take(count).rev()) {
+            *to = *from;
+        }
+        Self(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
 /// Opens a file system context.
 pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
     // SAFETY: `fstype` is NUL-terminated and outlives the call.

@@ -1,7 +1,7 @@
 //! Processes: `clone3(2)`, pidfds, `execve(2)`, namespaces, and what a child does to itself before it executes.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::{Result, check};
@@ -80,6 +80,43 @@ unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
     Ok(Cloned::Parent(pid as i32, unsafe {
         OwnedFd::from_raw_fd(pidfd)
     }))
+}
+
+/// A process that does nothing, until it is dropped or its parent's thread ends.
+#[derive(Debug)]
+pub struct Sleeper {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Sleeper {
+    /// Makes it.
+    pub fn new() -> Result<Self> {
+        // SAFETY: the child makes system calls only.
+        match unsafe { clone3(0, None) }? {
+            Cloned::Parent(pid, pidfd) => Ok(Self { pid, pidfd }),
+            Cloned::Child => loop {
+                // SAFETY: plain numbers.
+                unsafe {
+                    libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+                }
+            },
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+        // Somebody who waits for all children may have been quicker.
+        wait_pidfd(self.pidfd.as_fd(), true).ok();
+    }
 }
 
 /// Ends the calling process at once, without running destructors or exit handlers.

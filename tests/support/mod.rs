@@ -5,6 +5,7 @@
 pub mod cri;
 pub mod events;
 pub mod leftovers;
+pub mod place;
 pub mod spec;
 pub mod task;
 

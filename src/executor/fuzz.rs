@@ -1,0 +1,66 @@
+//! Entrances for the fuzz targets and the property tests: everything of a creation that changes nothing.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::plan::{InitPlan, init};
+use super::{Error, Result, Stdio, seccomp, spec, validate};
+
+/// Plans the init of a container from the text of a `config.json`.
+pub fn plan(config: &[u8]) -> Result<()> {
+    let spec = spec::parse_spec(config)?;
+    validate::spec(&spec)?;
+    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let null = || {
+        File::open("/dev/null")
+            .map(OwnedFd::from)
+            .map_err(|e| Error::field("/dev/null", e.to_string()))
+    };
+    let plan = InitPlan {
+        spec: &spec,
+        id: "id",
+        bundle: Path::new("/tmp"),
+        root_mounts: &[],
+        cgroup: None,
+        stdio: Stdio::Files([null()?, null()?, null()?]),
+        seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),
+        new_keyring: true,
+        gate: None,
+        preserve_fds: 0,
+        pivot: true,
+    };
+    init(plan).map(drop)
+}
+
+/// Compiles a `linux.seccomp`.
+///
+/// # Panics
+/// Where the kernel would not take the program: `bpf_check_classic` in `net/core/filter.c`, `seccomp_check_filter` in
+/// `kernel/seccomp.c`.
+pub fn compile(filter: &[u8]) -> Result<()> {
+    let filter =
+        serde_json::from_slice(filter).map_err(|e| Error::field("linux.seccomp", e.to_string()))?;
+    let program = seccomp::compile(&filter)?;
+    let insns = &program.insns;
+    assert!((1..=4096).contains(&insns.len()));
+    for (at, insn) in insns.iter().enumerate() {
+        let left = insns.len() - at - 1;
+        match u32::from(insn.code) {
+            c if c == libc::BPF_RET | libc::BPF_K => {}
+            c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                assert!(insn.k < 64 && insn.k % 4 == 0, "load at {at}");
+            }
+            c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => {}
+            c if c == libc::BPF_JMP | libc::BPF_JA => assert!((insn.k as usize) < left),
+            c if c & 7 == libc::BPF_JMP => {
+                assert!(usize::from(insn.jt.max(insn.jf)) < left, "jump at {at}");
+            }
+            c => panic!("code {c:#x} at {at}"),
+        }
+    }
+    let last = insns.last().map(|i| u32::from(i.code));
+    assert_eq!(last, Some(libc::BPF_RET | libc::BPF_K));
+    Ok(())
+}
