@@ -16,7 +16,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz bench bench-short lint install uninstall clean help
+.PHONY: build prepare run test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-short lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test-v2-core: prepare build
 
 test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
 	VM_KERNEL=bullseye tests/vm/test.sh $(or $(TESTS),oci:: features::)
+
+stress: prepare build ## 5,000 containers and 5,000 execs that end at once, and containerd's own containerd-stress
+	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --test integration -- stress::
+	COFFERDAM_SHIM=$(SHIM) tests/containerd-stress.sh
 
 fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --target $(TARGET)

@@ -16,7 +16,9 @@ mod restart;
 mod security;
 mod start_protocol;
 mod stdio;
+mod stress;
 mod systemd;
+mod task_api;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Daemon, Release, Setup};
@@ -169,7 +171,9 @@ fn main() {
         security::cases,
         start_protocol::cases,
         stdio::cases,
+        stress::cases,
         systemd::cases,
+        task_api::cases,
     ];
     let (part, parts) = part();
     let trials = modules

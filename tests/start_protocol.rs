@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CreateTaskRequest, CreateTaskResponse, Empty,
 };
-use containerd_shim_protos::protobuf;
 
 use crate::Case;
-use crate::support::{Output, block_on, kill, processes, shim_directory, wait_until};
+use crate::support::shim::call;
+use crate::support::{Output, kill, processes, shim_directory, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -309,35 +309,6 @@ fn another_user() {
     );
 }
 
-/// Calls a method of the task service of the bundle's shim, under the name of either API version.
-fn call<T: protobuf::Message>(
-    b: &Bundle,
-    version: u8,
-    method: &str,
-    request: &impl protobuf::Message,
-) -> Result<T, (ttrpc::Code, String)> {
-    let address = format!("unix://{}", b.socket("a").display());
-    let payload = request.write_to_bytes().unwrap();
-    let request = ttrpc::proto::Request {
-        service: format!("containerd.task.v{version}.Task"),
-        method: method.into(),
-        payload,
-        ..Default::default()
-    };
-    let answer = block_on(async {
-        ttrpc::asynchronous::Client::connect(&address)
-            .await
-            .unwrap()
-            .request(request)
-            .await
-    });
-    match answer {
-        Ok(r) => Ok(T::parse_from_bytes(&r.payload).unwrap()),
-        Err(ttrpc::Error::RpcStatus(s)) => Err((s.code(), s.message)),
-        Err(e) => panic!("{e}"),
-    }
-}
-
 fn broken_bundles() {
     let b = Bundle::new("broken", None);
     b.start("a", b"");
@@ -347,7 +318,7 @@ fn broken_bundles() {
         ..Default::default()
     };
     let create = |version| {
-        call::<CreateTaskResponse>(&b, version, "Create", &request)
+        call::<CreateTaskResponse>(&b.socket("a"), version, "Create", &request)
             .unwrap_err()
             .1
     };
@@ -387,7 +358,7 @@ fn checkpoint() {
         id: "a".into(),
         ..Default::default()
     };
-    let (code, text) = call::<Empty>(&b, 3, "Checkpoint", &request).unwrap_err();
+    let (code, text) = call::<Empty>(&b.socket("a"), 3, "Checkpoint", &request).unwrap_err();
     assert_eq!(
         (code, text.as_str()),
         (ttrpc::Code::UNIMPLEMENTED, "checkpoints are not supported")

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::store::{Entry, Saved, Status, Store};
@@ -346,8 +346,7 @@ pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
         Some(path) => read_resources(path)?,
         None => flags(args),
     };
-    let resources: LinuxResources = serde_json::from_value(resources)
-        .map_err(|e| Error::Other(format!("linux.resources: {e}")))?;
+    let resources = spec::parse_resources(resources.to_string().as_bytes())?;
     executor::check_resources(&resources)?;
     Ok(entry.cgroup()?.update(&resources)?)
 }

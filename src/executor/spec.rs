@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use super::{Error, capabilities};
 
@@ -52,6 +52,20 @@ pub fn parse_process(json: &[u8]) -> Result<Process> {
     parse(json, "").map_err(|source| Error::ParseSpec {
         path: PathBuf::from("the exec's process"),
         source,
+    })
+}
+
+/// Parses the `linux.resources` of an update; the error names the field.
+pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
+    let parsed: Result<_, Wrong> =
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json));
+    parsed.map_err(|e| {
+        let path = e.path().to_string();
+        let field = match path.as_str() {
+            "." => "linux.resources".to_owned(),
+            path => format!("linux.resources.{path}"),
+        };
+        Error::field(field, e.into_inner().to_string())
     })
 }
 

@@ -14,7 +14,7 @@ use containerd_shim_protos::events::task::{
     TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::MessageField;
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -586,9 +586,9 @@ impl Pod {
     /// Applies resources (JSON, `linux.resources`) to a live container.
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
-        let resources: LinuxResources = serde_json::from_slice(resources)
-            .map_err(|e| Error::InvalidArgument(format!("linux.resources: {e}")))?;
-        executor::check_resources(&resources).map_err(|e| Error::InvalidArgument(e.to_string()))?;
+        let resources = spec::parse_resources(resources)
+            .and_then(|r| executor::check_resources(&r).map(|()| r))
+            .map_err(|e| Error::InvalidArgument(e.to_string()))?;
         blocking(move || container.update(&resources)).await
     }
 

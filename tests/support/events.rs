@@ -104,7 +104,8 @@ impl Events {
     }
 }
 
-fn decode(topic: &str, value: &[u8]) -> Event {
+/// From a topic and the message's bytes.
+pub fn decode(topic: &str, value: &[u8]) -> Event {
     let topic = topic.trim_start_matches("/tasks/").to_owned();
     let new = |container: String, id: String, pid: u32, status: u32| Event {
         topic: topic.clone(),

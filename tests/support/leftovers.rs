@@ -145,6 +145,25 @@ fn sockets(daemon: &Daemon) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Kills what is in a group and below it, and removes it.
+pub fn remove_group(top: &Path) {
+    for _ in 0..50 {
+        let mut groups = Vec::new();
+        if top.exists() {
+            collect_groups(top, &mut groups);
+        }
+        for group in &groups {
+            processes_in(group).into_iter().for_each(kill);
+            fs::write(group.join("freezer.state"), "THAWED").ok();
+            fs::remove_dir(group).ok();
+        }
+        if groups.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Removes by force what a failed test left, so that it does not disturb the next.
 pub fn remove(daemon: &Daemon) {
     for pid in daemon.shims() {

@@ -6,6 +6,7 @@ pub mod cri;
 pub mod events;
 pub mod leftovers;
 pub mod place;
+pub mod shim;
 pub mod spec;
 pub mod task;
 
