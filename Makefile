@@ -47,9 +47,8 @@ test-v2-core: prepare build
 test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
 	VM_KERNEL=bullseye tests/vm/test.sh $(or $(TESTS),oci:: features::)
 
-stress: prepare build ## 5,000 containers and 5,000 execs that end at once, and containerd's own containerd-stress
+stress: prepare build ## 5,000 containers and 5,000 execs that end at once, 16 at a time
 	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --test integration -- stress::
-	COFFERDAM_SHIM=$(SHIM) tests/containerd-stress.sh
 
 fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --target $(TARGET)

@@ -16,6 +16,7 @@ mod restart;
 mod security;
 mod start_protocol;
 mod stdio;
+mod streams;
 mod stress;
 mod systemd;
 mod task_api;
@@ -171,6 +172,7 @@ fn main() {
         security::cases,
         start_protocol::cases,
         stdio::cases,
+        streams::cases,
         stress::cases,
         systemd::cases,
         task_api::cases,

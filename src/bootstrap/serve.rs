@@ -90,6 +90,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     }
     server.stop_listen().await;
     pod.flush_events(FLUSH_WITHIN).await;
+    crate::stdio::wait_for_loggers();
     log::info!("pod={} msg=\"done\"", flags.id);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Owner, pipe};
@@ -12,6 +13,20 @@ use crate::sys::process;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// After SIGTERM, as containerd's own shim has it.
 const STOP_WITHIN: Duration = Duration::from_secs(12);
+
+/// How many loggers were asked to finish and have not.
+static FINISHING: Mutex<usize> = Mutex::new(0);
+static FINISHED: Condvar = Condvar::new();
+
+fn finishing() -> MutexGuard<'static, usize> {
+    FINISHING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until every logger that was asked to finish has: to be called before the shim ends, or nobody makes them.
+pub fn wait_for_all() {
+    let all = FINISHED.wait_while(finishing(), |left| *left > 0);
+    drop(all.unwrap_or_else(PoisonError::into_inner));
+}
 
 #[derive(Debug)]
 pub(super) struct Logger {
@@ -65,6 +80,7 @@ impl Logger {
 
     /// Lets the logger finish: it has seen the end of both streams. Asks, then forces, in the background.
     pub fn stop(mut self) {
+        *finishing() += 1;
         std::thread::spawn(move || {
             let pid = self.child.id() as i32;
             let mut left = |deadline: Duration| {
@@ -84,6 +100,8 @@ impl Logger {
                     left(Duration::from_secs(1));
                 }
             }
+            *finishing() -= 1;
+            FINISHED.notify_all();
         });
     }
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use crate::{executor, sys};
 use fifo::Fifo;
 use logger::Logger;
+pub use logger::wait_for_all as wait_for_loggers;
 use relay::Phase;
 
 /// How long a deletion waits for a reader that is slow to take what is left.

@@ -1,6 +1,7 @@
 //! A shim without a containerd: requests go to its socket, events come to a socket of ours.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,7 +61,8 @@ async fn call_on<T: Message>(
     match client.request(request).await {
         Ok(r) => Ok(T::parse_from_bytes(&r.payload).unwrap()),
         Err(ttrpc::Error::RpcStatus(s)) => Err((s.code(), s.message)),
-        Err(e) => panic!("{method}: {e}"),
+        // The shim has ended.
+        Err(e) => Err((Code::UNAVAILABLE, e.to_string())),
     }
 }
 
@@ -99,6 +101,7 @@ pub struct Shim {
     name: String,
     version: u8,
     sink: Arc<Sink>,
+    logged: Arc<Mutex<String>>,
     listener: Mutex<Option<Server>>,
     client: Client,
 }
@@ -116,6 +119,17 @@ impl Shim {
         fs::create_dir_all(dir.join("pod")).unwrap();
         let sink = Arc::new(Sink::default());
         let listener = Mutex::new(Some(listen(&dir, sink.clone())));
+        let logged = Arc::new(Mutex::new(String::new()));
+        nix::unistd::mkfifo(&dir.join("pod/log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (fifo, to) = (dir.join("pod/log"), logged.clone());
+        std::thread::spawn(move || {
+            let Ok(log) = fs::File::open(fifo) else {
+                return;
+            };
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                *to.lock().unwrap() += &format!("{line}\n");
+            }
+        });
         let started = Command::new(shim_directory().join("containerd-shim-cofferdam-v1"))
             .args(["-namespace", "cdshim", "-id", "pod", "-address"])
             .arg(dir.join("c"))
@@ -133,9 +147,15 @@ impl Shim {
             name,
             version,
             sink,
+            logged,
             listener,
             client,
         }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.logged.lock().unwrap().clone()
     }
 
     pub fn dir(&self) -> &Path {
