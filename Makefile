@@ -45,7 +45,7 @@ test-v2-core: prepare build
 	VM_MACHINES=2 tests/vm/test.sh $(VM_CORE)
 
 test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
-	VM_KERNEL=bullseye tests/vm/test.sh $(or $(TESTS),oci:: features::)
+	VM_KERNEL=bullseye COFFERDAM_ONLY=oci,features,task_api tests/vm/test.sh $(TESTS)
 
 stress: prepare build ## 5,000 containers and 5,000 execs that end at once, 16 at a time
 	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --test integration -- stress::

@@ -155,6 +155,15 @@ fn part() -> (usize, usize) {
         .unwrap_or_else(|| panic!("COFFERDAM_PART={text}: expected I/N with I below N"))
 }
 
+/// Whether a case is wanted: `COFFERDAM_ONLY` has beginnings of names, with commas between them.
+fn wanted(case: &Case) -> bool {
+    let Ok(only) = std::env::var("COFFERDAM_ONLY") else {
+        return true;
+    };
+    let name = case.name.trim_start_matches("integration::");
+    only.is_empty() || only.split(',').any(|o| name.starts_with(o))
+}
+
 fn main() {
     let arguments = Arguments::from_args();
     let modules = [
@@ -181,6 +190,7 @@ fn main() {
     let trials = modules
         .iter()
         .flat_map(|m| m())
+        .filter(wanted)
         .enumerate()
         .filter(|(i, _)| i % parts == part)
         .flat_map(|(_, case)| case.trials())

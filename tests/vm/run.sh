@@ -28,7 +28,7 @@ mke2fs -q -t ext4 -d "$payload" "$payload.img"
 machine() {
     timeout 3600 qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 3072 -nographic -no-reboot -nodefaults \
         -serial stdio -kernel "$vm/vmlinuz" -initrd "$vm/initrd.img" \
-        -append "console=ttyS0 quiet panic=-1 softlockup_panic=1 systemd.unit=cofferdam-tests.service systemd.setenv=COFFERDAM_PART=$1/$machines ${VM_APPEND:-}" \
+        -append "console=ttyS0 quiet panic=-1 softlockup_panic=1 systemd.unit=cofferdam-tests.service systemd.setenv=COFFERDAM_PART=$1/$machines systemd.setenv=COFFERDAM_ONLY=${COFFERDAM_ONLY:-} ${VM_APPEND:-}" \
         -drive "file=$vm/root.img,format=raw,if=virtio,snapshot=on,cache=unsafe" \
         -drive "file=$payload.img,format=raw,if=virtio,readonly=on" </dev/null |
         if [ "$machines" = 1 ]; then tee "$vm/log.$1"; else tee "$vm/log.$1" | sed -u "s/^/$1| /"; fi
