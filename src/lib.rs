@@ -18,6 +18,7 @@ pub mod bootstrap;
 pub mod cgroup;
 pub mod cli;
 pub mod executor;
+pub mod isolation;
 pub mod pod;
 pub mod service;
 pub mod stdio;

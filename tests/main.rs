@@ -3,10 +3,12 @@
 
 mod support;
 
+mod attacks;
 mod bad_input;
 mod cli;
 mod crash;
 mod features;
+mod isolation;
 mod lifecycle;
 mod oci;
 mod pod;
@@ -165,12 +167,18 @@ fn wanted(case: &Case) -> bool {
 }
 
 fn main() {
+    // The same program is the attacker inside of containers.
+    if std::env::var_os(attacks::MARK).is_some() {
+        attacks::run();
+        return;
+    }
     let arguments = Arguments::from_args();
     let modules = [
         bad_input::cases,
         cli::cases,
         crash::cases,
         features::cases,
+        isolation::cases,
         lifecycle::cases,
         oci::cases,
         pod::cases,

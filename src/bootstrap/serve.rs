@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Result, logging, profile, start};
 use crate::cgroup::Layout;
-use crate::pod::{Pod, Publisher};
+use crate::pod::{Isolation, Pod, Publisher};
 use crate::service;
 use crate::sys::{memory, process};
 
@@ -56,23 +56,36 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .ok()
         .filter(|a| !a.is_empty())
         .map(|a| format!("unix://{a}"));
+    let profile = profile(name);
+    // A broken profile starts no container; whoever asks for one is told why.
+    let isolation = Isolation::load(profile);
+    let (broken, missing) = match &isolation {
+        Ok(isolation) => (None, isolation.missing()),
+        Err(e) => (Some(e.clone()), Vec::new()),
+    };
     let pod = Pod::new(
         flags.namespace.clone(),
         layout,
+        isolation,
         Publisher::start(&flags.namespace, events),
     );
     let mut server = service::serve(&pod, listener)
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
-    let profile = profile(name);
     log::info!(
         "pod={} profile={profile} version={} msg=\"serving\"",
         flags.id,
         env!("CARGO_PKG_VERSION")
     );
-    if profile != "standard" {
+    if let Some(e) = broken {
+        log::error!(
+            "pod={} error={e:?} msg=\"no container can be created\"",
+            flags.id
+        );
+    }
+    for what in missing {
         log::warn!(
-            "pod={} profile={profile} msg=\"isolation profiles are not implemented yet: this pod is isolated as standard\"",
+            "pod={} profile={profile} missing={what:?} msg=\"this kernel cannot enforce a part of the profile\"",
             flags.id
         );
     }

@@ -60,6 +60,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         cgroup: Some(&cgroup),
         stdio: stdio(&process)?,
         seccomp: filter,
+        confinement: None,
         new_keyring: entry.saved.new_keyring,
         preserve_fds: args.preserve_fds,
     })

@@ -118,6 +118,7 @@ fn create_with(
         cgroup: Some(&cgroup),
         stdio,
         seccomp: filter(&spec)?,
+        confinement: None,
         new_keyring: !args.no_new_keyring,
         gate: Some(reserved.gate()?),
         preserve_fds: args.preserve_fds,

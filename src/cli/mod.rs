@@ -3,6 +3,7 @@
 
 mod exec;
 mod lifecycle;
+mod profile;
 mod report;
 mod store;
 mod terminal;
@@ -79,6 +80,23 @@ struct Global {
 enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProfileCommand {
+    /// List the profiles of this node, and where each is from
+    List,
+    /// Print a profile with everything that it inherits and every default
+    Show {
+        /// Name, or file
+        profile: String,
+    },
+    /// Say what is wrong with profiles, if anything is
+    Validate {
+        /// Names, or files
+        #[arg(required = true)]
+        profiles: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +194,9 @@ enum Command {
         #[arg(short, long)]
         bundle: Option<PathBuf>,
     },
+    /// Isolation profiles
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Print what the executor supports, as OCI features JSON
     Features,
     /// Print the version
@@ -416,6 +437,14 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             print(&format!("{:#}\n", crate::bootstrap::features()));
             Ok(0)
         }
+        Command::Profile(command) => match command {
+            ProfileCommand::List => {
+                profile::list();
+                Ok(0)
+            }
+            ProfileCommand::Show { profile } => done(profile::show(profile)),
+            ProfileCommand::Validate { profiles } => done(profile::validate(profiles)),
+        },
         Command::Version => {
             print(&format!(
                 "cofferdam version {}\nspec: 1.3.0\n",

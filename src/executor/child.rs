@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use super::capabilities::Sets;
+use super::confinement::Ruleset;
 use super::script::{CopyUp, Mount, Question, Script, Source, Step, UserProgram};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
-use crate::sys::{self, copy, creds, process, socket, tty};
+use crate::sys::{self, confine, copy, creds, process, socket, tty};
 
 /// Longest path that we build in the child.
 const PATH_MAX: usize = 4096;
@@ -387,6 +388,23 @@ fn step(
             ctx.chosen = find_program(program)?;
         }
         Step::CloseOnExec { first } => process::cloexec_from(*first).map_err(at("close_range"))?,
+        Step::CoreScheduling { from } => {
+            confine::core_scheduling(*from).map_err(at("prctl PR_SCHED_CORE"))?
+        }
+        Step::Securebits(bits) => {
+            confine::set_securebits(*bits).map_err(at("prctl PR_SET_SECUREBITS"))?
+        }
+        Step::MitigateSpeculation => {
+            for feature in [0, 1] {
+                match confine::disable_speculation(feature) {
+                    // Off for everybody, not to be turned off, or the processor does not need it.
+                    Ok(()) | Err(Errno::ENXIO | Errno::ENODEV | Errno::EPERM) => {}
+                    Err(e) => return Err(Failure("prctl PR_SET_SPECULATION_CTRL", e)),
+                }
+            }
+        }
+        Step::WriteXorExecute => confine::deny_write_execute().map_err(at("prctl PR_SET_MDWE"))?,
+        Step::Landlock(rules) => landlock(rules)?,
         Step::Seccomp { program } => {
             let fd = sys::bpf::seccomp_set_filter(&program.insns, program.flags)
                 .map_err(at("seccomp"))?;
@@ -423,6 +441,33 @@ fn hand_over(control: BorrowedFd<'_>, fd: RawFd) -> Outcome<()> {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
     }
+}
+
+/// Paths that are not there need no rule.
+fn landlock(rules: &Ruleset) -> Outcome<()> {
+    let ruleset = confine::landlock_ruleset(rules.fs, rules.net, rules.scoped)
+        .map_err(at("landlock_create_ruleset"))?;
+    for (path, access) in &rules.paths {
+        let file = match m::openat(CWD, path, libc::O_PATH, 0) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            file => file.map_err(at("open"))?,
+        };
+        let is_dir =
+            m::fstat(file.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        // Of a file's rights only these make sense: execute, write, truncate.
+        let access = if is_dir {
+            *access
+        } else {
+            *access & (confine::landlock::EXECUTE | 2 | confine::landlock::TRUNCATE)
+        };
+        confine::landlock_allow_path(ruleset.as_fd(), file.as_fd(), access)
+            .map_err(at("landlock_add_rule"))?;
+    }
+    for (port, access) in &rules.ports {
+        confine::landlock_allow_port(ruleset.as_fd(), *port, *access)
+            .map_err(at("landlock_add_rule"))?;
+    }
+    confine::landlock_restrict(ruleset.as_fd()).map_err(at("landlock_restrict_self"))
 }
 
 /// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.

@@ -26,6 +26,7 @@ pub fn plan(config: &[u8]) -> Result<()> {
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
         seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),
+        confinement: None,
         new_keyring: true,
         gate: None,
         preserve_fds: 0,

@@ -8,6 +8,7 @@
 
 pub mod capabilities;
 mod child;
+mod confinement;
 mod devices;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -27,6 +28,7 @@ pub mod spec;
 pub mod userns;
 mod validate;
 
+pub use confinement::{Confinement, Landlock};
 pub use error::Error;
 pub use plan::{
     Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, supervised,

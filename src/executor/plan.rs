@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::{Process, Spec};
 
+use super::confinement::Confinement;
 use super::mounts::c_string;
 use super::namespaces::Namespaces;
 use super::script::{Question, Script, Step};
@@ -37,6 +38,8 @@ pub struct InitPlan<'a> {
     pub stdio: Stdio,
     /// The compiled `linux.seccomp`.
     pub seccomp: Option<Arc<Program>>,
+    /// What a profile adds.
+    pub confinement: Option<Arc<Confinement>>,
     /// Whether to join a session keyring of the container's own.
     pub new_keyring: bool,
     /// Where another process will open the gate; without it, only the caller can.
@@ -89,6 +92,8 @@ pub struct ExecPlan<'a> {
     pub stdio: Stdio,
     /// The filter of the container's init.
     pub seccomp: Option<Arc<Program>>,
+    /// What a profile adds.
+    pub confinement: Option<Arc<Confinement>>,
     /// Whether to join the container's session keyring.
     pub new_keyring: bool,
     /// How many of the caller's descriptors after the standard three the program gets.
@@ -186,6 +191,8 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
         mapped,
+        confinement: plan.confinement,
+        init: None,
     };
     let namespaces = Namespaces::plan(spec)?;
     let (has_uts, has_ipc, has_net) = (
@@ -351,6 +358,8 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
         mapped: enter.user,
+        confinement: plan.confinement,
+        init: userns::pid_of(&plan.init).ok(),
     };
     let mut birth = Birth::default();
     let mut steps = Vec::new();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{PosixRlimitType, Process, User};
 
 use super::capabilities::{SYS_ADMIN, Sets};
+use super::confinement::Confinement;
 use super::mounts::c_string;
 use super::script::{Question, Step, UserProgram};
 use super::seccomp::Program;
@@ -28,6 +29,10 @@ pub(super) struct Plan<'a> {
     pub preserve_fds: u32,
     /// It runs in a user namespace other than the runtime's.
     pub mapped: bool,
+    /// What a profile adds.
+    pub confinement: Option<Arc<Confinement>>,
+    /// The container's init, for an exec.
+    pub init: Option<i32>,
 }
 
 /// The program, its arguments and environment.
@@ -238,11 +243,13 @@ impl Plan<'_> {
         }
         // Without no_new_privs the filter needs CAP_SYS_ADMIN. It stays in the permitted set until exec, which computes the
         // set anew from the bounding, inheritable and ambient sets (capabilities(7)), so the program never has it.
-        let keep = if self.seccomp.is_some() && !nnp {
-            SYS_ADMIN
-        } else {
-            0
-        };
+        let confinement = self.confinement.as_deref();
+        let floor = confinement.and_then(|c| c.floor.as_ref());
+        if let Some(c) = confinement {
+            c.privileged_steps(&caps, self.init, steps);
+        }
+        let restricts = self.seccomp.is_some() || confinement.is_some();
+        let keep = if restricts && !nnp { SYS_ADMIN } else { 0 };
         steps.push(Step::Credentials {
             uid: p.user().uid(),
             gid: p.user().gid(),
@@ -265,11 +272,18 @@ impl Plan<'_> {
         steps.push(Step::CloseOnExec {
             first: self.preserve_fds.saturating_add(3),
         });
-        if let Some(program) = &self.seccomp {
-            steps.push(Step::Seccomp {
-                program: program.clone(),
-            });
+        if let Some(c) = confinement {
+            c.last_steps(steps)?;
         }
+        // The floor first: the spec's own filter may deny the loading of filters.
+        steps.extend(
+            floor
+                .into_iter()
+                .chain(&self.seccomp)
+                .map(|program| Step::Seccomp {
+                    program: program.clone(),
+                }),
+        );
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::capabilities::Sets;
+use super::confinement::Ruleset;
 use super::seccomp::Program;
 use crate::sys::mount::MountAttr;
 use crate::sys::process::{CStrVec, SchedAttr};
@@ -234,6 +235,13 @@ pub(super) enum Step {
     Seccomp {
         program: Arc<Program>,
     },
+    CoreScheduling {
+        from: Option<i32>,
+    },
+    Securebits(u64),
+    MitigateSpeculation,
+    WriteXorExecute,
+    Landlock(Box<Ruleset>),
 }
 
 impl Step {
@@ -297,6 +305,11 @@ impl Step {
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::FindProgram => "find the program".into(),
             Self::CloseOnExec { .. } => "close descriptors".into(),
+            Self::CoreScheduling { .. } => "profile: process.core_scheduling".into(),
+            Self::Securebits(_) => "profile: process.lock_securebits".into(),
+            Self::MitigateSpeculation => "profile: process.mitigate_speculation".into(),
+            Self::WriteXorExecute => "profile: process.write_xor_execute".into(),
+            Self::Landlock(_) => "profile: landlock".into(),
             Self::Seccomp { .. } => "linux.seccomp: load the filter".into(),
         }
     }

@@ -116,7 +116,8 @@ impl Pod {
                 "the option NoPivotRoot is not supported: a root that can be left is none".into(),
             ));
         }
-        let spec = spec::load(&request.bundle)?;
+        let isolation = self.isolation()?;
+        let spec = isolation.apply(&request.id, &self.layout, spec::load(&request.bundle)?)?;
         if spec::shares_host_mounts(&spec) {
             return Err(Error::InvalidArgument(
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
@@ -163,6 +164,7 @@ impl Pod {
             cgroup: Some(&cgroup),
             stdio,
             seccomp: filter.clone(),
+            confinement: isolation.confinement(),
             new_keyring,
             gate: None,
             preserve_fds: 0,
@@ -215,6 +217,7 @@ impl Pod {
             enter: Enter::of(&spec),
             supervised,
             seccomp: filter,
+            confinement: isolation.confinement(),
             hooks,
             new_keyring,
             init,
@@ -337,6 +340,7 @@ impl Pod {
                 cgroup: Some(&c.cgroup),
                 stdio,
                 seccomp: c.seccomp.clone(),
+                confinement: c.confinement.clone(),
                 new_keyring: c.new_keyring,
                 preserve_fds: 0,
             })
@@ -485,6 +489,7 @@ impl Pod {
         let mut process =
             spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));
+        let process = self.isolation()?.apply_to_exec(process)?;
         let exec = Process::new(
             exec_id.to_owned(),
             addresses,

@@ -4,6 +4,7 @@
 mod container;
 mod error;
 mod events;
+mod isolation;
 mod lifecycle;
 mod oom;
 mod process;
@@ -23,6 +24,7 @@ use crate::stdio::Addresses;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::Publisher;
+pub use isolation::Isolation;
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 
@@ -61,6 +63,8 @@ enum Slot {
 pub struct Pod {
     namespace: String,
     layout: Arc<Layout>,
+    /// Why no container can be created, where the profile is broken.
+    isolation: std::result::Result<Isolation, String>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by their spec: the containers of a pod mostly share one.
@@ -72,10 +76,16 @@ pub struct Pod {
 
 impl Pod {
     /// An empty pod of a containerd namespace.
-    pub fn new(namespace: String, layout: Layout, events: Publisher) -> Arc<Self> {
+    pub fn new(
+        namespace: String,
+        layout: Layout,
+        isolation: std::result::Result<Isolation, String>,
+        events: Publisher,
+    ) -> Arc<Self> {
         Arc::new(Self {
             namespace,
             layout: Arc::new(layout),
+            isolation,
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
@@ -83,6 +93,11 @@ impl Pod {
             activity: Notify::new(),
             strays: std::sync::OnceLock::new(),
         })
+    }
+
+    fn isolation(&self) -> Result<&Isolation> {
+        let broken = |e: &String| Error::FailedPrecondition(e.clone());
+        self.isolation.as_ref().map_err(broken)
     }
 
     /// A container by its id.

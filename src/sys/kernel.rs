@@ -69,6 +69,15 @@ pub fn landlock_abi() -> u32 {
     u32::try_from(abi).unwrap_or(0)
 }
 
+/// Whether processor cores can be kept from others: `PR_SCHED_CORE`, which `CONFIG_SCHED_CORE` leaves out.
+pub fn has_core_scheduling() -> bool {
+    const SCHED_CORE: i32 = 62;
+    const GET: u64 = 0;
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one number to `cookie`; 0 is the calling thread.
+    unsafe { libc::prctl(SCHED_CORE, GET, 0u64, 0u64, &raw mut cookie) == 0 }
+}
+
 /// The names of the active security modules. Without securityfs those are found that show themselves elsewhere.
 pub fn security_modules() -> Vec<String> {
     if let Ok(list) = fs::read_to_string("/sys/kernel/security/lsm") {

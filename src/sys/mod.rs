@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod confine;
 pub mod copy;
 pub mod creds;
 pub mod kernel;

@@ -109,6 +109,11 @@ pub struct Shim {
 impl Shim {
     /// Starts it, and speaks `containerd.task.vVERSION` to it.
     pub fn start(version: u8) -> Self {
+        Self::start_as(version, "containerd-shim-cofferdam-v1")
+    }
+
+    /// The same under another name, which stands for an isolation profile.
+    pub fn start_as(version: u8, program: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "cdtest-{}-shim{}",
@@ -130,7 +135,7 @@ impl Shim {
                 *to.lock().unwrap() += &format!("{line}\n");
             }
         });
-        let started = Command::new(shim_directory().join("containerd-shim-cofferdam-v1"))
+        let started = Command::new(shim_directory().join(program))
             .args(["-namespace", "cdshim", "-id", "pod", "-address"])
             .arg(dir.join("c"))
             .arg("start")

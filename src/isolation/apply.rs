@@ -1,0 +1,465 @@
+//! A profile's floor on a spec, and on a process of an exec.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxPids,
+    LinuxResources, Mount, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
+};
+
+use super::profile::{ExecPolicy, HostNamespace, Limit, Profile, capability};
+
+/// What a profile does not allow, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("profile {profile:?} refuses {what}: {remedy}, or use RuntimeClass \"cofferdam\"")]
+pub struct Refusal {
+    /// The profile's name.
+    pub profile: String,
+    /// The pod's field, and its value.
+    pub what: String,
+    /// What to change in the pod.
+    pub remedy: String,
+}
+
+/// A spec under a profile.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// What is enforced.
+    pub spec: Spec,
+    /// Each change, for people.
+    pub report: Vec<String>,
+}
+
+/// The process of an exec under a profile.
+#[derive(Debug, Clone)]
+pub struct AppliedExec {
+    /// What is enforced.
+    pub process: Process,
+    /// Each change, for people.
+    pub report: Vec<String>,
+}
+
+/// Puts the profile's floor under a container's spec.
+pub fn apply(profile: &Profile, mut spec: Spec) -> Result<Applied, Refusal> {
+    let mut report = Vec::new();
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    host_namespaces(profile, &linux)?;
+    devices(profile, &linux)?;
+    for (i, mount) in spec.mounts().iter().flatten().enumerate() {
+        host_path(profile, i, mount)?;
+    }
+    if let Some(p) = spec.process().clone() {
+        let mut p = p;
+        process(profile, &mut p, &mut report);
+        spec.set_process(Some(p));
+    }
+    let mounts = spec.mounts().clone().map(|mounts| {
+        let one = |(i, mount)| harden_mount(profile, i, mount, &mut report);
+        mounts.into_iter().enumerate().map(one).collect()
+    });
+    spec.set_mounts(mounts);
+    if profile.filesystem.read_only_root
+        && let Some(root) = spec.root().clone().filter(|r| r.readonly() != Some(true))
+    {
+        let mut root = root;
+        root.set_readonly(Some(true));
+        spec.set_root(Some(root));
+        report.push("root.readonly: true".into());
+    }
+    let masked = paths(
+        linux.masked_paths().as_ref(),
+        &profile.filesystem.masked_paths,
+    );
+    if let Some((all, added)) = masked {
+        linux.set_masked_paths(Some(all));
+        report.push(format!("linux.maskedPaths: added {}", added.join(" ")));
+    }
+    let read_only = paths(
+        linux.readonly_paths().as_ref(),
+        &profile.filesystem.read_only_paths,
+    );
+    if let Some((all, added)) = read_only {
+        linux.set_readonly_paths(Some(all));
+        report.push(format!("linux.readonlyPaths: added {}", added.join(" ")));
+    }
+    resources(profile, &mut linux, &mut report);
+    spec.set_linux(Some(linux));
+    Ok(Applied { spec, report })
+}
+
+/// Puts the profile's floor under an exec.
+pub fn apply_to_exec(profile: &Profile, exec: Process) -> Result<AppliedExec, Refusal> {
+    let (mut exec, mut report) = (exec, Vec::new());
+    match profile.exec.policy {
+        ExecPolicy::Allow => {}
+        ExecPolicy::Deny => {
+            return Err(Refusal {
+                profile: profile.name.clone(),
+                what: "execs (exec.policy = \"deny\")".into(),
+                remedy: "use no exec probes and no kubectl exec".into(),
+            });
+        }
+        ExecPolicy::WithoutCapabilities => {
+            if ceiling(&mut exec, &BTreeSet::new()) > 0 {
+                report.push("process.capabilities: none, in execs".into());
+            }
+        }
+    }
+    process(profile, &mut exec, &mut report);
+    Ok(AppliedExec {
+        process: exec,
+        report,
+    })
+}
+
+fn host_namespaces(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
+    let Some(allowed) = &profile.pod.host_namespaces else {
+        return Ok(());
+    };
+    for (typ, host, field) in [
+        (
+            LinuxNamespaceType::Network,
+            HostNamespace::Network,
+            "hostNetwork",
+        ),
+        (LinuxNamespaceType::Pid, HostNamespace::Pid, "hostPID"),
+        (LinuxNamespaceType::Ipc, HostNamespace::Ipc, "hostIPC"),
+        (
+            LinuxNamespaceType::Uts,
+            HostNamespace::Uts,
+            "the node's host name",
+        ),
+    ] {
+        let own = linux.namespaces().iter().flatten().any(|n| n.typ() == typ);
+        // A pod on the node's network has the node's name with it; the network is what it is refused for.
+        if !own && !allowed.contains(&host) {
+            return Err(Refusal {
+                profile: profile.name.clone(),
+                what: format!("{field} (linux.namespaces has no {typ} namespace)"),
+                remedy: format!("remove {field} from the pod"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `c MAJOR:MINOR` or `b MAJOR:MINOR`.
+pub(super) fn device(text: &str) -> Option<(LinuxDeviceType, i64, i64)> {
+    let (kind, numbers) = text.split_once(' ')?;
+    let (major, minor) = numbers.split_once(':')?;
+    let kind = match kind {
+        "c" => LinuxDeviceType::C,
+        "b" => LinuxDeviceType::B,
+        _ => return None,
+    };
+    let number = |s: &str| s.parse::<u32>().ok().map(i64::from);
+    Some((kind, number(major)?, number(minor)?))
+}
+
+/// What every container may use: OCI config-linux.md "Default Devices", and terminals.
+const DEFAULT_DEVICES: [(i64, i64); 8] = [
+    (1, 3),
+    (1, 5),
+    (1, 7),
+    (1, 8),
+    (1, 9),
+    (5, 0),
+    (5, 1),
+    (5, 2),
+];
+
+fn devices(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
+    let Some(allowed) = &profile.pod.devices else {
+        return Ok(());
+    };
+    let allowed: Vec<_> = allowed.iter().filter_map(|d| device(d)).collect();
+    let refuse = |what: String, remedy: &str| {
+        Err(Refusal {
+            profile: profile.name.clone(),
+            what,
+            remedy: remedy.into(),
+        })
+    };
+    for d in linux.devices().iter().flatten() {
+        let default =
+            d.typ() == LinuxDeviceType::C && DEFAULT_DEVICES.contains(&(d.major(), d.minor()));
+        let is_fifo = d.typ() == LinuxDeviceType::P;
+        if !default && !is_fifo && !allowed.contains(&(d.typ(), d.major(), d.minor())) {
+            let node = format!("{} {}:{}", d.typ().as_str(), d.major(), d.minor());
+            return refuse(
+                format!("the device {} ({node})", d.path().display()),
+                "remove privileged: true or the device from the pod, or add it to pod.devices of the profile",
+            );
+        }
+    }
+    let rules = linux
+        .resources()
+        .as_ref()
+        .and_then(|r| r.devices().as_ref());
+    if let Some(rule) = rules.into_iter().flatten().find(|r| opens_all(r, &allowed)) {
+        return refuse(
+            format!(
+                "access to devices ({} {}:{})",
+                rule.typ().unwrap_or(LinuxDeviceType::A).as_str(),
+                rule.major().map_or("*".into(), |m| m.to_string()),
+                rule.minor().map_or("*".into(), |m| m.to_string())
+            ),
+            "remove privileged: true from the pod",
+        );
+    }
+    Ok(())
+}
+
+/// Whether a rule lets devices be used that the profile does not list. Making nodes alone opens nothing.
+fn opens_all(rule: &LinuxDeviceCgroup, allowed: &[(LinuxDeviceType, i64, i64)]) -> bool {
+    let access = rule.access().as_deref().unwrap_or("rwm");
+    if !rule.allow() || !access.contains(['r', 'w']) {
+        return false;
+    }
+    let (Some(typ), Some(major)) = (rule.typ(), rule.major().filter(|m| *m >= 0)) else {
+        return true;
+    };
+    let minor = rule.minor().filter(|m| *m >= 0);
+    // Pseudo-terminals are the container's own.
+    if typ == LinuxDeviceType::C && major == 136 {
+        return false;
+    }
+    let Some(minor) = minor else { return true };
+    !(typ == LinuxDeviceType::C && DEFAULT_DEVICES.contains(&(major, minor))
+        || allowed.contains(&(typ, major, minor)))
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("bind")
+        || mount
+            .options()
+            .iter()
+            .flatten()
+            .any(|o| o == "bind" || o == "rbind")
+}
+
+/// The path without `.`, `..` and doubled slashes, as text: a link on the node is the node's business.
+fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => out.push(name),
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn host_path(profile: &Profile, i: usize, mount: &Mount) -> Result<(), Refusal> {
+    let Some(source) = mount.source().as_deref().filter(|_| is_bind(mount)) else {
+        return Ok(());
+    };
+    let source = clean(source);
+    let forbidden = profile
+        .pod
+        .forbidden_host_paths
+        .iter()
+        .find(|f| source.starts_with(f) || f.starts_with(&source));
+    match forbidden {
+        Some(path) => Err(Refusal {
+            profile: profile.name.clone(),
+            what: format!(
+                "the hostPath volume {} at {} (mounts[{i}]; it shows {})",
+                source.display(),
+                mount.destination().display(),
+                path.display()
+            ),
+            remedy: "remove the volume from the pod".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn harden_mount(profile: &Profile, i: usize, mut mount: Mount, report: &mut Vec<String>) -> Mount {
+    let mut options = mount.options().clone().unwrap_or_default();
+    let before = options.len();
+    let kind = mount.typ().clone().unwrap_or_default();
+    let bind = is_bind(&mount);
+    let has = |options: &[String], word: &str| options.iter().any(|o| o == word);
+    // The container's /dev has nodes.
+    let is_dev = clean(mount.destination()) == Path::new("/dev");
+    if profile.filesystem.no_exec_mounts
+        && (bind || matches!(kind.as_str(), "tmpfs" | "ramfs"))
+        && !has(&options, "ro")
+    {
+        for (word, opposite) in [("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")] {
+            if word == "nodev" && is_dev && !bind {
+                continue;
+            }
+            options.retain(|o| o != opposite);
+            if !has(&options, word) {
+                options.push(word.into());
+            }
+        }
+    }
+    if profile.filesystem.hide_processes && kind == "proc" && !bind {
+        options.retain(|o| !o.starts_with("hidepid"));
+        options.push("hidepid=invisible".into());
+    }
+    // A control group or a sysfs that can be written is a way out: CVE-2022-0492.
+    if profile.pod.host_namespaces.is_some()
+        && matches!(kind.as_str(), "cgroup" | "cgroup2" | "sysfs")
+        && !has(&options, "ro")
+    {
+        options.retain(|o| o != "rw");
+        options.push("ro".into());
+    }
+    if options.len() != before || Some(&options) != mount.options().as_ref() {
+        report.push(format!(
+            "mounts[{i}] ({}): {}",
+            mount.destination().display(),
+            options.join(",")
+        ));
+        mount.set_options(Some(options));
+    }
+    mount
+}
+
+/// Takes away what is above the ceiling; how many it was.
+fn ceiling(process: &mut Process, allowed: &BTreeSet<String>) -> usize {
+    let Some(mut caps) = process.capabilities().clone() else {
+        return 0;
+    };
+    let allowed: Capabilities = allowed.iter().filter_map(|n| capability(n)).collect();
+    let mut taken: Capabilities = Capabilities::default();
+    let mut cut = |set: &Option<Capabilities>| {
+        set.as_ref().map(|set| {
+            taken.extend(set.difference(&allowed).copied());
+            set.intersection(&allowed)
+                .copied()
+                .collect::<Capabilities>()
+        })
+    };
+    let (bounding, effective) = (cut(caps.bounding()), cut(caps.effective()));
+    let (permitted, inheritable) = (cut(caps.permitted()), cut(caps.inheritable()));
+    let ambient = cut(caps.ambient());
+    caps.set_bounding(bounding);
+    caps.set_effective(effective);
+    caps.set_permitted(permitted);
+    caps.set_inheritable(inheritable);
+    caps.set_ambient(ambient);
+    process.set_capabilities(Some(caps));
+    taken.len()
+}
+
+fn process(profile: &Profile, p: &mut Process, report: &mut Vec<String>) {
+    if profile.process.no_new_privileges && p.no_new_privileges() != Some(true) {
+        p.set_no_new_privileges(Some(true));
+        report.push("process.noNewPrivileges: true".into());
+    }
+    if let Some(allowed) = &profile.process.capabilities {
+        let taken = ceiling(p, &allowed.iter().cloned().collect());
+        if taken > 0 {
+            report.push(format!(
+                "process.capabilities: {taken} above the ceiling taken away"
+            ));
+        }
+    }
+    for (typ, limit, name) in [
+        (
+            PosixRlimitType::RlimitNofile,
+            profile.limits.open_files,
+            "RLIMIT_NOFILE",
+        ),
+        (
+            PosixRlimitType::RlimitCore,
+            profile.limits.core_size,
+            "RLIMIT_CORE",
+        ),
+    ] {
+        rlimit(p, typ, limit, name, report);
+    }
+}
+
+fn rlimit(
+    p: &mut Process,
+    typ: PosixRlimitType,
+    limit: Limit,
+    name: &str,
+    report: &mut Vec<String>,
+) {
+    if limit == Limit::default() {
+        return;
+    }
+    let mut all = p.rlimits().clone().unwrap_or_default();
+    let present = all.iter().position(|r| r.typ() == typ);
+    let asked = present
+        .and_then(|i| all.get(i))
+        .map(|r| (r.soft(), r.hard()));
+    let max = limit.max.unwrap_or(u64::MAX);
+    let wanted = match (asked, limit.default) {
+        (Some((soft, hard)), _) => (soft.min(max), hard.min(max)),
+        (None, Some(default)) => (default, default.max(limit.max.unwrap_or(default))),
+        // The shim's own limit holds; a ceiling is one for it, too.
+        (None, None) => (max.min(1024), max),
+    };
+    if asked == Some(wanted) {
+        return;
+    }
+    let built = PosixRlimitBuilder::default()
+        .typ(typ)
+        .soft(wanted.0)
+        .hard(wanted.1)
+        .build();
+    let Ok(new) = built else { return };
+    match present.and_then(|i| all.get_mut(i)) {
+        Some(old) => *old = new,
+        None => all.push(new),
+    }
+    report.push(format!("process.rlimits: {name} {} {}", wanted.0, wanted.1));
+    p.set_rlimits(Some(all));
+}
+
+/// The value under a limit, and whether it differs from what is asked for. -1 and 0 ask for no limit.
+fn limited(asked: Option<i64>, limit: Limit) -> Option<i64> {
+    let asked = asked.filter(|a| *a > 0);
+    let wanted = match asked {
+        Some(a) => limit.max.map_or(a, |max| a.min(max as i64)),
+        None => limit.default.or(limit.max)? as i64,
+    };
+    (asked != Some(wanted)).then_some(wanted)
+}
+
+fn resources(profile: &Profile, linux: &mut Linux, report: &mut Vec<String>) {
+    let limits = &profile.limits;
+    let mut r: LinuxResources = linux.resources().clone().unwrap_or_default();
+    let before = report.len();
+    if let Some(pids) = limited(r.pids().as_ref().map(LinuxPids::limit), limits.pids) {
+        let mut new = LinuxPids::default();
+        new.set_limit(pids);
+        r.set_pids(Some(new));
+        report.push(format!("linux.resources.pids.limit: {pids}"));
+    }
+    let asked = r
+        .memory()
+        .as_ref()
+        .and_then(oci_spec::runtime::LinuxMemory::limit);
+    if let Some(bytes) = limited(asked, limits.memory) {
+        let mut memory = r.memory().unwrap_or_default();
+        memory.set_limit(Some(bytes));
+        // Memory and swap together: no swap.
+        memory.set_swap(Some(bytes));
+        r.set_memory(Some(memory));
+        report.push(format!("linux.resources.memory.limit: {bytes}"));
+    }
+    if report.len() > before {
+        linux.set_resources(Some(r));
+    }
+}
+
+/// All paths, and those that are new among them.
+fn paths(present: Option<&Vec<String>>, more: &[String]) -> Option<(Vec<String>, Vec<String>)> {
+    let mut all = present.cloned().unwrap_or_default();
+    let added: Vec<String> = more.iter().filter(|p| !all.contains(p)).cloned().collect();
+    all.extend(added.iter().cloned());
+    (!added.is_empty()).then_some((all, added))
+}

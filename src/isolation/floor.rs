@@ -1,0 +1,190 @@
+//! The built-in seccomp floors: deny-lists that are loaded before a pod's own filter, so that nothing in a pod's spec lifts
+//! them. What ordinary programs do is not on them; a pod's own filter is the place for an allow-list.
+
+use oci_spec::runtime::LinuxSeccomp;
+use serde_json::{Value, json};
+
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+const EAFNOSUPPORT: u32 = 97;
+
+/// Kernel surface that no service needs, and that exploits do.
+const REFUSED: &[&str] = &[
+    // Mounts, the old calls and the new.
+    "mount",
+    "umount",
+    "umount2",
+    "pivot_root",
+    "open_tree",
+    "open_tree_attr",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "mount_setattr",
+    "chroot",
+    // Namespaces of others, and new ones by unshare; clone's are below.
+    "setns",
+    "unshare",
+    // Code in the kernel.
+    "bpf",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "create_module",
+    "kexec_load",
+    "kexec_file_load",
+    // Other processes.
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_getfd",
+    "kcmp",
+    "process_madvise",
+    "move_pages",
+    "migrate_pages",
+    // Observation, and pages that user space answers for: the exploits' favourites.
+    "perf_event_open",
+    "userfaultfd",
+    "lookup_dcookie",
+    "syslog",
+    "fanotify_init",
+    // Keys are not namespaced.
+    "add_key",
+    "request_key",
+    "keyctl",
+    // Files by handle lead around every mount.
+    "open_by_handle_at",
+    // The machine.
+    "reboot",
+    "swapon",
+    "swapoff",
+    "acct",
+    "quotactl",
+    "quotactl_fd",
+    "settimeofday",
+    "clock_settime",
+    "clock_settime64",
+    "adjtimex",
+    "clock_adjtime",
+    "clock_adjtime64",
+    "stime",
+    "sethostname",
+    "setdomainname",
+    "iopl",
+    "ioperm",
+    "vhangup",
+    "nfsservctl",
+    "uselib",
+    "_sysctl",
+    "sysfs",
+    "ustat",
+    "vm86",
+    "vm86old",
+];
+
+/// Calls that programs try and do without: as if the kernel had none.
+const ABSENT: &[&str] = &[
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    // Its flags are in memory, where no filter can look: glibc goes on with clone.
+    "clone3",
+];
+
+/// The namespace flags of clone, `linux/sched.h`.
+const NAMESPACES: [u64; 8] = [
+    0x0002_0000, // CLONE_NEWNS
+    0x0200_0000, // CLONE_NEWCGROUP
+    0x0400_0000, // CLONE_NEWUTS
+    0x0800_0000, // CLONE_NEWIPC
+    0x1000_0000, // CLONE_NEWUSER
+    0x2000_0000, // CLONE_NEWPID
+    0x4000_0000, // CLONE_NEWNET
+    0x0000_0080, // CLONE_NEWTIME
+];
+
+/// Address families that stay: unix, IPv4, IPv6, and netlink, which `getaddrinfo(3)` uses.
+const FAMILIES: [u64; 4] = [1, 2, 10, 16];
+
+/// Personalities that change nothing but what `uname(2)` says.
+const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// Writing to a terminal as if its user typed: `TIOCSTI`, `TIOCLINUX`.
+const TERMINAL_INJECTION: [u64; 2] = [0x5412, 0x541c];
+
+fn refuse(names: &[&str], errno: u32) -> Value {
+    json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno })
+}
+
+fn refuse_if(names: &[&str], errno: u32, args: &[Value]) -> Value {
+    json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args })
+}
+
+/// Where an argument is none of these: conditions of one rule must all hold.
+fn other_than(index: u32, values: &[u64]) -> Vec<Value> {
+    values
+        .iter()
+        .map(|v| json!({ "index": index, "value": v, "op": "SCMP_CMP_NE" }))
+        .collect()
+}
+
+fn rules() -> Vec<Value> {
+    let mut rules = vec![
+        refuse(REFUSED, EPERM),
+        refuse(ABSENT, ENOSYS),
+        refuse_if(
+            &["socket", "socketpair"],
+            EAFNOSUPPORT,
+            &other_than(0, &FAMILIES),
+        ),
+        refuse_if(&["personality"], EPERM, &other_than(0, &PERSONALITIES)),
+    ];
+    for flag in NAMESPACES {
+        let set =
+            json!({ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" });
+        rules.push(refuse_if(&["clone"], EPERM, &[set]));
+    }
+    for request in TERMINAL_INJECTION {
+        let is = json!({ "index": 1, "value": 0xffff_ffff_u64, "valueTwo": request, "op": "SCMP_CMP_MASKED_EQ" });
+        rules.push(refuse_if(&["ioctl"], EPERM, &[is]));
+    }
+    rules
+}
+
+fn filter(rules: Vec<Value>) -> LinuxSeccomp {
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
+    serde_json::from_value(filter).unwrap_or_default()
+}
+
+/// For ordinary services.
+pub(super) fn hardened() -> LinuxSeccomp {
+    filter(rules())
+}
+
+/// For code that nobody reviewed: fewer families of sockets, and no shared or message memory that outlives its users.
+pub(super) fn untrusted() -> LinuxSeccomp {
+    let mut rules = rules();
+    rules.push(refuse(
+        &[
+            "memfd_secret",
+            "name_to_handle_at",
+            "mq_open",
+            "set_mempolicy_home_node",
+        ],
+        EPERM,
+    ));
+    filter(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_floors_compile() {
+        for floor in [super::hardened(), super::untrusted()] {
+            assert!(floor.syscalls().as_ref().unwrap().len() > 10);
+            crate::executor::seccomp::compile(&floor).unwrap();
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Isolation: from a profile and an OCI spec to the spec that is enforced, a report of what was tightened, and what the
+//! executor adds to every process; or a refusal that names the pod's field. A pure function: it needs no root and asks
+//! no kernel.
+
+mod apply;
+mod floor;
+mod profile;
+
+pub use apply::{Applied, AppliedExec, Refusal, apply, apply_to_exec};
+pub use profile::{BUILT_IN, DIRECTORY, Error, Profile, Scope, names};

@@ -1,0 +1,125 @@
+//! The isolation profile of a pod: loaded once, applied to each container at Create and to each exec.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+
+use super::{Error, Result};
+use crate::cgroup::Layout;
+use crate::executor::{Confinement, Landlock, seccomp};
+use crate::isolation::{self, DIRECTORY, Profile};
+
+/// A pod's profile, ready to be applied.
+#[derive(Debug)]
+pub struct Isolation {
+    profile: Profile,
+    /// What OCI's fields cannot express; nothing for a profile that adds nothing.
+    confinement: Option<Arc<Confinement>>,
+}
+
+impl Isolation {
+    /// Loads a profile by its name. The error is for people.
+    pub fn load(name: &str) -> std::result::Result<Self, String> {
+        let profile = Profile::load_from(Path::new(DIRECTORY), name).map_err(|e| e.to_string())?;
+        Self::of(profile).map_err(|e| format!("profile {name:?}: {e}"))
+    }
+
+    fn of(profile: Profile) -> std::result::Result<Self, crate::executor::Error> {
+        let has = |scope| profile.landlock.scopes.contains(&scope);
+        let landlock = &profile.landlock;
+        let confinement = Confinement {
+            floor: profile
+                .seccomp
+                .filter
+                .as_ref()
+                .map(seccomp::compile)
+                .transpose()?
+                .map(Arc::new),
+            landlock: Landlock {
+                scope_abstract: has(isolation::Scope::AbstractUnixSocket),
+                scope_signal: has(isolation::Scope::Signal),
+                execute: landlock.execute.clone(),
+                write: landlock.write.clone(),
+                tcp_bind: landlock.tcp_bind.clone(),
+                tcp_connect: landlock.tcp_connect.clone(),
+            },
+            lock_securebits: profile.process.lock_securebits,
+            write_xor_execute: profile.process.write_xor_execute,
+            mitigate_speculation: profile.process.mitigate_speculation,
+            core_scheduling: profile.process.core_scheduling,
+        };
+        if landlock.required {
+            confinement.require_landlock()?;
+        }
+        let adds_nothing = Profile {
+            name: profile.name.clone(),
+            extends: profile.extends.clone(),
+            ..Profile::default()
+        } == profile;
+        Ok(Self {
+            profile,
+            confinement: (!adds_nothing).then(|| Arc::new(confinement)),
+        })
+    }
+
+    /// The profile's name.
+    pub fn name(&self) -> &str {
+        &self.profile.name
+    }
+
+    /// What this kernel cannot do of it.
+    pub fn missing(&self) -> Vec<String> {
+        self.confinement
+            .as_ref()
+            .map(|c| c.missing())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn confinement(&self) -> Option<Arc<Confinement>> {
+        self.confinement.clone()
+    }
+
+    /// The spec under the profile.
+    pub(super) fn apply(&self, id: &str, layout: &Layout, spec: Spec) -> Result<Spec> {
+        if self.confinement.is_none() {
+            return Ok(spec);
+        }
+        let applied = isolation::apply(&self.profile, spec)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
+        let mut spec = applied.spec;
+        if self.profile.limits.memory_oom_group && layout.is_v2() {
+            oom_group(&mut spec);
+        }
+        for change in &applied.report {
+            log::info!(
+                "id={id} profile={} change={change:?} msg=\"tightened\"",
+                self.name()
+            );
+        }
+        Ok(spec)
+    }
+
+    /// An exec's process under the profile.
+    pub(super) fn apply_to_exec(&self, process: Process) -> Result<Process> {
+        if self.confinement.is_none() {
+            return Ok(process);
+        }
+        isolation::apply_to_exec(&self.profile, process)
+            .map(|applied| applied.process)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+    }
+}
+
+/// `memory.oom.group`, unless the spec says something of it.
+fn oom_group(spec: &mut Spec) {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
+    let mut unified = resources.unified().clone().unwrap_or_default();
+    unified
+        .entry("memory.oom.group".into())
+        .or_insert_with(|| "1".into());
+    resources.set_unified(Some(unified));
+    linux.set_resources(Some(resources));
+    spec.set_linux(Some(linux));
+}

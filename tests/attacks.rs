@@ -1,0 +1,309 @@
+//! What code inside of a container tries, to get out of it or to reach the kernel's weak sides. This program itself is the
+//! attacker: it is static, so it runs in any container.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::ptr::null;
+
+/// The variable that makes this program the attacker.
+pub const MARK: &str = "COFFERDAM_ATTACK";
+
+/// An attack: whether it got through, or the error that stopped it.
+type Attack = fn() -> Result<(), i32>;
+
+/// All attacks, by their names.
+pub const ALL: [(&str, Attack); 37] = [
+    ("mount", mount),
+    ("remount", remount),
+    ("umount", umount),
+    ("new-mount-api", || {
+        call(libc::SYS_fsopen, [c("tmpfs"), 0, 0, 0, 0])
+    }),
+    ("open-tree", || {
+        call(libc::SYS_open_tree, [-100, c("/"), 1, 0, 0])
+    }),
+    ("pivot-root", || {
+        reached(
+            libc::SYS_pivot_root,
+            [c("/"), c("/"), 0, 0, 0],
+            &[libc::EINVAL, libc::EBUSY],
+        )
+    }),
+    ("chroot", || call(libc::SYS_chroot, [c("/"), 0, 0, 0, 0])),
+    ("cgroup-mount", cgroup_mount),
+    ("unshare-user", || {
+        call(
+            libc::SYS_unshare,
+            [i64::from(libc::CLONE_NEWUSER), 0, 0, 0, 0],
+        )
+    }),
+    ("unshare-mount", || {
+        call(
+            libc::SYS_unshare,
+            [i64::from(libc::CLONE_NEWNS), 0, 0, 0, 0],
+        )
+    }),
+    ("clone-user", clone_user),
+    ("clone3-user", clone3_user),
+    ("setns", || {
+        reached(libc::SYS_setns, [-1, 0, 0, 0, 0], &[libc::EBADF])
+    }),
+    ("ptrace", ptrace),
+    ("read-others-memory", read_others_memory),
+    ("add-key", || {
+        call(libc::SYS_add_key, [c("user"), c("cd"), c("x"), 1, -3])
+    }),
+    ("keyctl", || call(libc::SYS_keyctl, [0, -4, 0, 0, 0])),
+    ("bpf", || {
+        reached(
+            libc::SYS_bpf,
+            [99, 0, 0, 0, 0],
+            &[libc::EINVAL, libc::EFAULT],
+        )
+    }),
+    ("perf", || {
+        reached(
+            libc::SYS_perf_event_open,
+            [0, 0, -1, -1, 0],
+            &[libc::EFAULT, libc::EINVAL],
+        )
+    }),
+    ("userfaultfd", || {
+        call(libc::SYS_userfaultfd, [0x80000, 0, 0, 0, 0])
+    }),
+    ("io-uring", || {
+        reached(libc::SYS_io_uring_setup, [1, 0, 0, 0, 0], &[libc::EFAULT])
+    }),
+    ("kexec", || call(libc::SYS_kexec_load, [0, 0, 0, 0, 0])),
+    ("module", || {
+        reached(
+            libc::SYS_init_module,
+            [0, 0, c(""), 0, 0],
+            &[libc::EFAULT, libc::ENOEXEC],
+        )
+    }),
+    ("open-by-handle", open_by_handle),
+    ("raw-socket", || socket(libc::AF_INET, libc::SOCK_RAW, 1)),
+    ("packet-socket", || {
+        socket(libc::AF_PACKET, libc::SOCK_RAW, 0)
+    }),
+    ("alg-socket", || {
+        socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)
+    }),
+    ("vsock-socket", || {
+        socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0)
+    }),
+    ("block-device", || {
+        call(
+            libc::SYS_mknod,
+            [c("/dev/shm/disk"), 0o060_600, 0x800, 0, 0],
+        )
+    }),
+    ("core-pattern", || write_to("/proc/sys/kernel/core_pattern")),
+    ("sysrq", || write_to("/proc/sysrq-trigger")),
+    ("sysfs", || write_to("/sys/kernel/profiling")),
+    ("kcore", || read_from("/proc/kcore")),
+    ("personality", || {
+        call(libc::SYS_personality, [0x4_0000, 0, 0, 0, 0])
+    }),
+    ("terminal-injection", || {
+        reached(
+            libc::SYS_ioctl,
+            [0, 0x5412, c("x"), 0, 0],
+            &[libc::ENOTTY, libc::EIO],
+        )
+    }),
+    ("dropped-program", dropped_program),
+    ("syslog", || call(libc::SYS_syslog, [10, 0, 0, 0, 0])),
+];
+
+/// Tries everything, each in a process of its own, and prints a line for each: `NAME ok`, or `NAME` and the error's number.
+pub fn run() {
+    if std::env::var(MARK).is_ok_and(|m| m == "none") {
+        return; // the dropped program: it runs
+    }
+    for (name, attack) in ALL {
+        // SAFETY: this program has one thread here.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let answer = match attack() {
+                Ok(()) => 0,
+                Err(errno) => errno.clamp(1, 254),
+            };
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(answer) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for our own child.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+            (true, 0) => println!("{name} ok"),
+            (true, errno) => println!("{name} {errno}"),
+            _ => println!("{name} killed"),
+        }
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// A C string for a call, which is never given back.
+fn c(text: &str) -> i64 {
+    CString::new(text).unwrap().into_raw() as i64
+}
+
+fn call(number: i64, args: [i64; 5]) -> Result<(), i32> {
+    // SAFETY: the arguments are what each call takes; strings are leaked C strings.
+    let answer = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4]) };
+    if answer < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// A call with arguments that cannot do anything: these errors say that nothing else stopped it.
+fn reached(number: i64, args: [i64; 5], errors: &[i32]) -> Result<(), i32> {
+    match call(number, args) {
+        Err(e) if errors.contains(&e) => Ok(()),
+        answer => answer,
+    }
+}
+
+fn mount() -> Result<(), i32> {
+    call(
+        libc::SYS_mount,
+        [c("tmpfs"), c("/dev/shm"), c("tmpfs"), 0, 0],
+    )
+}
+
+fn remount() -> Result<(), i32> {
+    call(
+        libc::SYS_mount,
+        [0, c("/"), 0, (libc::MS_REMOUNT | libc::MS_BIND) as i64, 0],
+    )
+}
+
+fn umount() -> Result<(), i32> {
+    call(libc::SYS_umount2, [c("/dev/shm"), 2, 0, 0, 0])
+}
+
+fn cgroup_mount() -> Result<(), i32> {
+    let v2 = call(
+        libc::SYS_mount,
+        [c("cg"), c("/dev/shm"), c("cgroup2"), 0, 0],
+    );
+    v2.or_else(|_| {
+        call(
+            libc::SYS_mount,
+            [c("cg"), c("/dev/shm"), c("cgroup"), 0, c("memory")],
+        )
+    })
+}
+
+fn clone_user() -> Result<(), i32> {
+    let flags = i64::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    // SAFETY: a fork with flags: the child gets a copy of everything.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(0) };
+    }
+    if pid < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn clone3_user() -> Result<(), i32> {
+    let args: [u64; 11] = [
+        libc::CLONE_NEWUSER as u64,
+        0,
+        0,
+        0,
+        libc::SIGCHLD as u64,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: `args` is a clone_args; without CLONE_VM the child gets a copy of everything.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+    if pid == 0 {
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(0) };
+    }
+    if pid < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn ptrace() -> Result<(), i32> {
+    // The parent, which is another process of the container.
+    // SAFETY: plain numbers.
+    let answer = unsafe { libc::ptrace(libc::PTRACE_SEIZE, libc::getppid(), 0, 0) };
+    if answer < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn read_others_memory() -> Result<(), i32> {
+    let mut buffer = [0u8; 1];
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    // The same program is there, at the same place.
+    let remote = libc::iovec {
+        iov_base: MARK.as_ptr().cast_mut().cast(),
+        iov_len: 1,
+    };
+    // SAFETY: both vectors are valid for the call.
+    let n = unsafe {
+        libc::process_vm_readv(
+            libc::getppid(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0,
+        )
+    };
+    if n < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn open_by_handle() -> Result<(), i32> {
+    let handle: [u32; 4] = [8, 1, 0, 0];
+    reached(
+        libc::SYS_open_by_handle_at,
+        [-100, handle.as_ptr() as i64, 0, 0, 0],
+        &[libc::ESTALE, libc::EINVAL, libc::EBADF],
+    )
+}
+
+fn socket(family: i32, kind: i32, protocol: i32) -> Result<(), i32> {
+    call(
+        libc::SYS_socket,
+        [family.into(), kind.into(), protocol.into(), 0, 0],
+    )
+}
+
+fn write_to(path: &str) -> Result<(), i32> {
+    let opened = OpenOptions::new().write(true).open(path);
+    opened.map(drop).map_err(|e| e.raw_os_error().unwrap_or(0))
+}
+
+fn read_from(path: &str) -> Result<(), i32> {
+    use std::io::Read;
+    let mut byte = [0];
+    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut byte));
+    read.map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn dropped_program() -> Result<(), i32> {
+    let path = "/tmp/dropped";
+    let copied = std::fs::copy("/proc/self/exe", path);
+    copied.map_err(|e| e.raw_os_error().unwrap_or(0))?;
+    // SAFETY: valid strings; on success this process is another program, which ends with 0.
+    unsafe {
+        let path = CString::new(path).unwrap();
+        let argv = [path.as_ptr(), null()];
+        let env = [c"COFFERDAM_ATTACK=none".as_ptr(), null()];
+        libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr());
+    }
+    Err(errno())
+}

@@ -1,0 +1,511 @@
+//! Isolation profiles: what a hostile process can do under each, what ordinary programs can, and broken profiles.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::process::Command;
+
+use containerd_shim_protos::api::Empty;
+use serde_json::{Value, json};
+use ttrpc::Code;
+
+use crate::Case;
+use crate::attacks;
+use crate::support::place::program;
+use crate::support::shim::{Shim, Streams};
+use crate::support::{Output, shim_directory};
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::plain("isolation::attacks_on_standard", attacks_on_standard),
+        Case::plain("isolation::attacks_on_hardened", attacks_on_hardened),
+        Case::plain("isolation::attacks_on_untrusted", attacks_on_untrusted),
+        Case::plain("isolation::process_status", process_status),
+        Case::plain("isolation::refused_pods", refused_pods),
+        Case::plain("isolation::limits", limits),
+        Case::plain("isolation::work_in_untrusted", work_in_untrusted),
+        Case::plain("isolation::unknown_profile", unknown_profile),
+        Case::plain("isolation::broken_profiles", broken_profiles),
+    ]
+}
+
+const HARDENED: &str = "containerd-shim-cofferdam-hardened-v1";
+const UNTRUSTED: &str = "containerd-shim-cofferdam-untrusted-v1";
+
+/// Root, every capability, no filter, nothing masked: all that a pod can ask for without being privileged.
+fn greedy(s: &Shim, id: &str, args: &[&str]) -> Value {
+    let mut spec = s.spec(id, args);
+    let all: Vec<&str> = cofferdam::executor::capabilities::NAMES.to_vec();
+    spec["process"]["capabilities"] = json!({
+        "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all
+    });
+    spec["process"]["noNewPrivileges"] = json!(false);
+    let linux = spec["linux"].as_object_mut().unwrap();
+    for key in ["seccomp", "maskedPaths", "readonlyPaths"] {
+        linux.remove(key);
+    }
+    for mount in spec["mounts"].as_array_mut().unwrap() {
+        if mount["type"] == "sysfs" {
+            mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+        }
+    }
+    scratch(&mut spec);
+    let attacker = std::env::current_exe().unwrap();
+    spec["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/dev/attacker", "type": "bind", "source": attacker, "options": ["bind", "ro"]
+    }));
+    spec["process"]["env"] = json!(["PATH=/bin", format!("{}=1", attacks::MARK)]);
+    spec
+}
+
+/// A writable volume whose programs can be executed, unless somebody forbids it.
+fn scratch(spec: &mut Value) {
+    let mount =
+        json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"] });
+    spec["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+/// Runs a process of a container to its end; what it printed, and its status.
+fn output(s: &Shim, id: &str, spec: &Value) -> (String, u32) {
+    let out = fifo(s, &format!("{id}-out"));
+    let reader = read_all(&out);
+    let streams = Streams {
+        stdout: out.clone(),
+        stderr: out,
+        ..Streams::default()
+    };
+    s.create_with(id, spec, streams).unwrap();
+    s.start_process(id, "").unwrap();
+    let status = s.wait(id, "").unwrap();
+    s.delete(id, "").unwrap();
+    (reader.join().unwrap(), status)
+}
+
+fn fifo(s: &Shim, name: &str) -> String {
+    let path = s.dir().join(name);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    path.display().to_string()
+}
+
+fn read_all(path: &str) -> std::thread::JoinHandle<String> {
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        fs::File::open(path)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        text
+    })
+}
+
+fn parse(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|l| l.split_once(' '))
+        .map(|(name, answer)| (name.to_owned(), answer.to_owned()))
+        .collect()
+}
+
+/// The attacks' answers from a container's init, and from an exec in it.
+fn attack(program: &str) -> [BTreeMap<String, String>; 2] {
+    let s = Shim::start_as(3, program);
+    let (text, status) = output(&s, "init", &greedy(&s, "init", &["/dev/attacker"]));
+    assert_eq!(status, 0, "{text}");
+    s.create_with(
+        "box",
+        &greedy(&s, "box", &["sleep", "1000"]),
+        Streams::default(),
+    )
+    .unwrap();
+    s.start_process("box", "").unwrap();
+    let out = fifo(&s, "exec-out");
+    let reader = read_all(&out);
+    let streams = Streams {
+        stdout: out,
+        ..Streams::default()
+    };
+    let mut request = Shim::exec_request("box", "e", &["/dev/attacker"], streams);
+    let mut process = greedy(&s, "unused", &["/dev/attacker"])["process"].clone();
+    process["terminal"] = json!(false);
+    request.spec.as_mut().unwrap().value = process.to_string().into_bytes();
+    s.call::<Empty>("Exec", &request).unwrap();
+    s.start_process("box", "e").unwrap();
+    assert_eq!(s.wait("box", "e").unwrap(), 0);
+    s.kill("box", "", 9, false).unwrap();
+    s.wait("box", "").unwrap();
+    s.delete("box", "").unwrap();
+    let exec = reader.join().unwrap();
+    s.end();
+    let answers = [parse(&text), parse(&exec)];
+    assert_eq!(answers[0].len(), attacks::ALL.len(), "{text}");
+    answers
+}
+
+fn attacks_on_standard() {
+    // What the suite would not notice is nothing to be proud of: without a profile most of them get through.
+    let [init, exec] = attack("containerd-shim-cofferdam-v1");
+    for answers in [init, exec] {
+        let through = answers.values().filter(|a| *a == "ok").count();
+        assert!(through > 20, "{answers:?}");
+        for name in [
+            "mount",
+            "unshare-user",
+            "ptrace",
+            "dropped-program",
+            "core-pattern",
+            "chroot",
+        ] {
+            assert_eq!(answers[name], "ok", "{name}: {answers:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn nothing_gets_through(program: &str, but: &[&str]) {
+    for (who, answers) in ["init", "exec"].into_iter().zip(attack(program)) {
+        let through: Vec<_> = answers
+            .iter()
+            .filter(|(name, answer)| *answer == "ok" && !but.contains(&name.as_str()))
+            .collect();
+        assert!(through.is_empty(), "{who}: {through:?}");
+        assert!(
+            !answers.values().any(|a| a == "killed"),
+            "{who}: {answers:?}"
+        );
+        assert_eq!(
+            (
+                answers["io-uring"].as_str(),
+                answers["clone3-user"].as_str()
+            ),
+            ("38", "38")
+        );
+        assert_eq!(
+            (answers["mount"].as_str(), answers["alg-socket"].as_str()),
+            ("1", "97")
+        );
+    }
+}
+
+fn attacks_on_hardened() {
+    nothing_gets_through(HARDENED, &[]);
+}
+
+fn attacks_on_untrusted() {
+    // A compiler's output has to run.
+    nothing_gets_through(UNTRUSTED, &["dropped-program"]);
+}
+
+fn process_status() {
+    let s = Shim::start_as(3, HARDENED);
+    let spec = greedy(
+        &s,
+        "box",
+        &[
+            "grep",
+            "-E",
+            "^(NoNewPrivs|Seccomp|Seccomp_filters|CapBnd|CapEff|CapAmb):",
+            "/proc/self/status",
+        ],
+    );
+    let (text, _) = output(&s, "box", &spec);
+    for line in [
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapBnd:\t00000000000005fb",
+        "CapEff:\t00000000000005fb",
+        "CapAmb:\t00000000000005fb",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // The pod's own filter is loaded on top, and still works.
+    let mut spec = s.spec("own", &["sh", "-c", "grep Seccomp_filters /proc/self/status; mkdir /dev/shm/x; ls / > /dev/null && echo fine"]);
+    spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13 }]
+    });
+    let (text, status) = output(&s, "own", &spec);
+    assert_eq!(status, 0, "{text}");
+    assert!(
+        text.contains("Seccomp_filters:\t2")
+            && text.contains("Permission denied")
+            && text.contains("fine"),
+        "{text}"
+    );
+    let log = s.log();
+    assert!(
+        log.contains("profile=hardened") && log.contains("tightened"),
+        "{log}"
+    );
+    s.end();
+}
+
+fn refused_pods() {
+    let s = Shim::start_as(3, HARDENED);
+    let refused = |change: &dyn Fn(&mut Value), text: &str| {
+        let mut spec = s.spec("box", &["true"]);
+        change(&mut spec);
+        let (code, message) = s.create_with("box", &spec, Streams::default()).unwrap_err();
+        assert_eq!(code, Code::FAILED_PRECONDITION, "{message}");
+        assert!(message.contains(text), "{text:?} is not in {message:?}");
+        assert!(
+            message.starts_with("profile \"hardened\" refuses ")
+                && message.contains("or use RuntimeClass \"cofferdam\""),
+            "{message}"
+        );
+    };
+    for (name, text) in [
+        ("network", "hostNetwork"),
+        ("pid", "hostPID"),
+        ("ipc", "hostIPC"),
+    ] {
+        let without = |spec: &mut Value| {
+            spec["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|n| n["type"] != name);
+        };
+        refused(&without, text);
+    }
+    for path in [
+        "/",
+        "/etc",
+        "/etc/../etc/ssh",
+        "/proc/1/root",
+        "/var",
+        "/run/containerd/containerd.sock",
+    ] {
+        let volume = |spec: &mut Value| {
+            let mount = json!({ "destination": "/host", "type": "bind", "source": path, "options": ["rbind"] });
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        };
+        refused(&volume, "the hostPath volume");
+    }
+    refused(
+        &|spec| {
+            spec["linux"]["devices"] =
+                json!([{ "path": "/dev/sda", "type": "b", "major": 8, "minor": 0 }])
+        },
+        "the device /dev/sda (b 8:0)",
+    );
+    refused(
+        &|spec| spec["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]),
+        "access to devices",
+    );
+    s.end();
+}
+
+fn limits() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    s.create_with(
+        "box",
+        &s.spec("box", &["sleep", "1000"]),
+        Streams::default(),
+    )
+    .unwrap();
+    let group = s.group("box");
+    let file = if crate::resources::is_v2() {
+        format!("/sys/fs/cgroup{group}/pids.max")
+    } else {
+        format!("/sys/fs/cgroup/pids{group}/pids.max")
+    };
+    assert_eq!(fs::read_to_string(file).unwrap().trim(), "1024");
+    s.start_process("box", "").unwrap();
+    // Of another user's processes nothing is seen.
+    let mut spec = s.spec("other", &["sh", "-c", "ulimit -c; ls -d /proc/1"]);
+    spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let (text, _) = output(&s, "other", &spec);
+    assert!(text.starts_with("0\n"), "{text}");
+    s.kill("box", "", 9, false).unwrap();
+    s.wait("box", "").unwrap();
+    s.delete("box", "").unwrap();
+    s.end();
+}
+
+fn work_in_untrusted() {
+    // What a shell does all day.
+    let s = Shim::start_as(3, UNTRUSTED);
+    let script = "set -e; mkdir /tmp/w; cd /tmp/w; for i in 1 2 3; do echo $i > f$i; done; cat f* | sort -r | head -1; \
+        cp /bin/busybox bb; ./bb echo copied; (sleep 0.1; echo late) & wait; chmod 755 f1; chown 1000 f1; stat -c %u f1; \
+        tar cf - f1 | tar tf -; su user -c 'id -u'; kill -0 $$; echo end";
+    let mut spec = s.spec("box", &["sh", "-c", script]);
+    scratch(&mut spec);
+    let (text, status) = output(&s, "box", &spec);
+    assert_eq!(
+        (text.as_str(), status),
+        ("3\ncopied\nlate\n1000\nf1\n1000\nend\n", 0)
+    );
+    s.end();
+}
+
+fn unknown_profile() {
+    let name = "containerd-shim-cofferdam-nosuch-v1";
+    let link = shim_directory().join(name);
+    if !link.exists() {
+        std::os::unix::fs::symlink(shim_directory().join("containerd-shim-cofferdam-v1"), &link)
+            .unwrap();
+    }
+    let s = Shim::start_as(3, name);
+    let (code, text) = s.create("box", &["true"]).unwrap_err();
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    assert!(
+        text.contains("profile \"nosuch\": there is no /etc/cofferdam/nosuch.toml"),
+        "{text}"
+    );
+    s.end();
+}
+
+fn broken_profiles() {
+    let dir = std::env::temp_dir().join(format!("cdprofile-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("mine.toml");
+    let validate = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Output::of(
+            Command::new(program())
+                .args(["profile", "validate"])
+                .arg(&file),
+        )
+    };
+    for (text, message) in BROKEN {
+        let out = validate(text);
+        assert_ne!(out.status, 0, "{text:?}");
+        for part in message.split('|') {
+            assert!(
+                out.stderr.contains(part),
+                "{text:?}: {part:?} is not in {:?}",
+                out.stderr
+            );
+        }
+    }
+    assert!(BROKEN.len() >= 30);
+    let out =
+        validate("extends = \"hardened\"\n[limits]\npids = { max = 100, default = 50 }\n").ok();
+    assert!(out.stdout.contains("mine.toml: valid"), "{out:?}");
+    let shown = Output::of(Command::new(program()).args(["profile", "show"]).arg(&file))
+        .ok()
+        .stdout;
+    // What is inherited is there, and what is set here wins.
+    assert!(
+        shown.contains("no_new_privileges = true") && shown.contains("max = 100"),
+        "{shown}"
+    );
+    fs::remove_dir_all(&dir).unwrap();
+    let listed = Output::of(Command::new(program()).args(["profile", "list"]))
+        .ok()
+        .stdout;
+    for name in ["standard", "hardened", "untrusted"] {
+        assert!(listed.lines().any(|l| l.starts_with(name)), "{listed}");
+    }
+}
+
+/// Texts, and what must be said of each.
+const BROKEN: &[(&str, &str)] = &[
+    ("x = ", "line 1, column 5"),
+    (
+        "nonsense = 1",
+        "line 1, column 1|unknown field `nonsense`|expected one of",
+    ),
+    (
+        "[process]\nno_new_privs = true",
+        "line 2, column 1|unknown field `no_new_privs`|no_new_privileges",
+    ),
+    (
+        "[process]\nno_new_privileges = \"yes\"",
+        "line 2, column 21|expected a boolean",
+    ),
+    (
+        "[process]\nno_new_privileges = 1",
+        "line 2|expected a boolean",
+    ),
+    (
+        "[process]\ncapabilities = \"CAP_CHOWN\"",
+        "line 2|expected a sequence",
+    ),
+    (
+        "[process]\ncapabilities = [\"CHOWN\"]",
+        "process.capabilities|\"CHOWN\" is not a capability",
+    ),
+    (
+        "[process]\ncapabilities = [\"CAP_ALL\"]",
+        "\"CAP_ALL\" is not a capability",
+    ),
+    ("[process]\ncapabilities = [1]", "line 2|expected a string"),
+    (
+        "[process]\ncore_scheduling = []",
+        "line 2|expected a boolean",
+    ),
+    (
+        "[pod]\nhost_namespaces = [\"mount\"]",
+        "line 2|unknown variant `mount`|network",
+    ),
+    ("[pod]\nhost_namespaces = \"network\"", "line 2|expected"),
+    (
+        "[pod]\ndevices = [\"fuse\"]",
+        "pod.devices|\"fuse\": expected \"c MAJOR:MINOR\"",
+    ),
+    ("[pod]\ndevices = [\"c 10:x\"]", "\"c 10:x\": expected"),
+    ("[pod]\ndevices = [\"p 1:1\"]", "\"p 1:1\": expected"),
+    (
+        "[pod]\nforbidden_host_paths = [\"etc\"]",
+        "pod.forbidden_host_paths|\"etc\" is not an absolute path",
+    ),
+    (
+        "[seccomp]\nfloor = \"strict\"",
+        "seccomp.floor|\"strict\" is none of|hardened",
+    ),
+    (
+        "[seccomp]\nfloor = \"/no/such.json\"",
+        "seccomp.floor: read /no/such.json: No such file",
+    ),
+    (
+        "[seccomp]\nfloor = \"/etc/passwd\"",
+        "seccomp.floor: /etc/passwd: expected value at line 1",
+    ),
+    (
+        "[landlock]\nscopes = [\"all\"]",
+        "line 2|unknown variant `all`|abstract-unix-socket",
+    ),
+    ("[landlock]\ntcp_bind = [70000]", "line 2|70000"),
+    ("[landlock]\ntcp_connect = [-1]", "line 2|-1"),
+    (
+        "[landlock]\nexecute = [\"bin\"]",
+        "landlock.execute|\"bin\" is not an absolute path",
+    ),
+    (
+        "[landlock]\nwrite = [\"\"]",
+        "landlock.write|\"\" is not an absolute path",
+    ),
+    (
+        "[filesystem]\nmasked_paths = [\"proc/x\"]",
+        "filesystem.masked_paths|\"proc/x\" is not an absolute path",
+    ),
+    (
+        "[filesystem]\nread_only = true",
+        "line 2|unknown field `read_only`|read_only_root",
+    ),
+    ("[limits]\npids = 100", "line 2|expected struct Limit"),
+    (
+        "[limits]\npids = { max = 0 }",
+        "limits.pids.max: 0 would start nothing",
+    ),
+    (
+        "[limits]\npids = { default = 10, max = 5 }",
+        "limits.pids: the default 10 is above the max 5",
+    ),
+    ("[limits]\nmemory = { max = -1 }", "line 2|-1"),
+    ("[limits]\nmemory = { max = \"1G\" }", "line 2|expected u64"),
+    (
+        "[exec]\npolicy = \"maybe\"",
+        "line 2|unknown variant `maybe`|without-capabilities",
+    ),
+    ("extends = \"nosuch\"", "profile \"nosuch\": there is no"),
+    ("extends = \"mine\"", "extends|\"mine\" extends itself"),
+    ("extends = 5", "line 1, column 11|expected a string"),
+    (
+        "extends = \"hardened\"\nextends = \"standard\"",
+        "line 2|duplicate key",
+    ),
+    ("[limits]\n[limits]", "line 2|duplicate key"),
+    ("\u{0}", "line 1"),
+];
