@@ -119,12 +119,43 @@ pub const ALL: [(&str, Attack); 37] = [
     ("syslog", || call(libc::SYS_syslog, [10, 0, 0, 0, 0])),
 ];
 
+/// What ordinary programs do, and must not be stopped from.
+pub const ORDINARY: [(&str, Attack); 6] = [
+    ("unix-socket", || {
+        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0)
+    }),
+    ("tcp-socket", || socket(libc::AF_INET, libc::SOCK_STREAM, 0)),
+    ("udp6-socket", || {
+        // Where the kernel has IPv6.
+        match socket(libc::AF_INET6, libc::SOCK_DGRAM, 0) {
+            Err(libc::EAFNOSUPPORT) if !std::path::Path::new("/proc/net/if_inet6").exists() => {
+                Ok(())
+            }
+            answer => answer,
+        }
+    }),
+    ("netlink-socket", || {
+        socket(libc::AF_NETLINK, libc::SOCK_RAW, 0)
+    }),
+    ("fork", || {
+        call(libc::SYS_clone, [i64::from(libc::SIGCHLD), 0, 0, 0, 0])
+    }),
+    ("personality", || {
+        call(libc::SYS_personality, [0, 0, 0, 0, 0])
+    }),
+];
+
 /// Tries everything, each in a process of its own, and prints a line for each: `NAME ok`, or `NAME` and the error's number.
 pub fn run() {
     if std::env::var(MARK).is_ok_and(|m| m == "none") {
         return; // the dropped program: it runs
     }
-    for (name, attack) in ALL {
+    let ordinary = ORDINARY.map(|(name, f)| (format!("ordinary-{name}"), f));
+    for (name, attack) in ALL
+        .map(|(name, f)| (name.to_owned(), f))
+        .into_iter()
+        .chain(ordinary)
+    {
         // SAFETY: this program has one thread here.
         let child = unsafe { libc::fork() };
         if child == 0 {

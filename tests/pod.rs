@@ -301,11 +301,29 @@ fn read_only_and_security_context(d: &mut Daemon) {
 }
 
 fn classes(d: &mut Daemon) {
+    d.import("nginx");
     for class in ["cofferdam-hardened", "cofferdam-untrusted"] {
         let pod = Pod::run(d, cri::pod_config(d, class), class);
+        // An image as its makers left it, and what the profile promises of its processes.
+        pod.start(&cri::container_config("nginx", NGINX, &[]));
         let c = pod.sleeper("c");
-        assert_eq!(pod.exec(&c, "echo works"), "works\n");
+        wait_until("nginx serves", Duration::from_secs(20), || {
+            pod.exec(&c, "wget -q -O - http://127.0.0.1/ || true")
+                .contains("Cofferdam")
+        });
+        let status = pod.exec(&c, "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status");
+        assert_eq!(status, "NoNewPrivs:\t1\nSeccomp:\t2\n");
         pod.remove();
+        let mut config = cri::pod_config(d, "host");
+        let security = config.linux.as_mut().unwrap().security_context.as_mut();
+        security.unwrap().namespace_options = Some(cri::NamespaceOption {
+            network: NamespaceMode::Node.into(),
+            ..cri::namespaces()
+        });
+        let refused = Client::connect(d).run_pod(&config, class).unwrap_err();
+        let name = class.trim_start_matches("cofferdam-");
+        let text = format!("profile \"{name}\" refuses hostNetwork");
+        assert!(refused.message().contains(&text), "{refused:?}");
     }
 }
 

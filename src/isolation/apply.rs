@@ -40,8 +40,17 @@ pub struct AppliedExec {
     pub report: Vec<String>,
 }
 
+/// What the runtime itself may give: a hard limit beyond its own needs `CAP_SYS_RESOURCE`.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLimits {
+    /// Hard `RLIMIT_NOFILE`.
+    pub open_files: u64,
+    /// Hard `RLIMIT_CORE`.
+    pub core_size: u64,
+}
+
 /// Puts the profile's floor under a container's spec.
-pub fn apply(profile: &Profile, mut spec: Spec) -> Result<Applied, Refusal> {
+pub fn apply(profile: &Profile, own: OwnLimits, mut spec: Spec) -> Result<Applied, Refusal> {
     let mut report = Vec::new();
     let mut linux = spec.linux().clone().unwrap_or_default();
     host_namespaces(profile, &linux)?;
@@ -51,7 +60,7 @@ pub fn apply(profile: &Profile, mut spec: Spec) -> Result<Applied, Refusal> {
     }
     if let Some(p) = spec.process().clone() {
         let mut p = p;
-        process(profile, &mut p, &mut report);
+        process(profile, own, &mut p, &mut report);
         spec.set_process(Some(p));
     }
     let mounts = spec.mounts().clone().map(|mounts| {
@@ -89,7 +98,11 @@ pub fn apply(profile: &Profile, mut spec: Spec) -> Result<Applied, Refusal> {
 }
 
 /// Puts the profile's floor under an exec.
-pub fn apply_to_exec(profile: &Profile, exec: Process) -> Result<AppliedExec, Refusal> {
+pub fn apply_to_exec(
+    profile: &Profile,
+    own: OwnLimits,
+    exec: Process,
+) -> Result<AppliedExec, Refusal> {
     let (mut exec, mut report) = (exec, Vec::new());
     match profile.exec.policy {
         ExecPolicy::Allow => {}
@@ -106,7 +119,7 @@ pub fn apply_to_exec(profile: &Profile, exec: Process) -> Result<AppliedExec, Re
             }
         }
     }
-    process(profile, &mut exec, &mut report);
+    process(profile, own, &mut exec, &mut report);
     Ok(AppliedExec {
         process: exec,
         report,
@@ -351,7 +364,7 @@ fn ceiling(process: &mut Process, allowed: &BTreeSet<String>) -> usize {
     taken.len()
 }
 
-fn process(profile: &Profile, p: &mut Process, report: &mut Vec<String>) {
+fn process(profile: &Profile, own: OwnLimits, p: &mut Process, report: &mut Vec<String>) {
     if profile.process.no_new_privileges && p.no_new_privileges() != Some(true) {
         p.set_no_new_privileges(Some(true));
         report.push("process.noNewPrivileges: true".into());
@@ -364,59 +377,57 @@ fn process(profile: &Profile, p: &mut Process, report: &mut Vec<String>) {
             ));
         }
     }
-    for (typ, limit, name) in [
+    for (typ, limit, own, name) in [
         (
             PosixRlimitType::RlimitNofile,
             profile.limits.open_files,
+            own.open_files,
             "RLIMIT_NOFILE",
         ),
         (
             PosixRlimitType::RlimitCore,
             profile.limits.core_size,
+            own.core_size,
             "RLIMIT_CORE",
         ),
     ] {
-        rlimit(p, typ, limit, name, report);
+        let mut all = p.rlimits().clone().unwrap_or_default();
+        let present = all.iter().position(|r| r.typ() == typ);
+        let asked = present
+            .and_then(|i| all.get(i))
+            .map(|r| (r.soft(), r.hard()));
+        let Some((soft, hard)) = rlimit(asked, limit, own) else {
+            continue;
+        };
+        let built = PosixRlimitBuilder::default()
+            .typ(typ)
+            .soft(soft)
+            .hard(hard)
+            .build();
+        let Ok(new) = built else { continue };
+        match present.and_then(|i| all.get_mut(i)) {
+            Some(old) => *old = new,
+            None => all.push(new),
+        }
+        report.push(format!("process.rlimits: {name} {soft} {hard}"));
+        p.set_rlimits(Some(all));
     }
 }
 
-fn rlimit(
-    p: &mut Process,
-    typ: PosixRlimitType,
-    limit: Limit,
-    name: &str,
-    report: &mut Vec<String>,
-) {
+/// Soft and hard limit, where they differ from what is asked for.
+fn rlimit(asked: Option<(u64, u64)>, limit: Limit, own: u64) -> Option<(u64, u64)> {
     if limit == Limit::default() {
-        return;
+        return None;
     }
-    let mut all = p.rlimits().clone().unwrap_or_default();
-    let present = all.iter().position(|r| r.typ() == typ);
-    let asked = present
-        .and_then(|i| all.get(i))
-        .map(|r| (r.soft(), r.hard()));
     let max = limit.max.unwrap_or(u64::MAX);
-    let wanted = match (asked, limit.default) {
-        (Some((soft, hard)), _) => (soft.min(max), hard.min(max)),
-        (None, Some(default)) => (default, default.max(limit.max.unwrap_or(default))),
-        // The shim's own limit holds; a ceiling is one for it, too.
-        (None, None) => (max.min(1024), max),
+    let wanted = if let Some((soft, hard)) = asked {
+        (soft.min(max), hard.min(max))
+    } else {
+        // Nobody asked: never more than the runtime has.
+        let hard = max.min(own);
+        (limit.default.unwrap_or(hard).min(hard), hard)
     };
-    if asked == Some(wanted) {
-        return;
-    }
-    let built = PosixRlimitBuilder::default()
-        .typ(typ)
-        .soft(wanted.0)
-        .hard(wanted.1)
-        .build();
-    let Ok(new) = built else { return };
-    match present.and_then(|i| all.get_mut(i)) {
-        Some(old) => *old = new,
-        None => all.push(new),
-    }
-    report.push(format!("process.rlimits: {name} {} {}", wanted.0, wanted.1));
-    p.set_rlimits(Some(all));
+    (asked != Some(wanted)).then_some(wanted)
 }
 
 /// The value under a limit, and whether it differs from what is asked for. -1 and 0 ask for no limit.

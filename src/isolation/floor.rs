@@ -108,8 +108,9 @@ const NAMESPACES: [u64; 8] = [
 /// Address families that stay: unix, IPv4, IPv6, and netlink, which `getaddrinfo(3)` uses.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 
-/// Personalities that change nothing but what `uname(2)` says.
-const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+/// Bits of a personality that change nothing but what `uname(2)` says: `PER_LINUX32`, `UNAME26`. To ask for the present one
+/// (all bits) is refused, too.
+const HARMLESS_PERSONALITY: u64 = 0x8 | 0x2_0000;
 
 /// Writing to a terminal as if its user typed: `TIOCSTI`, `TIOCLINUX`.
 const TERMINAL_INJECTION: [u64; 2] = [0x5412, 0x541c];
@@ -122,25 +123,23 @@ fn refuse_if(names: &[&str], errno: u32, args: &[Value]) -> Value {
     json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args })
 }
 
-/// Where an argument is none of these: conditions of one rule must all hold.
-fn other_than(index: u32, values: &[u64]) -> Vec<Value> {
-    values
-        .iter()
-        .map(|v| json!({ "index": index, "value": v, "op": "SCMP_CMP_NE" }))
-        .collect()
-}
-
 fn rules() -> Vec<Value> {
-    let mut rules = vec![
-        refuse(REFUSED, EPERM),
-        refuse(ABSENT, ENOSYS),
-        refuse_if(
-            &["socket", "socketpair"],
-            EAFNOSUPPORT,
-            &other_than(0, &FAMILIES),
-        ),
-        refuse_if(&["personality"], EPERM, &other_than(0, &PERSONALITIES)),
-    ];
+    let mut rules = vec![refuse(REFUSED, EPERM), refuse(ABSENT, ENOSYS)];
+    // A rule for each: conditions on the same argument are alternatives, as runc has them (moby#52494).
+    let last = FAMILIES.iter().max().copied().unwrap_or(0);
+    for family in (0..last).filter(|f| !FAMILIES.contains(f)) {
+        let is = json!({ "index": 0, "value": family, "op": "SCMP_CMP_EQ" });
+        rules.push(refuse_if(&["socket", "socketpair"], EAFNOSUPPORT, &[is]));
+    }
+    let above = json!({ "index": 0, "value": last, "op": "SCMP_CMP_GT" });
+    rules.push(refuse_if(&["socket", "socketpair"], EAFNOSUPPORT, &[above]));
+    for bit in (0..32).map(|b| 1_u64 << b) {
+        if bit & HARMLESS_PERSONALITY == 0 {
+            let set =
+                json!({ "index": 0, "value": bit, "valueTwo": bit, "op": "SCMP_CMP_MASKED_EQ" });
+            rules.push(refuse_if(&["personality"], EPERM, &[set]));
+        }
+    }
     for flag in NAMESPACES {
         let set =
             json!({ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" });

@@ -6,5 +6,5 @@ mod apply;
 mod floor;
 mod profile;
 
-pub use apply::{Applied, AppliedExec, Refusal, apply, apply_to_exec};
+pub use apply::{Applied, AppliedExec, OwnLimits, Refusal, apply, apply_to_exec};
 pub use profile::{BUILT_IN, DIRECTORY, Error, Profile, Scope, names};

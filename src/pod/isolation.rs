@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 use super::{Error, Result};
 use crate::cgroup::Layout;
 use crate::executor::{Confinement, Landlock, seccomp};
-use crate::isolation::{self, DIRECTORY, Profile};
+use crate::isolation::{self, DIRECTORY, OwnLimits, Profile};
 
 /// A pod's profile, ready to be applied.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Isolation {
         if self.confinement.is_none() {
             return Ok(spec);
         }
-        let applied = isolation::apply(&self.profile, spec)
+        let applied = isolation::apply(&self.profile, own_limits(), spec)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let mut spec = applied.spec;
         if self.profile.limits.memory_oom_group && layout.is_v2() {
@@ -105,9 +105,18 @@ impl Isolation {
         if self.confinement.is_none() {
             return Ok(process);
         }
-        isolation::apply_to_exec(&self.profile, process)
+        isolation::apply_to_exec(&self.profile, own_limits(), process)
             .map(|applied| applied.process)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))
+    }
+}
+
+fn own_limits() -> OwnLimits {
+    use nix::sys::resource::{Resource, getrlimit};
+    let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
+    OwnLimits {
+        open_files: hard(Resource::RLIMIT_NOFILE),
+        core_size: hard(Resource::RLIMIT_CORE),
     }
 }
 
