@@ -350,7 +350,7 @@ fn work_in_untrusted() {
 }
 
 fn unknown_profile() {
-    let name = "containerd-shim-cofferdam-nosuch-v1";
+    let name = "containerd-shim-cofferdam-lost-v1";
     let link = shim_directory().join(name);
     if !link.exists() {
         std::os::unix::fs::symlink(shim_directory().join("containerd-shim-cofferdam-v1"), &link)
@@ -360,7 +360,7 @@ fn unknown_profile() {
     let (code, text) = s.create("box", &["true"]).unwrap_err();
     assert_eq!(code, Code::FAILED_PRECONDITION);
     assert!(
-        text.contains("profile \"nosuch\": there is no /etc/cofferdam/nosuch.toml"),
+        text.contains("profile \"lost\": there is no /etc/cofferdam/lost.toml"),
         "{text}"
     );
     s.end();

@@ -474,3 +474,143 @@ fn paths(present: Option<&Vec<String>>, more: &[String]) -> Option<(Vec<String>,
     all.extend(added.iter().cloned());
     (!added.is_empty()).then_some((all, added))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const OWN: OwnLimits = OwnLimits {
+        open_files: 20_000,
+        core_size: 0,
+    };
+
+    fn profile(name: &str) -> Profile {
+        Profile::load_from(Path::new("/nonexistent"), name).unwrap()
+    }
+
+    /// What containerd sends, changed.
+    fn spec(change: impl FnOnce(&mut Value)) -> Spec {
+        let text = include_str!("../../fuzz/seeds/spec/containerd.json");
+        let mut json: Value = serde_json::from_str(text).unwrap();
+        json["linux"]["devices"] = json!([]);
+        change(&mut json);
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn standard_changes_nothing() {
+        let asked = spec(|_| {});
+        let applied = apply(&profile("standard"), OWN, asked.clone()).unwrap();
+        assert_eq!((applied.spec, applied.report.len()), (asked, 0));
+    }
+
+    #[test]
+    fn a_floor_under_a_floor_is_the_same_floor() {
+        for name in ["hardened", "untrusted"] {
+            let profile = profile(name);
+            let once = apply(&profile, OWN, spec(|_| {})).unwrap();
+            assert!(once.report.len() > 3, "{:?}", once.report);
+            let twice = apply(&profile, OWN, once.spec.clone()).unwrap();
+            assert_eq!(
+                (&twice.spec, twice.report.len()),
+                (&once.spec, 0),
+                "{:?}",
+                twice.report
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_a_pod_asks_for_the_floor_holds() {
+        let greedy = |json: &mut Value| {
+            let all = ["CAP_SYS_ADMIN", "CAP_NET_RAW", "CAP_CHOWN", "CAP_BPF"];
+            let p = &mut json["process"];
+            p["noNewPrivileges"] = json!(false);
+            p["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all });
+            p["rlimits"] = json!([{ "type": "RLIMIT_CORE", "soft": 1, "hard": 1_000_000 }]);
+            json["linux"]["maskedPaths"] = json!([]);
+            json["linux"]["resources"]["pids"] = json!({ "limit": 10_000_000 });
+            json["mounts"][2]["options"] = json!(["rbind", "rw", "exec", "suid", "dev"]);
+            json["mounts"][2]["source"] = json!("/var/lib/kubelet/pods/x/volumes/y");
+        };
+        let applied = apply(&profile("hardened"), OWN, spec(greedy)).unwrap().spec;
+        let p = applied.process().as_ref().unwrap();
+        assert_eq!(p.no_new_privileges(), Some(true));
+        let caps = p.capabilities().as_ref().unwrap();
+        for set in [
+            caps.bounding(),
+            caps.effective(),
+            caps.permitted(),
+            caps.inheritable(),
+            caps.ambient(),
+        ] {
+            let names: Vec<String> = set
+                .as_ref()
+                .unwrap()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(names, ["CHOWN"], "of all that was asked for");
+        }
+        let core = p.rlimits().as_ref().unwrap()[0];
+        assert_eq!((core.soft(), core.hard()), (0, 0));
+        let linux = applied.linux().as_ref().unwrap();
+        assert!(
+            linux
+                .masked_paths()
+                .as_ref()
+                .unwrap()
+                .contains(&"/proc/kcore".to_owned())
+        );
+        let pids = linux.resources().as_ref().unwrap().pids();
+        assert_eq!(pids.unwrap().limit(), 32_768);
+        let options = applied.mounts().as_ref().unwrap()[2]
+            .options()
+            .clone()
+            .unwrap();
+        for word in ["noexec", "nosuid", "nodev"] {
+            assert!(options.iter().any(|o| o == word), "{options:?}");
+        }
+        assert!(
+            !options
+                .iter()
+                .any(|o| o == "exec" || o == "suid" || o == "dev"),
+            "{options:?}"
+        );
+    }
+
+    #[test]
+    fn host_paths_are_seen_through_their_spelling() {
+        for (source, ok) in [
+            ("/etc", false),
+            ("//etc/./ssh", false),
+            ("/var/../etc", false),
+            ("/", false),
+            ("/etcetera", true),
+            ("/srv/data", true),
+        ] {
+            let volume = |json: &mut Value| json["mounts"][2]["source"] = json!(source);
+            let answer = apply(&profile("hardened"), OWN, spec(volume));
+            assert_eq!(answer.is_ok(), ok, "{source}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn execs_are_as_the_policy_says() {
+        let exec = || spec(|_| {}).process().clone().unwrap();
+        let mut p = profile("hardened");
+        assert!(apply_to_exec(&p, OWN, exec()).is_ok());
+        p.exec.policy = ExecPolicy::WithoutCapabilities;
+        let bare = apply_to_exec(&p, OWN, exec()).unwrap().process;
+        let caps = bare.capabilities().as_ref().unwrap();
+        assert!(caps.effective().as_ref().unwrap().is_empty());
+        p.exec.policy = ExecPolicy::Deny;
+        let refused = apply_to_exec(&p, OWN, exec()).unwrap_err().to_string();
+        assert!(
+            refused.contains("profile \"hardened\" refuses execs"),
+            "{refused}"
+        );
+    }
+}
