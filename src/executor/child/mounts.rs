@@ -1,0 +1,171 @@
+//! Mounts below the container's root, and what hides and protects.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::super::script::{CopyUp, Mount, Source};
+use super::paths::{open_in, open_target};
+use super::{Context, Failure, Outcome, PROC_MAGIC, at, root};
+use crate::sys::copy;
+use crate::sys::mount::{self as m, CWD, MountAttr, attr};
+
+/// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
+pub(super) fn place(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    changes: impl Iterator<Item = (bool, MountAttr)> + Clone,
+) -> Outcome<()> {
+    let mut late = false;
+    for (recursive, attr) in changes.clone() {
+        match m::mount_setattr(tree, recursive, &attr) {
+            Err(Errno::ENOSYS) => late = true,
+            changed => changed.map_err(at("mount_setattr"))?,
+        }
+    }
+    m::move_mount(tree, target).map_err(at("move_mount"))?;
+    if late {
+        for (recursive, attr) in changes {
+            m::remount(tree, recursive, &attr).map_err(at("mount_setattr (Linux 5.12)"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes an attached mount.
+pub(super) fn change(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Outcome<()> {
+    match m::mount_setattr(mount, recursive, attr) {
+        Err(Errno::ENOSYS) => m::remount(mount, recursive, attr),
+        changed => changed,
+    }
+    .map_err(at("mount_setattr"))
+}
+
+/// Gives a detached mount the ids of a user namespace's maps.
+pub(super) fn map_ids(tree: &OwnedFd, maps: &OwnedFd, recursive: bool) -> Outcome<()> {
+    let attr = MountAttr {
+        attr_set: attr::IDMAP,
+        userns_fd: maps.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    m::mount_setattr(tree.as_fd(), recursive, &attr).map_err(at(
+        "map ids (can its file system, on this kernel?): mount_setattr",
+    ))
+}
+
+pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
+    let root = root(ctx)?;
+    let (tree, directory) = match &mount.source {
+        Source::New { fstype, params } => {
+            let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
+            for (key, value) in params {
+                m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
+            }
+            // Nothing can be copied to a read-only mount.
+            let attr = match mount.copy_up {
+                Some(_) => mount.attr.attr_set & !m::attr::RDONLY,
+                None => mount.attr.attr_set,
+            };
+            (m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))?, true)
+        }
+        Source::Bind {
+            path,
+            recursive,
+            procfs,
+        } => {
+            let tree = match mount.tree.take() {
+                // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they
+                // are listed in the order in which they are attached.)
+                Some(tree) => m::open_tree_clone(tree.as_raw_fd(), c"", *recursive).unwrap_or(tree),
+                None => m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?,
+            };
+            if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
+                return Err(Failure(
+                    "only a procfs may be mounted on /proc",
+                    Errno::EPERM,
+                ));
+            }
+            let directory = m::fstat(tree.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT
+                == libc::S_IFDIR;
+            (tree, directory)
+        }
+    };
+    let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
+    if let Some(copy_up) = mount.copy_up {
+        copy::contents(target.as_fd(), tree.as_fd()).map_err(at("copy what is there"))?;
+        if copy_up == CopyUp::All {
+            let stat = m::fstat(target.as_fd()).map_err(at("fstat"))?;
+            let root = open_in(tree.as_fd(), c".", libc::O_RDONLY).map_err(at("openat2"))?;
+            copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))?;
+        }
+    }
+    // A new file system was made with its attributes, unless something had to be copied first.
+    let own = matches!(mount.source, Source::Bind { .. }) || mount.copy_up.is_some();
+    let plain = [(own, false, mount.attr), (true, true, mount.recursive_attr)];
+    let propagation = mount.propagation.iter().map(|(propagation, recursive)| {
+        let attr = MountAttr {
+            propagation: *propagation,
+            ..MountAttr::default()
+        };
+        (true, *recursive, attr)
+    });
+    let changes = plain.into_iter().chain(propagation);
+    let changes = changes
+        .filter(|(wanted, _, a)| *wanted && (a.attr_set | a.attr_clr | a.propagation) != 0)
+        .map(|(_, recursive, attr)| (recursive, attr));
+    place(tree.as_fd(), target.as_fd(), changes)
+}
+
+/// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.
+pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
+    let root = ctx
+        .root
+        .as_ref()
+        .map(AsFd::as_fd)
+        .ok_or(Failure("open", Errno::EBADF))?;
+    let target = match open_in(root, path, libc::O_PATH) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(e) => return Err(Failure("openat2", e)),
+    };
+    let is_dir =
+        m::fstat(target.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if !is_dir {
+        let null = ctx
+            .null
+            .as_ref()
+            .ok_or(Failure("open /dev/null", Errno::EBADF))?;
+        let tree = m::open_tree_clone(null.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
+    }
+    if let Some(empty) = &ctx.empty {
+        let tree = m::open_tree_clone(empty.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
+    }
+    let fs = m::fsopen(c"tmpfs").map_err(at("fsopen"))?;
+    m::fsconfig_set(fs.as_fd(), c"nr_inodes", Some(c"1")).map_err(at("fsconfig"))?;
+    let tree = m::fsmount(
+        fs.as_fd(),
+        attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+    )
+    .map_err(at("fsmount"))?;
+    m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
+    ctx.empty = Some(tree);
+    Ok(())
+}
+
+pub(super) fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
+    let target = match open_in(root, path, libc::O_PATH) {
+        Ok(fd) => fd,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(e) => return Err(Failure("openat2", e)),
+    };
+    let tree = m::open_tree_clone(target.as_raw_fd(), c"", true).map_err(at("open_tree"))?;
+    let set = MountAttr {
+        attr_set: attr::RDONLY,
+        ..MountAttr::default()
+    };
+    let set = std::iter::once((false, set));
+    place(tree.as_fd(), target.as_fd(), set)
+}

@@ -1,0 +1,151 @@
+//! From the process's identity to its program: credentials, Landlock, where the program is, and its home.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::super::capabilities::Sets;
+use super::super::confinement::Ruleset;
+use super::super::script::UserProgram;
+use super::{Failure, Outcome, at};
+use crate::sys::mount::{self as m, CWD, RESOLVE_NO_MAGICLINKS};
+use crate::sys::{confine, creds, process};
+
+pub(super) fn credentials(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    caps: &Sets,
+    keep: u64,
+) -> Outcome<()> {
+    for cap in 0..64 {
+        if caps.bounding & 1 << cap == 0 && creds::in_bounding(cap) {
+            creds::drop_bounding(cap).map_err(at("drop from the bounding set"))?;
+        }
+    }
+    creds::keep_capabilities(true).map_err(at("PR_SET_KEEPCAPS"))?;
+    creds::setgroups(groups).map_err(at("setgroups"))?;
+    creds::setresgid(gid).map_err(at("setresgid"))?;
+    creds::setresuid(uid).map_err(at("setresuid"))?;
+    creds::capset(
+        caps.effective | keep,
+        caps.permitted | keep,
+        caps.inheritable,
+    )
+    .map_err(at("capset"))?;
+    creds::keep_capabilities(false).map_err(at("PR_SET_KEEPCAPS"))?;
+    creds::clear_ambient().map_err(at("clear the ambient set"))?;
+    for cap in (0..64).filter(|cap| caps.ambient & 1 << cap != 0) {
+        creds::raise_ambient(cap).map_err(at("raise an ambient capability"))?;
+    }
+    Ok(())
+}
+
+/// The first candidate that may be executed. Otherwise the most telling reason.
+pub(super) fn find_program(program: &UserProgram) -> Outcome<usize> {
+    let mut reason = Errno::ENOENT;
+    for (index, path) in program.candidates.iter().enumerate() {
+        match process::access(path, libc::X_OK) {
+            Ok(()) if process::is_dir(path) => reason = Errno::EISDIR,
+            Ok(()) => return Ok(index),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(e) => reason = e,
+        }
+    }
+    Err(Failure("find", reason))
+}
+
+/// Fills in `HOME=` from the image's `/etc/passwd`, `/` where the user is not in it. passwd(5).
+pub(super) fn set_home(uid: u32, program: &mut UserProgram) {
+    let Some(out) = program
+        .env
+        .buffer_mut()
+        .and_then(|b| b.get_mut(b"HOME=".len()..))
+    else {
+        return;
+    };
+    let rules = RESOLVE_NO_MAGICLINKS;
+    let Ok(file) = m::openat2(
+        CWD,
+        c"/etc/passwd",
+        libc::O_RDONLY | libc::O_NONBLOCK,
+        0,
+        rules,
+    ) else {
+        return;
+    };
+    let mut buffer = [0u8; 4096];
+    let mut filled = 0;
+    loop {
+        let Some(free) = buffer.get_mut(filled..) else {
+            return;
+        };
+        let n = process::read(file.as_fd(), free).unwrap_or(0);
+        filled += n;
+        let text = buffer.get(..filled).unwrap_or_default();
+        let complete = if n == 0 {
+            filled
+        } else {
+            text.iter().rposition(|b| *b == b'\n').map_or(0, |p| p + 1)
+        };
+        for line in text
+            .get(..complete)
+            .unwrap_or_default()
+            .split(|b| *b == b'\n')
+        {
+            let mut fields = line.split(|b| *b == b':').skip(2);
+            if parse_uid(fields.next().unwrap_or_default()) == Some(uid)
+                && let Some(home) = fields
+                    .nth(2)
+                    .filter(|h| !h.is_empty() && h.len() <= out.len())
+            {
+                out.fill(0);
+                if let Some(to) = out.get_mut(..home.len()) {
+                    to.copy_from_slice(home);
+                }
+                return;
+            }
+        }
+        if n == 0 {
+            return;
+        }
+        // Keep the part of a line at the end; a line longer than the buffer is nobody's entry.
+        buffer.copy_within(complete..filled, 0);
+        filled = if complete == 0 && filled == buffer.len() {
+            0
+        } else {
+            filled - complete
+        };
+    }
+}
+
+pub(super) fn parse_uid(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Paths that are not there need no rule.
+pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
+    let ruleset = confine::landlock_ruleset(rules.fs, rules.net, rules.scoped)
+        .map_err(at("landlock_create_ruleset"))?;
+    for (path, access) in &rules.paths {
+        let file = match m::openat(CWD, path, libc::O_PATH, 0) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            file => file.map_err(at("open"))?,
+        };
+        let is_dir =
+            m::fstat(file.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        // Of a file's rights only these make sense: execute, write, truncate.
+        let access = if is_dir {
+            *access
+        } else {
+            *access & (confine::landlock::EXECUTE | 2 | confine::landlock::TRUNCATE)
+        };
+        confine::landlock_allow_path(ruleset.as_fd(), file.as_fd(), access)
+            .map_err(at("landlock_add_rule"))?;
+    }
+    for (port, access) in &rules.ports {
+        confine::landlock_allow_port(ruleset.as_fd(), *port, *access)
+            .map_err(at("landlock_add_rule"))?;
+    }
+    confine::landlock_restrict(ruleset.as_fd()).map_err(at("landlock_restrict_self"))
+}
