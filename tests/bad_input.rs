@@ -16,7 +16,7 @@ crate::cases!(ctr: [
     an_absent_user,
     fields_that_are_not_honoured,
     a_full_disk,
-    an_unknown_options_type,
+    options_that_are_not_there,
     an_interpreter_that_is_missing,
 ]);
 
@@ -226,7 +226,7 @@ fn a_full_disk(d: &mut Daemon) {
     d.run();
 }
 
-fn an_unknown_options_type(d: &mut Daemon) {
+fn options_that_are_not_there(d: &mut Daemon) {
     let out = d.ctr([
         "run",
         "--rm",
@@ -240,7 +240,7 @@ fn an_unknown_options_type(d: &mut Daemon) {
     ]);
     refused(
         &out,
-        "runtime options (ConfigPath, or a table of options) are not supported yet",
+        "runtime options: ConfigPath /etc/some.toml: No such file or directory",
     );
     d.remove("x");
 }

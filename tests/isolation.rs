@@ -5,7 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::process::Command;
 
-use containerd_shim_protos::api::Empty;
+use containerd_shim_protos::api::{CreateTaskResponse, Empty};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use ttrpc::Code;
 
@@ -13,7 +14,7 @@ use crate::Case;
 use crate::attacks;
 use crate::support::place::program;
 use crate::support::shim::{Shim, Streams};
-use crate::support::{Output, shim_directory};
+use crate::support::{Daemon, Output, shim_directory};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -27,6 +28,10 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::work_in_untrusted", work_in_untrusted),
         Case::plain("isolation::unknown_profile", unknown_profile),
         Case::plain("isolation::broken_profiles", broken_profiles),
+        Case::plain("isolation::profile_in_options", profile_in_options),
+        Case::plain("isolation::single_calls", single_calls),
+        Case::plain("isolation::networks_and_users", networks_and_users),
+        Case::ctr("isolation::profile_by_path", profile_by_path),
     ]
 }
 
@@ -366,6 +371,179 @@ fn unknown_profile() {
     s.end();
 }
 
+/// `runtimeoptions.v1.Options` with a field: 2 is a path, 3 a text.
+fn runtime_options(field: u8, text: &str) -> Any {
+    let mut value = vec![field << 3 | 2];
+    let mut length = text.len();
+    while length >= 0x80 {
+        value.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    value.push(length as u8);
+    value.extend(text.as_bytes());
+    Any {
+        type_url: "runtimeoptions.v1.Options".into(),
+        value,
+        ..Any::default()
+    }
+}
+
+fn profile_in_options() {
+    // A table of options in containerd's configuration arrives as text. It wins over the shim's name.
+    let s = Shim::start(3);
+    let caps = |options: Option<Any>| {
+        let out = fifo(&s, &format!("out{}", options.is_some()));
+        let reader = read_all(&out);
+        let streams = Streams {
+            stdout: out,
+            ..Streams::default()
+        };
+        let spec = greedy(&s, "box", &["grep", "CapEff", "/proc/self/status"]);
+        let mut request = s.create_request("box", &spec, streams);
+        request.options = options.into();
+        s.call::<CreateTaskResponse>("Create", &request).unwrap();
+        s.start_process("box", "").unwrap();
+        s.wait("box", "").unwrap();
+        s.delete("box", "").unwrap();
+        reader.join().unwrap()
+    };
+    let text = "extends = \"hardened\"\n[process]\ncapabilities = [\"CAP_CHOWN\"]\n";
+    assert_eq!(
+        caps(Some(runtime_options(3, text))),
+        "CapEff:\t0000000000000001\n"
+    );
+    assert_ne!(caps(None), "CapEff:\t0000000000000001\n");
+    // A broken one starts nothing.
+    let mut request = s.create_request("box", &s.spec("box", &["true"]), Streams::default());
+    request.options = Some(runtime_options(3, "[process]\nwrong = 1")).into();
+    let (code, message) = s.call::<Empty>("Create", &request).unwrap_err();
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    assert!(
+        message.contains("runtime options")
+            && message.contains("line 2, column 1")
+            && message.contains("unknown field `wrong`"),
+        "{message}"
+    );
+    s.end();
+}
+
+/// Runs a command under a profile; its output and status.
+fn under(s: &Shim, id: &str, profile: &str, args: &[&str]) -> Result<(String, u32), String> {
+    let mut spec = greedy(s, id, args);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    if let Some(attack) = args.first().filter(|a| **a == "/dev/attacker") {
+        spec["process"]["env"] = json!([format!("{}={attack}", attacks::MARK)]);
+    }
+    let out = fifo(s, &format!("{id}-under"));
+    let streams = Streams {
+        stdout: out.clone(),
+        stderr: out.clone(),
+        ..Streams::default()
+    };
+    let mut request = s.create_request(id, &spec, streams);
+    request.options = Some(runtime_options(3, profile)).into();
+    let created = s.call::<CreateTaskResponse>("Create", &request);
+    created.map_err(|(_, text)| text)?;
+    let reader = read_all(&out);
+    s.start_process(id, "").unwrap();
+    let status = s.wait(id, "").unwrap();
+    s.delete(id, "").unwrap();
+    Ok((reader.join().unwrap(), status))
+}
+
+fn single_calls() {
+    let s = Shim::start(3);
+    let profile = "extends = \"hardened\"\n[seccomp.actions]\nptrace = \"allow\"\nkeyctl = \"kill\"\nadd_key = \"audit\"\npersonality = \"deny\"\n";
+    let (text, _) = under(&s, "box", profile, &["/dev/attacker"]).unwrap();
+    let answers = parse(&text);
+    assert_eq!(answers["ptrace"], "ok", "allowed, and of one's own user");
+    assert_eq!(
+        (answers["keyctl"].as_str(), answers["add-key"].as_str()),
+        ("killed", "ok")
+    );
+    assert_eq!(
+        (
+            answers["ordinary-personality"].as_str(),
+            answers["bpf"].as_str()
+        ),
+        ("1", "1")
+    );
+    // Without a floor, single calls are one.
+    let (text, _) = under(
+        &s,
+        "bare",
+        "[seccomp.actions]\nbpf = \"deny\"\n",
+        &["/dev/attacker"],
+    )
+    .unwrap();
+    let answers = parse(&text);
+    assert_eq!(
+        (answers["bpf"].as_str(), answers["mount"].as_str()),
+        ("1", "ok")
+    );
+    s.end();
+}
+
+fn networks_and_users() {
+    let s = Shim::start(3);
+    // The pod's network, joined by path as CRI does it, is not there.
+    let namespace = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let (text, _) = under(
+        &s,
+        "box",
+        "[network]\nmode = \"none\"\n",
+        &["sh", "-c", "ls /sys/class/net; readlink /proc/self/ns/net"],
+    )
+    .unwrap();
+    assert!(
+        text.starts_with("lo\n") && !text.contains(&namespace.display().to_string()),
+        "{text}"
+    );
+    let refused = under(
+        &s,
+        "users",
+        "[user_namespace]\nmode = \"required\"\n",
+        &["true"],
+    )
+    .unwrap_err();
+    assert!(
+        refused.contains("set hostUsers: false in the pod"),
+        "{refused}"
+    );
+    let (text, _) = under(
+        &s,
+        "cpu",
+        "[limits]\nmillicpus = { max = 250 }\n",
+        &["true"],
+    )
+    .unwrap();
+    assert_eq!(text, "");
+    assert!(
+        s.log().contains("250 thousandths of a processor"),
+        "{}",
+        s.log()
+    );
+    s.end();
+}
+
+fn profile_by_path(d: &mut Daemon) {
+    // ConfigPath in containerd's configuration; ctr has a flag for it.
+    let file = d.dir().join("mine.toml");
+    fs::write(
+        &file,
+        "extends = \"untrusted\"\n[exec]\npolicy = \"deny\"\n",
+    )
+    .unwrap();
+    let flags = ["--null-io", "--runtime-config-path", file.to_str().unwrap()];
+    d.run_detached(&flags, "box", &["sleep", "1000"]);
+    let out = d.exec(&[], "box", "e", &["true"]);
+    assert!(
+        out.stderr.contains("profile \"mine\" refuses execs"),
+        "{out:?}"
+    );
+    d.remove("box");
+}
+
 fn broken_profiles() {
     let dir = std::env::temp_dir().join(format!("cdprofile-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
@@ -506,6 +684,22 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     ("[limits]\nmemory = { max = -1 }", "line 2|-1"),
     ("[limits]\nmemory = { max = \"1G\" }", "line 2|expected u64"),
+    (
+        "[seccomp.actions]\nopnat = \"kill\"",
+        "seccomp.actions: \"opnat\" is not a system call",
+    ),
+    (
+        "[seccomp.actions]\nbpf = \"crash\"",
+        "line 2|unknown variant `crash`|audit",
+    ),
+    (
+        "[network]\nmode = \"host\"",
+        "line 2|unknown variant `host`",
+    ),
+    (
+        "[user_namespace]\nmode = \"auto\"",
+        "line 2|unknown variant `auto`|required",
+    ),
     (
         "[exec]\npolicy = \"maybe\"",
         "line 2|unknown variant `maybe`|without-capabilities",

@@ -249,6 +249,12 @@ fn condition(arg: &LinuxSeccompArg, field: &str) -> Result<Condition> {
     })
 }
 
+/// Whether a system call of this name exists on any architecture that filters can name.
+pub fn is_known(name: &str) -> bool {
+    let numbers = [x86_64, x86, aarch64, arm, riscv64];
+    numbers.iter().any(|number| number(name).is_some())
+}
+
 /// Compiles the filter.
 pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
     let default = verdict(

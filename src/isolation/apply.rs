@@ -8,7 +8,9 @@ use oci_spec::runtime::{
     LinuxResources, Mount, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
 
-use super::profile::{ExecPolicy, HostNamespace, Limit, Profile, capability};
+use super::profile::{
+    ExecPolicy, HostNamespace, Limit, NetworkMode, Profile, UserNamespaceMode, capability,
+};
 
 /// What a profile does not allow, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,7 @@ pub fn apply(profile: &Profile, own: OwnLimits, mut spec: Spec) -> Result<Applie
     let mut report = Vec::new();
     let mut linux = spec.linux().clone().unwrap_or_default();
     host_namespaces(profile, &linux)?;
+    user_namespace(profile, &linux)?;
     devices(profile, &linux)?;
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
         host_path(profile, i, mount)?;
@@ -92,6 +95,7 @@ pub fn apply(profile: &Profile, own: OwnLimits, mut spec: Spec) -> Result<Applie
         linux.set_readonly_paths(Some(all));
         report.push(format!("linux.readonlyPaths: added {}", added.join(" ")));
     }
+    network(profile, &mut linux, &mut report);
     resources(profile, &mut linux, &mut report);
     spec.set_linux(Some(linux));
     Ok(Applied { spec, report })
@@ -155,6 +159,35 @@ fn host_namespaces(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+fn user_namespace(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
+    let mut namespaces = linux.namespaces().iter().flatten();
+    if profile.user_namespace.mode == UserNamespaceMode::Required
+        && !namespaces.any(|n| n.typ() == LinuxNamespaceType::User)
+    {
+        return Err(Refusal {
+            profile: profile.name.clone(),
+            what: "the node's users (linux.namespaces has no user namespace)".into(),
+            remedy: "set hostUsers: false in the pod".into(),
+        });
+    }
+    Ok(())
+}
+
+fn network(profile: &Profile, linux: &mut Linux, report: &mut Vec<String>) {
+    if profile.network.mode != NetworkMode::None {
+        return;
+    }
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let joined = namespaces
+        .iter_mut()
+        .find(|n| n.typ() == LinuxNamespaceType::Network && n.path().is_some());
+    if let Some(network) = joined {
+        network.set_path(None);
+        linux.set_namespaces(Some(namespaces));
+        report.push("linux.namespaces: an empty network".into());
+    }
 }
 
 /// `c MAJOR:MINOR` or `b MAJOR:MINOR`.
@@ -462,8 +495,28 @@ fn resources(profile: &Profile, linux: &mut Linux, report: &mut Vec<String>) {
         r.set_memory(Some(memory));
         report.push(format!("linux.resources.memory.limit: {bytes}"));
     }
+    cpu(limits.millicpus, &mut r, report);
     if report.len() > before {
         linux.set_resources(Some(r));
+    }
+}
+
+/// Thousandths of a processor, as a quota of the period.
+fn cpu(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
+    const PERIOD: u64 = 100_000;
+    let mut cpu = r.cpu().clone().unwrap_or_default();
+    let period = cpu.period().filter(|p| *p > 0).unwrap_or(PERIOD);
+    let asked = cpu
+        .quota()
+        .filter(|q| *q > 0)
+        .map(|quota| quota.saturating_mul(1000) / period as i64);
+    if let Some(millis) = limited(asked, limit) {
+        cpu.set_period(Some(PERIOD));
+        cpu.set_quota(Some((millis * PERIOD as i64 / 1000).max(1000)));
+        r.set_cpu(Some(cpu));
+        report.push(format!(
+            "linux.resources.cpu.quota: {millis} thousandths of a processor"
+        ));
     }
 }
 

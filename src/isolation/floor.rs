@@ -1,8 +1,12 @@
 //! The built-in seccomp floors: deny-lists that are loaded before a pod's own filter, so that nothing in a pod's spec lifts
 //! them. What ordinary programs do is not on them; a pod's own filter is the place for an allow-list.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
+
+use super::profile::CallAction;
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
@@ -175,6 +179,39 @@ pub(super) fn untrusted() -> LinuxSeccomp {
         EPERM,
     ));
     filter(rules)
+}
+
+/// One that lets everything through.
+pub(super) fn empty() -> LinuxSeccomp {
+    filter(Vec::new())
+}
+
+/// The floor with other actions for single calls.
+pub(super) fn with_actions(
+    floor: LinuxSeccomp,
+    actions: &BTreeMap<String, CallAction>,
+) -> LinuxSeccomp {
+    if actions.is_empty() {
+        return floor;
+    }
+    let mut json = serde_json::to_value(&floor).unwrap_or_default();
+    let mut rules: Vec<Value> = json["syscalls"].as_array().cloned().unwrap_or_default();
+    for rule in &mut rules {
+        if let Some(names) = rule["names"].as_array_mut() {
+            names.retain(|n| n.as_str().is_none_or(|n| !actions.contains_key(n)));
+        }
+    }
+    rules.retain(|r| r["names"].as_array().is_some_and(|n| !n.is_empty()));
+    for (name, action) in actions {
+        rules.push(match action {
+            CallAction::Allow => continue,
+            CallAction::Audit => json!({ "names": [name], "action": "SCMP_ACT_LOG" }),
+            CallAction::Deny => refuse(&[name], EPERM),
+            CallAction::Kill => json!({ "names": [name], "action": "SCMP_ACT_KILL_PROCESS" }),
+        });
+    }
+    json["syscalls"] = rules.into();
+    serde_json::from_value(json).unwrap_or(floor)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Profiles: `/etc/cofferdam/NAME.toml`, or one of the built-in ones. Every key is known or an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,6 +102,48 @@ pub struct Profile {
     pub limits: Limits,
     /// Execs.
     pub exec: Exec,
+    /// User namespaces.
+    pub user_namespace: UserNamespace,
+    /// The network.
+    pub network: Network,
+}
+
+/// `[user_namespace]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserNamespace {
+    /// Whether pods must have one.
+    pub mode: UserNamespaceMode,
+}
+
+/// Whether pods have a user namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserNamespaceMode {
+    /// As the pod asks.
+    #[default]
+    Pod,
+    /// Pods without one (`hostUsers: false`) are refused.
+    Required,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Which network a container has.
+    pub mode: NetworkMode,
+}
+
+/// Which network a container has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The pod's.
+    #[default]
+    Pod,
+    /// An empty network namespace of its own, which the other containers of the pod cannot reach either.
+    None,
 }
 
 /// `[pod]`: allow-lists. What is left out is not restricted.
@@ -160,9 +202,26 @@ pub struct Seccomp {
     /// `none`, `hardened`, `untrusted`, or the path of a file in OCI's format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<String>,
+    /// Another action for single calls of the floor, or for calls that it leaves alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub actions: BTreeMap<String, CallAction>,
     /// The floor's filter.
     #[serde(skip)]
     pub filter: Option<LinuxSeccomp>,
+}
+
+/// What becomes of a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallAction {
+    /// The floor lets it through.
+    Allow,
+    /// It is let through, and the kernel's audit log has it.
+    Audit,
+    /// `EPERM`
+    Deny,
+    /// The process is killed.
+    Kill,
 }
 
 /// `[landlock]`
@@ -236,6 +295,8 @@ pub struct Limits {
     pub pids: Limit,
     /// Bytes of memory of a container.
     pub memory: Limit,
+    /// CPU of a container, in thousandths of a processor.
+    pub millicpus: Limit,
     /// Open files of a process, `RLIMIT_NOFILE`.
     pub open_files: Limit,
     /// Bytes of a core dump, `RLIMIT_CORE`.
@@ -335,6 +396,7 @@ impl Profile {
         for (key, limit) in [
             ("limits.pids", self.limits.pids),
             ("limits.memory", self.limits.memory),
+            ("limits.millicpus", self.limits.millicpus),
             ("limits.open_files", self.limits.open_files),
             ("limits.core_size", self.limits.core_size),
         ] {
@@ -390,8 +452,9 @@ impl Profile {
                 return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
             }
         }
-        self.seccomp.filter = match self.seccomp.floor.as_deref() {
-            None | Some("none") => None,
+        let floor = match self.seccomp.floor.as_deref() {
+            None | Some("none") if self.seccomp.actions.is_empty() => None,
+            None | Some("none") => Some(floor::empty()),
             Some("hardened") => Some(floor::hardened()),
             Some("untrusted") => Some(floor::untrusted()),
             Some(path) if path.starts_with('/') => Some(self.floor_file(path)?),
@@ -402,6 +465,16 @@ impl Profile {
                 return Err(self.wrong("seccomp.floor", text));
             }
         };
+        if let Some(name) = self
+            .seccomp
+            .actions
+            .keys()
+            .find(|n| !crate::executor::seccomp::is_known(n))
+        {
+            let text = format!("{name:?} is not a system call");
+            return Err(self.wrong("seccomp.actions", text));
+        }
+        self.seccomp.filter = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
         Ok(())
     }
 

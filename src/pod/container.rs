@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
+use super::isolation::Isolation;
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Metrics};
-use crate::executor::{Confinement, Enter, Supervised, hooks, seccomp};
+use crate::executor::{Enter, Supervised, hooks, seccomp};
 
 /// How long a kill waits for processes to go.
 const KILL_WITHIN: Duration = Duration::from_secs(10);
@@ -28,8 +29,8 @@ pub struct Container {
     /// Who decides on the calls that the filter of an exec asks about.
     pub(super) supervised: Option<Supervised>,
     pub(super) seccomp: Option<Arc<seccomp::Program>>,
-    /// What the pod's profile adds to every process.
-    pub(super) confinement: Option<Arc<Confinement>>,
+    /// What it, and every exec in it, is isolated by.
+    pub(super) isolation: Arc<Isolation>,
     pub(super) hooks: Option<Arc<hooks::Subject>>,
     pub(super) new_keyring: bool,
     pub(super) init: Arc<Process>,

@@ -1,6 +1,6 @@
 //! The isolation profile of a pod: loaded once, applied to each container at Create and to each exec.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -18,7 +18,37 @@ pub struct Isolation {
     confinement: Option<Arc<Confinement>>,
 }
 
+/// Where the options of containerd's handler have a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProfileSource {
+    /// `ConfigPath`
+    File(PathBuf),
+    /// A table of options, as TOML.
+    Text(String),
+}
+
 impl Isolation {
+    /// From the options of containerd's handler.
+    pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, String> {
+        let profile = match source {
+            ProfileSource::File(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| format!("runtime options: ConfigPath {}: {e}", path.display()))?;
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
+                Profile::parse(directory, &name, &path.display().to_string(), &text)
+            }
+            ProfileSource::Text(text) => Profile::parse(
+                Path::new(DIRECTORY),
+                "options",
+                "the handler's options",
+                text,
+            ),
+        };
+        let profile = profile.map_err(|e| format!("runtime options: {e}"))?;
+        Self::of(profile).map_err(|e| format!("runtime options: {e}"))
+    }
+
     /// Loads a profile by its name. The error is for people.
     pub fn load(name: &str) -> std::result::Result<Self, String> {
         let profile = Profile::load_from(Path::new(DIRECTORY), name).map_err(|e| e.to_string())?;

@@ -116,7 +116,7 @@ impl Pod {
                 "the option NoPivotRoot is not supported: a root that can be left is none".into(),
             ));
         }
-        let isolation = self.isolation()?;
+        let isolation = self.isolation(request.profile.as_ref())?;
         let spec = isolation.apply(&request.id, &self.layout, spec::load(&request.bundle)?)?;
         if spec::shares_host_mounts(&spec) {
             return Err(Error::InvalidArgument(
@@ -217,7 +217,7 @@ impl Pod {
             enter: Enter::of(&spec),
             supervised,
             seccomp: filter,
-            confinement: isolation.confinement(),
+            isolation,
             hooks,
             new_keyring,
             init,
@@ -340,7 +340,7 @@ impl Pod {
                 cgroup: Some(&c.cgroup),
                 stdio,
                 seccomp: c.seccomp.clone(),
-                confinement: c.confinement.clone(),
+                confinement: c.isolation.confinement(),
                 new_keyring: c.new_keyring,
                 preserve_fds: 0,
             })
@@ -489,7 +489,7 @@ impl Pod {
         let mut process =
             spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));
-        let process = self.isolation()?.apply_to_exec(process)?;
+        let process = container.isolation.apply_to_exec(process)?;
         let exec = Process::new(
             exec_id.to_owned(),
             addresses,

@@ -24,7 +24,7 @@ use crate::stdio::Addresses;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::Publisher;
-pub use isolation::Isolation;
+pub use isolation::{Isolation, ProfileSource};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 
@@ -52,6 +52,8 @@ pub struct CreateRequest {
     pub stdio: Addresses,
     /// containerd's runc options, where it sent any.
     pub options: oci::Options,
+    /// The isolation profile of the handler's options, which wins over the shim's name.
+    pub profile: Option<ProfileSource>,
 }
 
 enum Slot {
@@ -64,7 +66,7 @@ pub struct Pod {
     namespace: String,
     layout: Arc<Layout>,
     /// Why no container can be created, where the profile is broken.
-    isolation: std::result::Result<Isolation, String>,
+    isolation: std::result::Result<Arc<Isolation>, String>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by their spec: the containers of a pod mostly share one.
@@ -85,7 +87,7 @@ impl Pod {
         Arc::new(Self {
             namespace,
             layout: Arc::new(layout),
-            isolation,
+            isolation: isolation.map(Arc::new),
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
@@ -95,9 +97,13 @@ impl Pod {
         })
     }
 
-    fn isolation(&self) -> Result<&Isolation> {
-        let broken = |e: &String| Error::FailedPrecondition(e.clone());
-        self.isolation.as_ref().map_err(broken)
+    /// What a container is isolated by: its handler's options, or the shim's name.
+    fn isolation(&self, profile: Option<&ProfileSource>) -> Result<Arc<Isolation>> {
+        match profile {
+            Some(source) => Isolation::from_options(source).map(Arc::new),
+            None => self.isolation.clone(),
+        }
+        .map_err(Error::FailedPrecondition)
     }
 
     /// A container by its id.

@@ -12,14 +12,16 @@ use containerd_shim_protos::api::{
     StatsResponse, Status as TaskStatus, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
+use containerd_shim_protos::protobuf::{
+    self, CodedInputStream, EnumOrUnknown, Message, MessageField,
+};
 use containerd_shim_protos::shim::oci::{Options, ProcessDetails};
 use containerd_shim_protos::shim_async::Task;
 use ttrpc::r#async::TtrpcContext;
 
 use super::errors::status;
 use crate::executor::RootMount;
-use crate::pod::{CreateRequest, Error, Pod, Result, Status};
+use crate::pod::{CreateRequest, Error, Pod, ProfileSource, Result, Status};
 use crate::stdio::Addresses;
 
 /// The service; a thin face of the [`Pod`].
@@ -45,21 +47,45 @@ impl TaskService {
     }
 }
 
-/// containerd's `runc.v1.Options` are understood; a table of another type would have to be obeyed, so it is refused.
-fn options(any: Option<&Any>) -> Result<Options> {
+/// containerd's `runc.v1.Options`, or with `runtimeoptions.v1.Options` an isolation profile.
+fn options(any: Option<&Any>) -> Result<(Options, Option<ProfileSource>)> {
     let Some(any) = any.filter(|a| !a.type_url.is_empty()) else {
-        return Ok(Options::default());
+        return Ok((Options::default(), None));
     };
+    let wrong = |e: protobuf::Error| Error::InvalidArgument(format!("runtime options: {e}"));
     match any.type_url.rsplit('/').next() {
         Some("containerd.runc.v1.Options") => {
-            Options::parse_from_bytes(&any.value).map_err(|e| Error::InvalidArgument(format!("runtime options: {e}")))
+            let options = Options::parse_from_bytes(&any.value).map_err(wrong)?;
+            Ok((options, None))
         }
-        Some("runtimeoptions.v1.Options") if any.value.is_empty() => Ok(Options::default()),
-        Some("runtimeoptions.v1.Options") => Err(Error::Unimplemented(
-            "runtime options (ConfigPath, or a table of options) are not supported yet: remove the handler's [options]".into(),
-        )),
-        _ => Err(Error::InvalidArgument(format!("runtime options of type {:?} are not known", any.type_url))),
+        Some("runtimeoptions.v1.Options") => {
+            Ok((Options::default(), profile(&any.value).map_err(wrong)?))
+        }
+        _ => Err(Error::InvalidArgument(format!(
+            "runtime options of type {:?} are not known",
+            any.type_url
+        ))),
     }
+}
+
+/// containerd `api/types/runtimeoptions/v1/api.proto`: a path in field 2, the text of a table in field 3.
+fn profile(options: &[u8]) -> protobuf::Result<Option<ProfileSource>> {
+    let mut stream = CodedInputStream::from_bytes(options);
+    let (mut path, mut body) = (String::new(), String::new());
+    while let Some(tag) = stream.read_raw_tag_or_eof()? {
+        match tag {
+            0x12 => path = stream.read_string()?,
+            0x1a => body = stream.read_string()?,
+            tag => protobuf::rt::skip_field_for_tag(tag, &mut stream)?,
+        }
+    }
+    Ok(if !path.is_empty() {
+        Some(ProfileSource::File(path.into()))
+    } else if !body.trim().is_empty() {
+        Some(ProfileSource::Text(body))
+    } else {
+        None
+    })
 }
 
 #[async_trait]
@@ -74,8 +100,10 @@ impl Task for TaskService {
                 "restoring from a checkpoint is not supported".into(),
             )));
         }
+        let (options, profile) = options(r.options.as_ref()).map_err(status)?;
         let request = CreateRequest {
-            options: options(r.options.as_ref()).map_err(status)?,
+            options,
+            profile,
             root_mounts: r
                 .rootfs
                 .into_iter()
