@@ -230,8 +230,8 @@ fn quick() {
         })
         .collect();
     times.sort();
-    // The median: the machine has other things to do as well.
-    assert!(times[10] < Duration::from_millis(10), "{times:?}");
+    // The lower quarter: other tests run beside this one, and what they take is not start's.
+    assert!(times[5] < Duration::from_millis(10), "{times:?}");
 }
 
 fn information() {
