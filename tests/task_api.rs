@@ -300,14 +300,8 @@ fn kill(s: &Shim) {
     s.kill("created", "", 9, false).unwrap();
     assert_eq!(s.wait("created", "").unwrap(), 137);
     s.delete("created", "").unwrap();
-    s.run(
-        "box",
-        &[
-            "sh",
-            "-c",
-            "trap 'exit 3' USR1; while :; do sleep 0.01; done",
-        ],
-    );
+    let script = "trap 'exit 3' USR1; touch /dev/shm/ready; while :; do sleep 0.01; done";
+    let init = s.run("box", &["sh", "-c", script]);
     s.exec("box", "e", &["sleep", "1000"]).unwrap();
     refused(
         s.kill("box", "e", 9, false),
@@ -328,7 +322,10 @@ fn kill(s: &Shim) {
         Code::NOT_FOUND,
         "process already finished",
     );
-    std::thread::sleep(Duration::from_millis(100)); // until the shell has its trap
+    let ready = format!("/proc/{init}/root/dev/shm/ready");
+    wait_until("the shell has its trap", Duration::from_secs(5), || {
+        std::path::Path::new(&ready).exists()
+    });
     s.kill("box", "", 10, false).unwrap();
     assert_eq!(s.wait("box", "").unwrap(), 3);
     refused(
@@ -346,7 +343,7 @@ fn kill(s: &Shim) {
 
 fn kill_all(s: &Shim) {
     // Children that left their parents are reached, too.
-    let script = "sleep 1000 & (setsid sleep 1000 &) ; trap : TERM; while :; do sleep 0.01; done";
+    let script = "trap : TERM; sleep 1000 & (setsid sleep 1000 &) ; while :; do sleep 0.01; done";
     s.run("box", &["sh", "-c", script]);
     let running = || s.pids("box").unwrap().processes.len();
     wait_until("all run", Duration::from_secs(5), || running() >= 3);
