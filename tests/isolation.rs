@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::profile_in_options", profile_in_options),
         Case::plain("isolation::single_calls", single_calls),
         Case::plain("isolation::networks_and_users", networks_and_users),
+        Case::plain("isolation::egress", egress),
         Case::ctr("isolation::profile_by_path", profile_by_path),
     ]
 }
@@ -431,8 +432,9 @@ fn profile_in_options() {
 fn under(s: &Shim, id: &str, profile: &str, args: &[&str]) -> Result<(String, u32), String> {
     let mut spec = greedy(s, id, args);
     spec["process"]["env"] = json!(["PATH=/bin"]);
-    if let Some(attack) = args.first().filter(|a| **a == "/dev/attacker") {
-        spec["process"]["env"] = json!([format!("{}={attack}", attacks::MARK)]);
+    if args.first() == Some(&"/dev/attacker") {
+        let mark = args.get(1).unwrap_or(&"1");
+        spec["process"]["env"] = json!([format!("{}={mark}", attacks::MARK)]);
     }
     let out = fifo(s, &format!("{id}-under"));
     let streams = Streams {
@@ -523,6 +525,53 @@ fn networks_and_users() {
         "{}",
         s.log()
     );
+    s.end();
+}
+
+fn egress() {
+    // Nobody listens anywhere: what may go out is refused by the peer, the rest by the node.
+    let s = Shim::start(3);
+    let script = "ip link set lo up; ip addr add 10.99.0.1/24 dev lo; ip addr add fd00:99::1/64 dev lo 2>/dev/null; \
+        for to in 10.99.0.1:81 10.99.0.1:80 10.99.0.2:80 127.0.0.1:80 8.8.8.8:80; do nc -w 2 ${to%:*} ${to#*:} < /dev/null 2>&1 | sed \"s/^/$to /\"; done; \
+        echo end";
+    let profile =
+        "[network]\negress = [{ to = \"10.99.0.1\", port = 80 }, { to = \"fd00:99::/64\" }]\n";
+    let (text, status) = under(&s, "box", profile, &["sh", "-c", script]).unwrap();
+    assert_eq!(status, 0, "{text}");
+    for (to, expected) in [
+        ("10.99.0.1:81", "Operation not permitted"),
+        ("10.99.0.1:80", "Connection refused"),
+        ("10.99.0.2:80", "Operation not permitted"),
+        ("127.0.0.1:80", "Connection refused"),
+        ("8.8.8.8:80", "Operation not permitted"),
+    ] {
+        let line = text.lines().find(|l| l.starts_with(to));
+        assert!(line.is_some_and(|l| l.contains(expected)), "{to}: {text}");
+    }
+    // Datagrams of sockets that never connect are seen, too.
+    for (to, answer) in [
+        ("127.0.0.1:53", "127.0.0.1:53 sent"),
+        ("10.99.0.2:53", "10.99.0.2:53 1"),
+    ] {
+        let id = to.replace(['.', ':'], "x");
+        let (text, _) = under(&s, &id, profile, &["/dev/attacker", &format!("send={to}")]).unwrap();
+        // Without a route the first is not delivered, which is not the node's doing.
+        assert!(
+            text.trim() == answer || (answer.ends_with("sent") && !text.ends_with(" 1\n")),
+            "{text}"
+        );
+    }
+    // Nothing is restricted without the list, and nothing goes out with an empty one.
+    let (text, _) = under(&s, "free", "", &["sh", "-c", script]).unwrap();
+    assert!(!text.contains("not permitted"), "{text}");
+    let (text, _) = under(
+        &s,
+        "none",
+        "[network]\negress = []\n",
+        &["sh", "-c", script],
+    )
+    .unwrap();
+    assert_eq!(text.matches("not permitted").count(), 4, "{text}");
     s.end();
 }
 

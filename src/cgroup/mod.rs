@@ -4,6 +4,7 @@
 //! Sources: `Documentation/admin-guide/cgroup-v1/`, `Documentation/admin-guide/cgroup-v2.rst`, OCI `config-linux.md`.
 
 mod devices;
+mod egress;
 mod layout;
 mod oom;
 mod path;
@@ -27,6 +28,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::sys;
+pub use egress::Destination;
 pub use layout::{Hierarchy, Layout};
 pub use oom::OomWatch;
 use path::Unit;

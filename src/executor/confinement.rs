@@ -10,6 +10,7 @@ use super::mounts::c_string;
 use super::script::Step;
 use super::seccomp::Program;
 use super::{Error, Result};
+use crate::cgroup::Destination;
 use crate::sys::confine::landlock as ll;
 use crate::sys::kernel;
 
@@ -59,6 +60,8 @@ pub struct Confinement {
     pub mitigate_speculation: bool,
     /// Processor cores are not shared with other pods.
     pub core_scheduling: bool,
+    /// Where processes may connect to, beside loopback; everywhere without.
+    pub egress: Option<Vec<Destination>>,
 }
 
 impl Landlock {

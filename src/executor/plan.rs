@@ -133,7 +133,15 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
         .as_ref()
         .and_then(|l| l.resources().as_ref());
     let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
-    let spawned = init(plan).and_then(|job| job.spawn(hooks));
+    let egress = plan.confinement.as_ref().and_then(|c| c.egress.clone());
+    let restricted = match (egress, cgroup) {
+        (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(&allowed).map_err(Error::from),
+        (Some(_), None) => Err(Error::field("network.egress", "needs cgroups")),
+        (None, _) => Ok(()),
+    };
+    let spawned = restricted
+        .and_then(|()| init(plan))
+        .and_then(|job| job.spawn(hooks));
     drop(placeholder);
     if spawned.is_err() {
         give_up(cgroup, hooks);

@@ -7,4 +7,4 @@ mod floor;
 mod profile;
 
 pub use apply::{Applied, AppliedExec, OwnLimits, Refusal, apply, apply_to_exec};
-pub use profile::{BUILT_IN, DIRECTORY, Error, Profile, Scope, names};
+pub use profile::{BUILT_IN, DIRECTORY, EgressRule, Error, Profile, Scope, names};

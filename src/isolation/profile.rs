@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, LinuxSeccomp};
@@ -128,11 +129,42 @@ pub enum UserNamespaceMode {
 }
 
 /// `[network]`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// Which network a container has.
     pub mode: NetworkMode,
+    /// Where it may connect and send to, beside loopback; left out, everywhere. Needs a cgroup v2 tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<EgressRule>>,
+}
+
+/// One destination: `{ to = "10.0.0.0/8", port = 443 }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRule {
+    /// An address, or a network in CIDR notation.
+    pub to: String,
+    /// A port; left out, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl EgressRule {
+    /// Address and length of the prefix.
+    pub fn network(&self) -> Option<(IpAddr, u8)> {
+        let (address, prefix) = match self.to.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (self.to.as_str(), None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(p) => p.parse().ok().filter(|p| *p <= bits)?,
+            None => bits,
+        };
+        Some((address, prefix))
+    }
 }
 
 /// Which network a container has.
@@ -425,6 +457,15 @@ impl Profile {
             if super::apply::device(device).is_none() {
                 let text = format!("{device:?}: expected \"c MAJOR:MINOR\" or \"b MAJOR:MINOR\"");
                 return Err(self.wrong("pod.devices", text));
+            }
+        }
+        for rule in self.network.egress.iter().flatten() {
+            if rule.network().is_none() {
+                let text = format!(
+                    "{:?} is neither an address nor a network (like \"10.0.0.0/8\")",
+                    rule.to
+                );
+                return Err(self.wrong("network.egress", text));
             }
         }
         let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();

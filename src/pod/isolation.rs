@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use super::{Error, Result};
-use crate::cgroup::Layout;
+use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock, seccomp};
 use crate::isolation::{self, DIRECTORY, OwnLimits, Profile};
 
@@ -78,6 +78,17 @@ impl Isolation {
             write_xor_execute: profile.process.write_xor_execute,
             mitigate_speculation: profile.process.mitigate_speculation,
             core_scheduling: profile.process.core_scheduling,
+            egress: profile.network.egress.as_ref().map(|rules| {
+                let destination = |rule: &isolation::EgressRule| {
+                    let (address, prefix) = rule.network()?;
+                    Some(Destination {
+                        address,
+                        prefix,
+                        port: rule.port,
+                    })
+                };
+                rules.iter().filter_map(destination).collect()
+            }),
         };
         if landlock.required {
             confinement.require_landlock()?;

@@ -52,12 +52,58 @@ struct ProgLoad {
     log_buf: u64,
     kern_version: u32,
     prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Where a program of `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` is asked; the values are `enum bpf_attach_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SockAddrHook {
+    /// `connect(2)` to IPv4.
+    Connect4 = 10,
+    /// `connect(2)` to IPv6.
+    Connect6 = 11,
+    /// `sendto(2)` and `sendmsg(2)` with an IPv4 address, on UDP.
+    Send4 = 14,
+    /// The same with an IPv6 address.
+    Send6 = 15,
+}
+
+impl SockAddrHook {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connect4, Self::Connect6, Self::Send4, Self::Send6];
+
+    /// Whether it is for IPv6.
+    pub fn is_v6(self) -> bool {
+        matches!(self, Self::Connect6 | Self::Send6)
+    }
+}
+
+/// Loads a `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` program for a hook.
+pub fn load_sock_addr_program(hook: SockAddrHook, insns: &[EbpfInsn]) -> Result<OwnedFd> {
+    load_program(18, hook as u32, insns)
+}
+
+/// Attaches it to a cgroup, beside those of its ancestors.
+pub fn attach_sock_addr_program(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    hook: SockAddrHook,
+) -> Result<()> {
+    attach_program(cgroup, program, hook as u32)
 }
 
 /// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program.
 pub fn load_device_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
+    load_program(15, 0, insns)
+}
+
+fn load_program(prog_type: u32, attach_type: u32, insns: &[EbpfInsn]) -> Result<OwnedFd> {
     let attr = ProgLoad {
-        prog_type: 15,
+        prog_type,
+        expected_attach_type: attach_type,
         insn_cnt: insns.len() as u32,
         insns: insns.as_ptr() as u64,
         license: c"Apache".as_ptr() as u64,
@@ -91,10 +137,14 @@ const BPF_F_ALLOW_MULTI: u32 = 2;
 
 /// Attaches a device program to a cgroup, beside those of its ancestors.
 pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    attach_program(cgroup, program, BPF_CGROUP_DEVICE)
+}
+
+fn attach_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, attach_type: u32) -> Result<()> {
     let attr = ProgAttach {
         target_fd: cgroup.as_raw_fd() as u32,
         attach_bpf_fd: program.as_raw_fd() as u32,
-        attach_type: BPF_CGROUP_DEVICE,
+        attach_type,
         attach_flags: BPF_F_ALLOW_MULTI,
         replace_bpf_fd: 0,
     };

@@ -1,0 +1,219 @@
+//! Where a container's processes may connect and send to: eBPF programs on its v2 group (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`,
+//! Linux 4.17; UDP 4.18). They see every `connect(2)` and every `sendto(2)` of IPv4 and IPv6, whatever network namespace it
+//! is made in. The v2 tree of a hybrid node does as well.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+use super::{Cgroup, Error, Result, io_error};
+use crate::sys::bpf::{self, EbpfInsn, SockAddrHook};
+
+/// Destinations that are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// The network's address.
+    pub address: IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+    /// The port; all where there is none.
+    pub port: Option<u16>,
+}
+
+/// The machine itself, which other namespaces cannot reach: `127.0.0.0/8`, `::1`, and the addresses that stand for them.
+const LOOPBACK: [(IpAddr, u8); 4] = [
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32),
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128),
+];
+
+impl Cgroup {
+    /// Lets processes of the group connect and send to loopback and to `allowed` only: `EPERM` for the rest.
+    pub fn restrict_egress(&self, allowed: &[Destination]) -> Result<()> {
+        let unavailable = |reason: String| Error::Unavailable {
+            field: "network.egress".into(),
+            reason,
+        };
+        let Some(dir) = self.unified_dir() else {
+            return Err(unavailable("needs a cgroup v2 tree on the node".into()));
+        };
+        let group = File::open(&dir).map_err(io_error("open", &dir))?;
+        for hook in SockAddrHook::ALL {
+            let insns = compile(allowed, hook.is_v6());
+            let failed = |what: &str, e: nix::errno::Errno| {
+                unavailable(format!(
+                    "{what} the eBPF program for {hook:?}: {}",
+                    e.desc()
+                ))
+            };
+            let program =
+                bpf::load_sock_addr_program(hook, &insns).map_err(|e| failed("load", e))?;
+            bpf::attach_sock_addr_program(group.as_fd(), program.as_fd(), hook)
+                .map_err(|e| failed("attach", e))?;
+        }
+        Ok(())
+    }
+}
+
+// eBPF opcodes, linux/bpf.h
+const LDX_W: u8 = 0x61;
+const MOV_X: u8 = 0xbf;
+const MOV_K: u8 = 0xb7;
+const AND32_K: u8 = 0x54;
+const JNE32_K: u8 = 0x56;
+const EXIT: u8 = 0x95;
+// struct bpf_sock_addr
+const USER_IP4: i16 = 4;
+const USER_IP6: i16 = 8;
+const USER_PORT: i16 = 24;
+
+fn insn(code: u8, dst: u8, src: u8, off: i16, imm: u32) -> EbpfInsn {
+    EbpfInsn {
+        code,
+        regs: dst | src << 4,
+        off,
+        imm: imm as i32,
+    }
+}
+
+/// The words of an address and of its mask, as the kernel has them in memory. IPv4 in a program for IPv6 is in its mapped
+/// form, which sockets of that family can be used with.
+fn words(destination: &Destination, v6: bool) -> Option<Vec<(u32, u32)>> {
+    let (octets, prefix): (Vec<u8>, u8) = match (destination.address, v6) {
+        (IpAddr::V4(a), false) => (a.octets().to_vec(), destination.prefix),
+        (IpAddr::V4(a), true) => (
+            a.to_ipv6_mapped().octets().to_vec(),
+            destination.prefix + 96,
+        ),
+        (IpAddr::V6(a), true) => (a.octets().to_vec(), destination.prefix),
+        (IpAddr::V6(_), false) => return None,
+    };
+    let words = octets.chunks_exact(4).enumerate().map(|(i, word)| {
+        let bits = u32::from(prefix).saturating_sub(32 * i as u32).min(32);
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be();
+        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        (word & mask, mask)
+    });
+    Some(words.collect())
+}
+
+fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
+    let loopback = LOOPBACK.map(|(address, prefix)| Destination {
+        address,
+        prefix,
+        port: None,
+    });
+    // r2 to r5: the address. r6: the port, in network order.
+    let first = if v6 { USER_IP6 } else { USER_IP4 };
+    let count = if v6 { 4 } else { 1 };
+    let mut out: Vec<EbpfInsn> = (0..count)
+        .map(|i| insn(LDX_W, 2 + i, 1, first + 4 * i16::from(i), 0))
+        .collect();
+    out.push(insn(LDX_W, 6, 1, USER_PORT, 0));
+    for destination in loopback.iter().chain(allowed) {
+        let Some(words) = words(destination, v6) else {
+            continue;
+        };
+        let mut test = Vec::new();
+        for (register, (word, mask)) in (2..).zip(words) {
+            if mask == 0 {
+                continue;
+            }
+            test.push(insn(MOV_X, 7, register, 0, 0));
+            test.push(insn(AND32_K, 7, 0, 0, mask));
+            test.push(insn(JNE32_K, 7, 0, 0, word));
+        }
+        if let Some(port) = destination.port {
+            test.push(insn(JNE32_K, 6, 0, 0, u32::from(port.to_be())));
+        }
+        test.push(insn(MOV_K, 0, 0, 0, 1));
+        test.push(insn(EXIT, 0, 0, 0, 0));
+        let len = test.len();
+        for (at, i) in test.iter_mut().enumerate() {
+            if i.code == JNE32_K {
+                i.off = (len - at - 1) as i16;
+            }
+        }
+        out.extend(test);
+    }
+    out.push(insn(MOV_K, 0, 0, 0, 0));
+    out.push(insn(EXIT, 0, 0, 0, 0));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn verdict(allowed: &[Destination], address: &str, port: u16) -> bool {
+        let address: IpAddr = address.parse().unwrap();
+        let (v6, octets) = match address {
+            IpAddr::V4(a) => (false, a.octets().to_vec()),
+            IpAddr::V6(a) => (true, a.octets().to_vec()),
+        };
+        let mut context = [0u8; 32];
+        let at = if v6 { 8 } else { 4 };
+        context[at..at + octets.len()].copy_from_slice(&octets);
+        context[24..26].copy_from_slice(&port.to_be_bytes());
+        let program = compile(allowed, v6);
+        let (mut r, mut pc) = ([0u32; 8], 0usize);
+        loop {
+            let i = &program[pc];
+            pc += 1;
+            let (dst, src) = (usize::from(i.regs & 15), usize::from(i.regs >> 4));
+            match i.code {
+                LDX_W => {
+                    let at = i.off as usize;
+                    r[dst] = u32::from_ne_bytes(context[at..at + 4].try_into().unwrap());
+                }
+                MOV_X => r[dst] = r[src],
+                MOV_K => r[dst] = i.imm as u32,
+                AND32_K => r[dst] &= i.imm as u32,
+                JNE32_K if r[dst] != i.imm as u32 => pc += i.off as usize,
+                JNE32_K => {}
+                EXIT => return r[0] == 1,
+                code => panic!("code {code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_listed_and_loopback() {
+        let to = |address: &str, prefix, port| Destination {
+            address: address.parse().unwrap(),
+            prefix,
+            port,
+        };
+        let allowed = [
+            to("10.1.0.0", 16, None),
+            to("192.0.2.7", 32, Some(443)),
+            to("2001:db8::", 33, None),
+        ];
+        for (address, port, expected) in [
+            ("10.1.2.3", 1, true),
+            ("10.2.0.1", 1, false),
+            ("192.0.2.7", 443, true),
+            ("192.0.2.7", 444, false),
+            ("192.0.2.6", 443, false),
+            ("127.9.9.9", 5, true),
+            ("0.0.0.0", 5, true),
+            ("169.254.169.254", 80, false),
+            ("2001:db8:7fff::1", 9, true),
+            ("2001:db8:8000::1", 9, false),
+            ("::1", 9, true),
+            ("::ffff:10.1.2.3", 9, true),
+            ("::ffff:10.2.2.3", 9, false),
+            ("::ffff:127.0.0.1", 9, true),
+            ("fe80::1", 9, false),
+        ] {
+            assert_eq!(
+                verdict(&allowed, address, port),
+                expected,
+                "{address}:{port}"
+            );
+        }
+        assert!(!verdict(&[], "10.1.2.3", 1) && verdict(&[to("0.0.0.0", 0, None)], "8.8.8.8", 1));
+    }
+}
