@@ -320,13 +320,8 @@ fn limits() {
         Streams::default(),
     )
     .unwrap();
-    let group = s.group("box");
-    let file = if crate::resources::is_v2() {
-        format!("/sys/fs/cgroup{group}/pids.max")
-    } else {
-        format!("/sys/fs/cgroup/pids{group}/pids.max")
-    };
-    assert_eq!(fs::read_to_string(file).unwrap().trim(), "1024");
+    let pids = crate::resources::read(&s.group("box"), ("pids", "pids.max"), "pids.max");
+    assert_eq!(pids, "1024");
     s.start_process("box", "").unwrap();
     // Of another user's processes nothing is seen.
     let mut spec = s.spec("other", &["sh", "-c", "ulimit -c; ls -d /proc/1"]);

@@ -15,7 +15,7 @@ pub fn is_v2() -> bool {
 }
 
 /// A control file: its v1 controller and name, and its v2 name.
-fn read(group: &str, v1: (&str, &str), v2: &str) -> String {
+pub fn read(group: &str, v1: (&str, &str), v2: &str) -> String {
     let group = group.trim_start_matches('/');
     let path = if is_v2() {
         PathBuf::from(format!("/sys/fs/cgroup/{group}/{v2}"))

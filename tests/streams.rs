@@ -109,12 +109,11 @@ fn absent_reader(s: &Shim) {
     s.delete("box", "").unwrap();
 }
 
-fn reader_that_comes_back(s: &Shim) {
-    // containerd ends and is back: the writer gets no SIGPIPE, and the next reader goes on where the last one was.
-    let out = fifo(s, "out");
-    let mut first = reader(&out);
-    let script = "echo one; while [ ! -e /dev/shm/go ]; do sleep 0.01; done; echo two; exit 7";
-    run(s, "box", &["sh", "-c", script], streams(&out, None));
+const TWO_LINES: &str =
+    "echo one; while [ ! -e /dev/shm/go ]; do sleep 0.01; done; echo two; exit 7";
+
+/// Reads the first line of a process that runs [`TWO_LINES`], goes, and is back for the second.
+fn leave_and_come_back(s: &Shim, out: &Path, mut first: File, exec: &str) {
     let mut seen = Vec::new();
     wait_until("the first line", Duration::from_secs(5), || {
         seen.extend(available(&mut first));
@@ -123,38 +122,31 @@ fn reader_that_comes_back(s: &Shim) {
     drop(first);
     s.exec("box", "go", &["touch", "/dev/shm/go"]).unwrap();
     s.start_process("box", "go").unwrap();
-    assert_eq!(s.wait("box", "").unwrap(), 7);
-    let mut second = reader(&out);
+    assert_eq!(s.wait("box", exec).unwrap(), 7);
+    let mut second = reader(out);
     assert_eq!(
         (text(&seen), text(&available(&mut second))),
         ("one\n".into(), "two\n".into())
     );
-    s.delete("box", "").unwrap();
+    s.delete("box", exec).unwrap();
+}
+
+fn reader_that_comes_back(s: &Shim) {
+    // containerd ends and is back: the writer gets no SIGPIPE, and the next reader goes on where the last one was.
+    let out = fifo(s, "out");
+    let first = reader(&out);
+    run(s, "box", &["sh", "-c", TWO_LINES], streams(&out, None));
+    leave_and_come_back(s, &out, first, "");
 }
 
 fn exec_reader_that_comes_back(s: &Shim) {
     let out = fifo(s, "out");
     s.run("box", &["sleep", "1000"]);
-    let mut first = reader(&out);
-    let script = "echo one; while [ ! -e /dev/shm/go ]; do sleep 0.01; done; echo two; exit 7";
-    let request = Shim::exec_request("box", "e", &["sh", "-c", script], streams(&out, None));
+    let first = reader(&out);
+    let request = Shim::exec_request("box", "e", &["sh", "-c", TWO_LINES], streams(&out, None));
     s.call::<Empty>("Exec", &request).unwrap();
     s.start_process("box", "e").unwrap();
-    let mut seen = Vec::new();
-    wait_until("the first line", Duration::from_secs(5), || {
-        seen.extend(available(&mut first));
-        !seen.is_empty()
-    });
-    drop(first);
-    s.exec("box", "go", &["touch", "/dev/shm/go"]).unwrap();
-    s.start_process("box", "go").unwrap();
-    assert_eq!(s.wait("box", "e").unwrap(), 7);
-    let mut second = reader(&out);
-    assert_eq!(
-        (text(&seen), text(&available(&mut second))),
-        ("one\n".into(), "two\n".into())
-    );
-    s.delete("box", "e").unwrap();
+    leave_and_come_back(s, &out, first, "e");
     s.kill("box", "", 9, false).unwrap();
     s.wait("box", "").unwrap();
     s.delete("box", "").unwrap();

@@ -1,12 +1,12 @@
 //! `linux.cgroupsPath` in systemd's form: the container's groups are a transient scope of systemd's, or it is an error.
 
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Case;
-use crate::resources::is_v2;
+use crate::resources::{is_v2, read};
 use crate::support::cri::{self, Client};
 use crate::support::place::Place;
 use crate::support::spec::Bundle;
@@ -63,15 +63,7 @@ fn slice(d: &Daemon) -> String {
 }
 
 fn file(slice: &str, unit: &str, v1: (&str, &str), v2: &str) -> String {
-    let path = if is_v2() {
-        PathBuf::from(format!("/sys/fs/cgroup/{slice}/{unit}/{v2}"))
-    } else {
-        PathBuf::from(format!("/sys/fs/cgroup/{}/{slice}/{unit}/{}", v1.0, v1.1))
-    };
-    std::fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        .trim()
-        .to_owned()
+    read(&format!("{slice}/{unit}"), v1, v2)
 }
 
 /// A container in a scope of its own; its slice and its unit.

@@ -11,7 +11,7 @@ use serde_json::json;
 use ttrpc::Code;
 
 use crate::Case;
-use crate::resources::is_v2;
+use crate::resources::{is_v2, read};
 use crate::support::shim::{Refusal, Shim, Streams};
 use crate::support::wait_until;
 
@@ -604,15 +604,7 @@ fn update(s: &Shim) {
         &json!({ "pids": { "limit": 50 }, "memory": { "limit": 67_108_864 } }),
     )
     .unwrap();
-    let limit = |v1: (&str, &str), v2: &str| {
-        let group = s.group("box");
-        let path = if is_v2() {
-            format!("/sys/fs/cgroup{group}/{v2}")
-        } else {
-            format!("/sys/fs/cgroup/{}{group}/{}", v1.0, v1.1)
-        };
-        std::fs::read_to_string(path).unwrap().trim().to_owned()
-    };
+    let limit = |v1: (&str, &str), v2: &str| read(&s.group("box"), v1, v2);
     let pids = || limit(("pids", "pids.max"), "pids.max");
     let memory = || limit(("memory", "memory.limit_in_bytes"), "memory.max");
     assert_eq!((pids().as_str(), memory().as_str()), ("50", "67108864"));

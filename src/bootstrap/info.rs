@@ -27,7 +27,8 @@ pub fn features() -> Value {
         "org.cofferdam.kernel.security-modules": kernel::security_modules().join(","),
         "org.cofferdam.kernel.landlock-abi": kernel::landlock_abi().to_string(),
     });
-    for offer in kernel::offers() {
+    let offers = kernel::offers();
+    for offer in &offers {
         let (major, minor) = offer.since;
         let text = if offer.available {
             "available".to_owned()
@@ -36,11 +37,7 @@ pub fn features() -> Value {
         };
         annotations[format!("org.cofferdam.kernel.{}", offer.name)] = text.into();
     }
-    let has = |name| {
-        kernel::offers()
-            .iter()
-            .any(|o| o.name == name && o.available)
-    };
+    let has = |name| offers.iter().any(|o| o.name == name && o.available);
     let flags = [
         ("SECCOMP_FILTER_FLAG_LOG", libc::SECCOMP_FILTER_FLAG_LOG),
         (

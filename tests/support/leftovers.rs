@@ -147,30 +147,19 @@ fn sockets(daemon: &Daemon) -> Vec<PathBuf> {
 
 /// Kills what is in a group and below it, and removes it.
 pub fn remove_group(top: &Path) {
-    for _ in 0..50 {
+    remove_groups(|| {
         let mut groups = Vec::new();
         if top.exists() {
             collect_groups(top, &mut groups);
         }
-        for group in &groups {
-            processes_in(group).into_iter().for_each(kill);
-            fs::write(group.join("freezer.state"), "THAWED").ok();
-            fs::remove_dir(group).ok();
-        }
-        if groups.is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        groups
+    });
 }
 
-/// Removes by force what a failed test left, so that it does not disturb the next.
-pub fn remove(daemon: &Daemon) {
-    for pid in daemon.shims() {
-        kill(pid);
-    }
+/// Kills and removes until `find` finds no more, for a bounded time.
+fn remove_groups(find: impl Fn() -> Vec<PathBuf>) {
     for round in 0..50 {
-        let groups = groups(daemon);
+        let groups = find();
         for group in &groups {
             processes_in(group).into_iter().for_each(kill);
             fs::write(group.join("freezer.state"), "THAWED").ok();
@@ -181,6 +170,14 @@ pub fn remove(daemon: &Daemon) {
         }
         std::thread::sleep(Duration::from_millis(if round < 10 { 5 } else { 50 }));
     }
+}
+
+/// Removes by force what a failed test left, so that it does not disturb the next.
+pub fn remove(daemon: &Daemon) {
+    for pid in daemon.shims() {
+        kill(pid);
+    }
+    remove_groups(|| groups(daemon));
     for path in sockets(daemon) {
         fs::remove_file(path).ok();
     }
