@@ -30,6 +30,9 @@ use support::{Daemon, Release, Setup, block_on};
 const OURS: &str = support::RUNTIME;
 const RUNC: &str = "io.containerd.runc.v2";
 const RUNTIMES: [&str; 2] = [OURS, RUNC];
+const PROFILES: [&str; 3] = ["standard", "hardened", "untrusted"];
+/// What a profile may cost, in `standard`'s time: a life, and system calls.
+const PROFILE_LIMITS: [(&str, f64, f64); 2] = [("hardened", 1.3, 1.05), ("untrusted", 1.6, 1.05)];
 
 /// A client of the services that a container needs.
 struct Client<'a> {
@@ -306,6 +309,48 @@ fn memory(daemon: &Daemon, runtime: &str) -> (u64, u64) {
     })
 }
 
+/// What each isolation profile costs, against `standard`: a container's life, and a workload that does nothing but system calls.
+/// Medians in milliseconds.
+fn profiles(client: &Client<'_>, rounds: usize) -> Vec<Value> {
+    let runtime = |profile: &str| match profile {
+        "standard" => OURS.to_owned(),
+        other => format!("io.containerd.cofferdam-{other}.v1"),
+    };
+    let calls = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=300000"];
+    let mut times = PROFILES.map(|_| [Vec::new(), Vec::new()]);
+    for i in 0..rounds {
+        for (p, profile) in PROFILES.into_iter().enumerate() {
+            std::thread::sleep(Duration::from_millis(20));
+            let [.., total] = client.whole_life(&format!("p{p}-{i}"), &runtime(profile));
+            times[p][0].push(total);
+            if i % 4 == 0 {
+                let id = format!("w{p}-{i}");
+                let mounts = client.prepare(&id, &runtime(profile), &calls);
+                block_on(async {
+                    client.start(&id, mounts).await;
+                    let begun = Instant::now();
+                    assert_eq!(client.wait(&id, "").await, 0);
+                    times[p][1].push(begun.elapsed());
+                    client.delete(&id).await;
+                });
+                client.forget(&id);
+            }
+        }
+    }
+    let medians =
+        times.map(|[mut lives, mut calls]| [summary(&mut lives).0, summary(&mut calls).0]);
+    PROFILES
+        .iter()
+        .zip(medians)
+        .map(|(name, [life, calls])| {
+            json!({
+                "name": name, "life_ms": life, "life_ratio": life / medians[0][0],
+                "calls_ms": calls, "calls_ratio": calls / medians[0][1],
+            })
+        })
+        .collect()
+}
+
 /// Median and 95th percentile, in milliseconds.
 fn summary(times: &mut [Duration]) -> (f64, f64) {
     times.sort();
@@ -432,6 +477,23 @@ fn main() {
         memory_rows.push(json!({ "name": name, "cofferdam_pss_kib": pair[0].0, "runc_pss_kib": pair[1].0, "ratio": pair[0].0 / pair[1].0 }));
     }
 
+    println!(
+        "\n{:<42} {:>16} {:>7} {:>16} {:>7}",
+        "profiles: milliseconds, and against standard", "a whole life", "", "system calls", ""
+    );
+    let profile_rows = profiles(&client, rounds);
+    for row in &profile_rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        println!(
+            "{:<42} {:>16.1} {:>7.2} {:>16.1} {:>7.2}",
+            row["name"].as_str().unwrap(),
+            number("life_ms"),
+            number("life_ratio"),
+            number("calls_ms"),
+            number("calls_ratio")
+        );
+    }
+
     let results = json!({
         "containerd": release.name(),
         "rounds": rounds,
@@ -439,6 +501,7 @@ fn main() {
             "name": name, "cofferdam": ours.0, "cofferdam_p95": ours.1, "runc": runc.0, "runc_p95": runc.1, "ratio": ours.0 / runc.0
         })).collect::<Vec<_>>(),
         "memory": memory_rows,
+        "profiles": profile_rows,
     });
     if let Some(path) = option("--json") {
         std::fs::write(path, serde_json::to_vec_pretty(&results).unwrap()).unwrap();
@@ -471,6 +534,19 @@ fn check(results: &Value, limit: &str) {
         if judged && ratio > limit {
             println!("too much: {name}: {ratio:.2} of runc's, at most {limit} allowed");
             failed = true;
+        }
+    }
+    for row in results["profiles"].as_array().unwrap() {
+        let Some((name, life, calls)) = PROFILE_LIMITS.iter().find(|(n, ..)| row["name"] == *n)
+        else {
+            continue;
+        };
+        for (key, limit) in [("life_ratio", life), ("calls_ratio", calls)] {
+            let ratio = row[key].as_f64().unwrap();
+            if ratio > *limit {
+                println!("too much: {name}: {key} {ratio:.2}, at most {limit} allowed");
+                failed = true;
+            }
         }
     }
     std::process::exit(i32::from(failed));

@@ -88,13 +88,13 @@ fn output(s: &Shim, id: &str, spec: &Value) -> (String, u32) {
     (reader.join().unwrap(), status)
 }
 
-fn fifo(s: &Shim, name: &str) -> String {
+pub fn fifo(s: &Shim, name: &str) -> String {
     let path = s.dir().join(name);
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     path.display().to_string()
 }
 
-fn read_all(path: &str) -> std::thread::JoinHandle<String> {
+pub fn read_all(path: &str) -> std::thread::JoinHandle<String> {
     let path = path.to_owned();
     std::thread::spawn(move || {
         let mut text = String::new();
@@ -368,7 +368,7 @@ fn unknown_profile() {
 }
 
 /// `runtimeoptions.v1.Options` with a field: 2 is a path, 3 a text.
-fn runtime_options(field: u8, text: &str) -> Any {
+pub fn runtime_options(field: u8, text: &str) -> Any {
     let mut value = vec![field << 3 | 2];
     let mut length = text.len();
     while length >= 0x80 {
@@ -424,7 +424,7 @@ fn profile_in_options() {
 }
 
 /// Runs a command under a profile; its output and status.
-fn under(s: &Shim, id: &str, profile: &str, args: &[&str]) -> Result<(String, u32), String> {
+pub fn under(s: &Shim, id: &str, profile: &str, args: &[&str]) -> Result<(String, u32), String> {
     let mut spec = greedy(s, id, args);
     spec["process"]["env"] = json!(["PATH=/bin"]);
     if args.first() == Some(&"/dev/attacker") {
@@ -741,8 +741,24 @@ const BROKEN: &[(&str, &str)] = &[
         "line 2|unknown variant `host`",
     ),
     (
-        "[user_namespace]\nmode = \"auto\"",
-        "line 2|unknown variant `auto`|required",
+        "[user_namespace]\nmode = \"always\"",
+        "line 2|unknown variant `always`|required",
+    ),
+    (
+        "[user_namespace]\npool = { first = 100000 }",
+        "user_namespace.pool.first: 100000 is not a multiple of 65536",
+    ),
+    (
+        "[user_namespace]\npool = { first = 0, ranges = 1 }",
+        "user_namespace.pool.first: 0 is not a multiple",
+    ),
+    (
+        "[user_namespace]\npool = { first = 4294836224, ranges = 2 }",
+        "user_namespace.pool.ranges: 2: expected 1 to 1 ranges",
+    ),
+    (
+        "[user_namespace]\nunmappable = \"ignore\"",
+        "line 2|unknown variant `ignore`|fall-back",
     ),
     (
         "[exec]\npolicy = \"maybe\"",

@@ -22,6 +22,7 @@ mod streams;
 mod stress;
 mod systemd;
 mod task_api;
+mod users;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Daemon, Release, Setup};
@@ -179,6 +180,7 @@ fn main() {
         crash::cases,
         features::cases,
         isolation::cases,
+        users::cases,
         lifecycle::cases,
         oci::cases,
         pod::cases,

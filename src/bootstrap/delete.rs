@@ -15,6 +15,7 @@ use super::start::socket_path;
 use super::{Error, Result, write_out};
 use crate::cgroup::{Cgroup, Layout};
 use crate::executor::{hooks, spec};
+use crate::isolation::pool;
 use crate::pod::Record;
 use crate::sys;
 
@@ -44,6 +45,10 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         if std::os::unix::net::UnixStream::connect(socket).is_err() {
             fs::remove_file(socket).ok();
         }
+    }
+    // Last, when no process has them any more.
+    if let Some(first) = record.users {
+        pool::give_back(Path::new(pool::DIRECTORY), first);
     }
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -102,6 +102,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         fs::remove_file(socket).ok();
     }
     server.stop_listen().await;
+    pod.release();
     pod.flush_events(FLUSH_WITHIN).await;
     crate::stdio::wait_for_loggers();
     log::info!("pod={} msg=\"done\"", flags.id);

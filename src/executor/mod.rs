@@ -34,10 +34,11 @@ pub use plan::{
     Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, supervised,
     unmount_root,
 };
-pub use rootfs::RootMount;
+pub use rootfs::{RootMount, check_mappable};
 pub use spawn::{
     BehindGate, Gate, Spawned, Supervised, forget_child, is_own_child, listen_at_gate,
 };
+pub use userns::PodUsers;
 pub use validate::resources as check_resources;
 
 /// Where a process's three standard streams come from.

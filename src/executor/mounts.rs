@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::script::{CopyUp, Mount, Source, Step};
-use super::{Error, Result, userns};
+use super::{Error, PodUsers, Result, userns};
 use crate::cgroup::Cgroup;
 use crate::sys::mount::{MountAttr, attr};
 
@@ -214,15 +214,27 @@ fn id_maps(
     Ok(Some((maps, options.idmap == Some(true))))
 }
 
+/// The users of a container's files.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Users<'a> {
+    /// Its user namespace, if it has one.
+    pub namespace: Option<&'a OwnedFd>,
+    /// The pod's, where all volumes are to be mapped.
+    pub pod: Option<&'a PodUsers>,
+    /// Its network belongs to another user namespace, whose root alone may mount a sysfs.
+    pub foreign_network: bool,
+}
+
 /// Appends a step for each mount of the spec. Returns the indices of the steps whose source must be opened before
-/// propagation is cut, because it is to stay shared with the node; before `user`, the container's user namespace, is
-/// entered, because its root may not reach the source; or to have its ids mapped.
+/// propagation is cut, because it is to stay shared with the node; before the container's user namespace is entered, because
+/// its root may not reach or make the source; or to have its ids mapped.
 pub(super) fn plan(
     spec: &Spec,
     cgroup: Option<&Cgroup>,
-    user: Option<&OwnedFd>,
+    users: Users<'_>,
     steps: &mut Vec<Step>,
 ) -> Result<Vec<usize>> {
+    let user = users.namespace;
     let mut taken = Vec::new();
     let mount_label = mount_label(spec)?;
     for (i, m) in spec.mounts().iter().flatten().enumerate() {
@@ -323,7 +335,23 @@ pub(super) fn plan(
             .propagation
             .iter()
             .any(|(p, _)| *p == libc::MS_SHARED);
-        if bind && (is_shared || user.is_some() || idmap.is_some()) {
+        let mut tree = None;
+        if let (
+            Source::Bind {
+                path, recursive, ..
+            },
+            Some(pod),
+            None,
+        ) = (&source, users.pod, &idmap)
+        {
+            tree = pod.map_volume(path, *recursive, &format!("{field}.source"))?;
+        }
+        let by_child = if bind {
+            tree.is_none() && (is_shared || user.is_some() || idmap.is_some())
+        } else {
+            fstype == "sysfs" && users.foreign_network
+        };
+        if by_child {
             taken.push(steps.len());
         }
         steps.push(Step::Mount(Mount {
@@ -334,7 +362,7 @@ pub(super) fn plan(
             attr: options.attr(),
             recursive_attr: options.recursive_attr(),
             propagation: options.propagation.clone(),
-            tree: None,
+            tree,
             idmap,
             copy_up,
         }));

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::script::Step;
 use super::spawn::Birth;
-use super::{Error, Result};
+use super::{Error, Result, userns};
 
 /// Linux 5.6.
 pub(super) const CLONE_NEWTIME: i32 = 0x80;
@@ -124,22 +124,32 @@ impl Namespaces {
         self.new & flag as u64 != 0 || self.join.iter().any(|(_, f, _)| *f == flag)
     }
 
-    /// How the process gets into its namespaces. Where one clone makes them all, it is born in them. A user namespace comes
-    /// first, because it is to own the others, and a time namespace takes effect for children only: there the process goes
-    /// on as another one, which is born in them.
+    /// Joins the namespaces that others made. Before a user namespace is entered: whoever owns them, the node's root may
+    /// join them.
+    pub fn join(&self, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {
+        birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
+        // The mount namespace comes last: the others are open already.
+        let mut join: Vec<_> = self.join.iter().collect();
+        join.sort_by_key(|(_, flags, _)| *flags == libc::CLONE_NEWNS);
+        for (ns, flags, what) in join {
+            steps.push(Step::JoinNamespace {
+                ns: duplicate(ns)?,
+                flags: *flags,
+                what: what.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Enters the new ones. Where one clone makes them all, the process is born in them. A user namespace comes first, because
+    /// it is to own the others, and a time namespace takes effect for children only: there the process goes on as another
+    /// one, which is born in them.
     pub fn enter(
         &self,
         user: Option<&OwnedFd>,
         birth: &mut Birth,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
-        let duplicate = |fd: &OwnedFd| {
-            let copy = fd.try_clone();
-            copy.map_err(|e| {
-                Error::field("linux.namespaces", format!("duplicate a descriptor: {e}"))
-            })
-        };
-        birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
         if let Some(offsets) = &self.new_time {
             steps.push(Step::NewTimeNamespace(offsets.clone()));
         }
@@ -160,21 +170,26 @@ impl Namespaces {
         if user.is_some() {
             steps.push(Step::BecomeRoot);
         }
-        // The mount namespace, if joined, comes last: the others are open already.
-        let mut join: Vec<_> = self.join.iter().collect();
-        join.sort_by_key(|(_, flags, _)| *flags == libc::CLONE_NEWNS);
-        for (ns, flags, what) in join {
-            steps.push(Step::JoinNamespace {
-                ns: duplicate(ns)?,
-                flags: *flags,
-                what: what.clone(),
-            });
-        }
         if self.new_cgroup {
             steps.push(Step::NewCgroupNamespace);
         }
         Ok(())
     }
+
+    /// Whether `user` owns the container's network: what belongs to it, a sysfs and kernel parameters among it, is its
+    /// owner's.
+    pub fn network_is_of(&self, user: &OwnedFd) -> bool {
+        if self.new & libc::CLONE_NEWNET as u64 != 0 {
+            return true;
+        }
+        let joined = self.join.iter().find(|(_, f, _)| *f == libc::CLONE_NEWNET);
+        joined.is_some_and(|(ns, _, _)| userns::owns(user, ns))
+    }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone()
+        .map_err(|e| Error::field("linux.namespaces", format!("duplicate a descriptor: {e}")))
 }
 
 fn open(path: &PathBuf, field: &str) -> Result<OwnedFd> {

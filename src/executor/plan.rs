@@ -17,8 +17,8 @@ use super::script::{Question, Script, Step};
 use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned, Supervised};
 use super::{
-    Error, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
-    scheduling, userns, validate,
+    Error, PodUsers, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process,
+    rootfs, scheduling, userns, validate,
 };
 use crate::cgroup::Cgroup;
 
@@ -40,6 +40,8 @@ pub struct InitPlan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// What a profile adds.
     pub confinement: Option<Arc<Confinement>>,
+    /// The pod's user namespace, where the spec has a new one that its containers are to share.
+    pub users: Option<&'a PodUsers>,
     /// Whether to join a session keyring of the container's own.
     pub new_keyring: bool,
     /// Where another process will open the gate; without it, only the caller can.
@@ -188,7 +190,10 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         .as_ref()
         .ok_or_else(|| Error::field("process", "is missing"))?;
     let program = process::program(process)?;
-    let user = userns::open(spec)?;
+    let user = match plan.users {
+        Some(users) => Some(users.namespace()?),
+        None => userns::open(spec)?,
+    };
     let mapped = user.is_some();
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
     let supervised = supervised(plan.seccomp.as_ref(), spec, plan.id, plan.bundle, "created");
@@ -219,7 +224,26 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     own.early_steps(&mut steps)?;
+    namespaces.join(&mut birth, &mut steps)?;
+    let linux = spec
+        .linux()
+        .as_ref()
+        .ok_or_else(|| Error::field("linux", "is missing"))?;
+    let scope = Owned {
+        ipc: has_ipc,
+        net: has_net,
+        uts: has_uts,
+        user: mapped,
+    };
+    let (of_network, others) = sysctls(linux.sysctl().as_ref(), &scope)?;
+    let foreign_network = user.as_ref().is_some_and(|u| !namespaces.network_is_of(u));
     // What the container's root must not do by itself is done before its user namespace is entered.
+    let (early, late) = if foreign_network {
+        (of_network, others)
+    } else {
+        (Vec::new(), of_network.into_iter().chain(others).collect())
+    };
+    steps.extend(early);
     let enter =
         |steps: &mut Vec<Step>, birth: &mut Birth| namespaces.enter(user.as_ref(), birth, steps);
     if mapped {
@@ -237,7 +261,7 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         });
     }
     let rootfs = super::spec::rootfs(spec, plan.bundle)?;
-    rootfs::plan(&rootfs, plan.root_mounts, &mut steps)?;
+    rootfs::plan(&rootfs, plan.root_mounts, plan.users, &mut steps)?;
     let path = c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?;
     if mapped {
         steps.push(Step::TakeRoot { path });
@@ -250,7 +274,12 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     if !new_mounts {
         steps.push(Step::PrivateRoot);
     }
-    let mut shared = mounts::plan(spec, plan.cgroup, user.as_ref(), &mut steps)?;
+    let users = mounts::Users {
+        namespace: user.as_ref(),
+        pod: plan.users,
+        foreign_network,
+    };
+    let mut shared = mounts::plan(spec, plan.cgroup, users, &mut steps)?;
     shared.extend(devices::plan(spec, mapped, &mut steps)?);
     let net_devices = netdev::plan(spec, has_net)?;
     if !net_devices.is_empty() {
@@ -271,17 +300,7 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     }
     own.stdio_step(true, &mut steps);
     names(spec, has_uts, &mut steps)?;
-    let linux = spec
-        .linux()
-        .as_ref()
-        .ok_or_else(|| Error::field("linux", "is missing"))?;
-    sysctls(
-        linux.sysctl().as_ref(),
-        has_ipc,
-        has_net,
-        has_uts,
-        &mut steps,
-    )?;
+    steps.extend::<Vec<Step>>(late);
     for (list, make, field) in [
         (
             linux.readonly_paths(),
@@ -457,14 +476,20 @@ fn names(spec: &Spec, has_uts: bool, steps: &mut Vec<Step>) -> Result<()> {
     Ok(())
 }
 
-/// Kernel parameters: only those that a namespace of the container owns, or they would change the node.
-fn sysctls(
-    sysctl: Option<&HashMap<String, String>>,
+/// Which namespaces the container has of its own.
+struct Owned {
     ipc: bool,
     net: bool,
     uts: bool,
-    steps: &mut Vec<Step>,
-) -> Result<()> {
+    user: bool,
+}
+
+/// Kernel parameters, the network's and the others: only those that a namespace of the container owns, or they would change the
+/// node.
+fn sysctls(
+    sysctl: Option<&HashMap<String, String>>,
+    owned: &Owned,
+) -> Result<(Vec<Step>, Vec<Step>)> {
     const IPC: [&str; 10] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -477,6 +502,7 @@ fn sysctls(
         "kernel.msg_next_id",
         "kernel.shm_next_id",
     ];
+    let (mut network, mut others) = (Vec::new(), Vec::new());
     let mut list: Vec<_> = sysctl.into_iter().flatten().collect();
     list.sort();
     for (key, value) in list {
@@ -491,11 +517,13 @@ fn sysctls(
             (key.clone(), key.replace('.', "/"))
         };
         let needs = if dotted.starts_with("net.") {
-            ("network", net)
+            ("network", owned.net)
         } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-            ("ipc", ipc)
+            ("ipc", owned.ipc)
         } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
-            ("uts", uts)
+            ("uts", owned.uts)
+        } else if dotted.starts_with("user.") {
+            ("user", owned.user)
         } else {
             return Err(Error::field(
                 field,
@@ -514,13 +542,18 @@ fn sysctls(
         {
             return Err(Error::field(field, "is not a kernel parameter"));
         }
+        let steps = if needs.0 == "network" {
+            &mut network
+        } else {
+            &mut others
+        };
         steps.push(Step::WriteProc {
             path: c_string(format!("/proc/sys/{slashed}"), &field)?,
             value: value.clone().into_bytes(),
             what: format!("{field}: set to {value:?}"),
         });
     }
-    Ok(())
+    Ok((network, others))
 }
 
 fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {

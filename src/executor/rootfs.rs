@@ -9,7 +9,8 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
 use super::mounts::{Options, c_string};
 use super::script::Step;
-use super::{Error, Result, userns};
+use super::{Error, PodUsers, Result, userns};
+use crate::sys::kernel;
 use crate::sys::mount::attr;
 
 /// The kernel copies one page of options; the terminating NUL counts. `mount(2)`.
@@ -28,8 +29,62 @@ pub struct RootMount {
     pub options: Vec<String>,
 }
 
-/// The steps that mount the root at `rootfs`.
-pub(super) fn plan(rootfs: &Path, mounts: &[RootMount], steps: &mut Vec<Step>) -> Result<()> {
+impl RootMount {
+    fn is_bind(&self) -> bool {
+        let bind = |word: &str| word == "bind" || word == "rbind";
+        bind(&self.fstype) || self.options.iter().any(|o| bind(o))
+    }
+
+    fn option(&self, key: &str) -> Option<&str> {
+        self.options
+            .iter()
+            .find_map(|o| o.strip_prefix(key)?.strip_prefix('='))
+    }
+}
+
+/// Whether a root can have its ids mapped on this node.
+pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> Result<()> {
+    let try_map = |path: &Path, what: &str| {
+        users.map(&c_path(path)?, true).map(drop).map_err(|e| {
+            Error::field(
+                "user_namespace",
+                format!(
+                    "{what} {}: its file system cannot map ids on this kernel: {}",
+                    path.display(),
+                    e.desc()
+                ),
+            )
+        })
+    };
+    if mounts.is_empty() {
+        return try_map(rootfs, "the root");
+    }
+    for m in mounts {
+        if m.is_bind() {
+            try_map(Path::new(&m.source), "the root")?;
+        } else if m.fstype == "overlay" {
+            if kernel::version() < (5, 19) {
+                return Err(Error::field(
+                    "user_namespace",
+                    "an overlay's layers can have their ids mapped from Linux 5.19 on",
+                ));
+            }
+            let lower = m.option("lowerdir").unwrap_or_default();
+            if let Some(layer) = lower.split(':').next() {
+                try_map(Path::new(layer), "the image's layer")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The steps that mount the root at `rootfs`, with its ids mapped for `users`.
+pub(super) fn plan(
+    rootfs: &Path,
+    mounts: &[RootMount],
+    users: Option<&PodUsers>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     if mounts.is_empty() {
         if !rootfs.is_dir() {
             let reason = if rootfs.exists() {
@@ -51,12 +106,21 @@ pub(super) fn plan(rootfs: &Path, mounts: &[RootMount], steps: &mut Vec<Step>) -
             flags: libc::MS_BIND | libc::MS_REC,
             data: None,
             workdir: None,
+            owner: None,
             label: format!("root.path: bind {}", rootfs.display()),
         });
-        return Ok(());
     }
     for (i, m) in mounts.iter().enumerate() {
-        one(rootfs, m, &format!("rootfs mount {i}"), steps)?;
+        one(rootfs, m, users, &format!("rootfs mount {i}"), steps)?;
+    }
+    let by_layers = mounts
+        .iter()
+        .any(|m| m.fstype == "overlay" && m.target.is_empty());
+    if let (Some(users), false) = (users, by_layers) {
+        steps.push(Step::MapRoot {
+            maps: users.namespace()?,
+            target: c_path(rootfs)?,
+        });
     }
     Ok(())
 }
@@ -65,12 +129,18 @@ fn c_path(path: &Path) -> Result<CString> {
     c_string(path.as_os_str().as_encoded_bytes(), "root.path")
 }
 
-fn one(rootfs: &Path, m: &RootMount, field: &str, steps: &mut Vec<Step>) -> Result<()> {
+fn one(
+    rootfs: &Path,
+    m: &RootMount,
+    users: Option<&PodUsers>,
+    field: &str,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     if m.fstype.is_empty() {
         return Err(Error::field(field, "has no file system type"));
     }
     let options = Options::parse(m.options.iter().map(String::as_str));
-    let bind = options.bind || m.fstype == "bind" || m.fstype == "rbind";
+    let bind = m.is_bind();
     let mut flags = 0;
     for (bit, flag) in [
         (attr::RDONLY, libc::MS_RDONLY),
@@ -100,10 +170,15 @@ fn one(rootfs: &Path, m: &RootMount, field: &str, steps: &mut Vec<Step>) -> Resu
         .filter(|(k, _)| k != "uidmap" && k != "gidmap")
         .map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}")))
         .collect();
-    let (workdir, words) = match maps {
-        None => fit(words)?,
-        Some(maps) if m.fstype == "overlay" => mapped_layers(rootfs, maps, words, field, steps)?,
-        Some(_) => return Err(Error::field(field, "only an overlay's layers can map ids")),
+    let is_overlay = m.fstype == "overlay";
+    let owner = users.filter(|_| is_overlay).map(PodUsers::first);
+    let (workdir, words) = match (maps, users) {
+        (None, Some(users)) if is_overlay => {
+            mapped_layers(rootfs, users.namespace()?, words, true, field, steps)?
+        }
+        (None, _) => fit(words)?,
+        (Some(maps), _) if is_overlay => mapped_layers(rootfs, maps, words, false, field, steps)?,
+        (Some(_), _) => return Err(Error::field(field, "only an overlay's layers can map ids")),
     };
     let data = words.join(",");
     let target = if m.target.is_empty() {
@@ -122,6 +197,7 @@ fn one(rootfs: &Path, m: &RootMount, field: &str, steps: &mut Vec<Step>) -> Resu
             Some(c_string(data, field)?)
         },
         workdir,
+        owner,
         label: format!("{field}: mount {} on {}", m.fstype, target.display()),
     });
     Ok(())
@@ -162,27 +238,50 @@ fn parse_maps(text: &str, field: &str) -> Result<Vec<LinuxIdMapping>> {
         .collect()
 }
 
-/// Id-mapped copies of an overlay's lower layers, on a small tmpfs where the root is going to be; the overlay then names them
-/// by their numbers.
+/// Id-mapped copies of an overlay's layers, on a small tmpfs where the root is going to be; the overlay then names them by their
+/// numbers. The upper layer is among them only with `all`: then what a container writes is kept with the ids that it sees.
 fn mapped_layers(
     rootfs: &Path,
     maps: OwnedFd,
     words: Vec<String>,
+    all: bool,
     field: &str,
     steps: &mut Vec<Step>,
 ) -> Result<(Option<CString>, Vec<String>)> {
-    let lower = words.iter().find_map(|w| w.strip_prefix("lowerdir="));
+    let find = |key: &str| words.iter().find_map(|w| w.strip_prefix(key));
+    let lower = find("lowerdir=");
     let lower = lower.ok_or_else(|| Error::field(field, "has no lowerdir to map the ids of"))?;
-    let layers: Vec<CString> = lower
-        .split(':')
-        .map(|l| c_string(l, field))
-        .collect::<Result<_>>()?;
-    let numbers = (0..layers.len())
-        .map(|i| i.to_string())
-        .collect::<Vec<_>>()
-        .join(":");
+    let mut layers: Vec<&str> = lower.split(':').collect();
+    let mut named = vec![(
+        "lowerdir=",
+        (0..layers.len())
+            .map(|i| i.to_string())
+            .collect::<Vec<_>>()
+            .join(":"),
+    )];
+    // The kernel wants the upper layer and its working directory on one mount: that of what they have in common.
+    let common;
+    if let (true, Some(upper), Some(work)) = (all, find("upperdir="), find("workdir=")) {
+        common = common_directory(&[upper, work]);
+        if common.is_empty() {
+            return Err(Error::field(
+                field,
+                format!("{upper} and {work} have no directory in common to map the ids of"),
+            ));
+        }
+        let number = layers.len();
+        for (key, path) in [("upperdir=", upper), ("workdir=", work)] {
+            let rest = path.get(common.len()..).unwrap_or_default();
+            named.push((key, format!("{number}{rest}")));
+        }
+        layers.push(&common);
+    }
     let names = (0..layers.len())
         .map(|i| c_string(i.to_string(), field))
+        .collect::<Result<_>>()?;
+    let layers = layers
+        .into_iter()
+        .map(|l| c_string(l, field))
         .collect::<Result<_>>()?;
     steps.push(Step::MapLayers {
         maps,
@@ -190,17 +289,12 @@ fn mapped_layers(
         names,
         at: c_path(rootfs)?,
     });
-    let numbered = |w: String| {
-        if w.starts_with("lowerdir=") {
-            format!("lowerdir={numbers}")
-        } else {
-            w
-        }
+    let numbered = |w: &String| match named.iter().find(|(key, _)| w.starts_with(key)) {
+        Some((key, value)) => format!("{key}{value}"),
+        None => w.clone(),
     };
-    Ok((
-        Some(c_path(rootfs)?),
-        words.into_iter().map(numbered).collect(),
-    ))
+    let words = words.iter().map(numbered).collect();
+    Ok((Some(c_path(rootfs)?), words))
 }
 
 /// Overlay options of many layers outgrow the page: then the layers' common directory becomes the working directory, and
@@ -305,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_missing_root_is_named() {
-        let e = plan(Path::new("/nonexistent/rootfs"), &[], &mut Vec::new())
+        let e = plan(Path::new("/nonexistent/rootfs"), &[], None, &mut Vec::new())
             .unwrap_err()
             .to_string();
         assert_eq!(

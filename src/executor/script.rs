@@ -82,7 +82,7 @@ pub(super) struct Mount {
     pub copy_up: Option<CopyUp>,
     /// Propagation flags with their recursion.
     pub propagation: Vec<(u64, bool)>,
-    /// The source, taken before propagation was cut and before privileges were given up.
+    /// The source, taken before propagation was cut and before privileges were given up, by the child or by its maker.
     pub tree: Option<OwnedFd>,
     /// A user namespace whose maps the mount gets, and whether what is mounted below the source gets them too.
     pub idmap: Option<(OwnedFd, bool)>,
@@ -147,7 +147,14 @@ pub(super) enum Step {
         flags: u64,
         data: Option<CString>,
         workdir: Option<CString>,
+        /// Whose the files are that the file system makes by itself.
+        owner: Option<u32>,
         label: String,
+    },
+    /// Maps the ids of what is mounted at `target`, by a mount on top of it.
+    MapRoot {
+        maps: OwnedFd,
+        target: CString,
     },
     /// Mounts the layers of an overlay with their ids mapped, below `at` under `names`.
     MapLayers {
@@ -271,6 +278,7 @@ impl Step {
             Self::MapLayers { layers, .. } => {
                 format!("map the ids of the root's {} layers", layers.len())
             }
+            Self::MapRoot { target, .. } => format!("root: map the ids of {}", lossy(target)),
             Self::OpenRoot { path } => format!("root.path: open {}", lossy(path)),
             Self::Mount(m) => m.label.clone(),
             Self::Device { path, .. } => format!("create device node /{}", lossy(path)),
@@ -319,11 +327,11 @@ impl Step {
             Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => {
                 out.push(fd.as_raw_fd())
             }
-            Self::Mount(Mount {
-                idmap: Some((fd, _)),
-                ..
-            }) => out.push(fd.as_raw_fd()),
-            Self::MapLayers { maps, .. } => out.push(maps.as_raw_fd()),
+            Self::Mount(Mount { idmap, tree, .. }) => {
+                out.extend(idmap.iter().map(|(fd, _)| fd.as_raw_fd()));
+                out.extend(tree.iter().map(AsRawFd::as_raw_fd));
+            }
+            Self::MapLayers { maps, .. } | Self::MapRoot { maps, .. } => out.push(maps.as_raw_fd()),
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
             Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
             _ => {}

@@ -1,17 +1,133 @@
 //! User namespaces and their maps, `user_namespaces(7)`.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
 use super::{Error, Result, spec};
+use crate::sys::mount::{self as m, CWD, MountAttr, attr};
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
 
 /// The kernel's limit, Linux 4.15.
 const MAX_LINES: usize = 340;
+
+/// The one user namespace of all containers of a pod, where the pod did not ask for it. Their roots and volumes are mapped, so
+/// that what is on disk keeps its ids.
+#[derive(Debug)]
+pub struct PodUsers {
+    namespace: OwnedFd,
+    first: u32,
+    strict: bool,
+}
+
+impl PodUsers {
+    /// Makes it, with `size` ids from `first` on. With `strict`, volumes whose file system cannot map ids are refused;
+    /// otherwise the container sees their files as nobody's.
+    pub fn new(first: u32, size: u32, strict: bool) -> Result<Self> {
+        let map = LinuxIdMappingBuilder::default()
+            .container_id(0u32)
+            .host_id(first)
+            .size(size)
+            .build();
+        let map = [map.map_err(|e| Error::field("user_namespace", e.to_string()))?];
+        Ok(Self {
+            namespace: make(&map, &map, "user_namespace")?,
+            first,
+            strict,
+        })
+    }
+
+    /// The node's id of the container's root.
+    pub fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// A descriptor of the namespace.
+    pub(super) fn namespace(&self) -> Result<OwnedFd> {
+        let copy = self.namespace.try_clone();
+        copy.map_err(|e| Error::field("user_namespace", format!("duplicate a descriptor: {e}")))
+    }
+
+    /// What is at `path`, with its ids mapped, as a detached mount.
+    pub(super) fn map(&self, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+        let tree = m::open_tree_clone(CWD, path, recursive)?;
+        let attr = MountAttr {
+            attr_set: attr::IDMAP,
+            userns_fd: self.namespace.as_raw_fd() as u64,
+            ..MountAttr::default()
+        };
+        m::mount_setattr(tree.as_fd(), recursive, &attr)?;
+        Ok(tree)
+    }
+
+    /// A volume, with its ids mapped. Nothing where they cannot be, and need not: of kernel file systems and devices, or
+    /// where that is allowed.
+    pub(super) fn map_volume(
+        &self,
+        path: &CStr,
+        recursive: bool,
+        field: &str,
+    ) -> Result<Option<OwnedFd>> {
+        let errno = match self.map(path, recursive) {
+            Ok(tree) => return Ok(Some(tree)),
+            // Whoever mounts it says what is wrong.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(None),
+            Err(e) => e,
+        };
+        let text = path.to_string_lossy();
+        let (magic, mode) = m::openat(CWD, path, libc::O_PATH, 0)
+            .and_then(|fd| Ok((m::fs_magic(fd.as_fd())?, m::fstat(fd.as_fd())?.st_mode)))
+            .map_err(|e| Error::field(field, format!("{text}: {}", e.desc())))?;
+        let is_device = matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        if is_device || KERNEL_FILE_SYSTEMS.contains(&magic) {
+            return Ok(None);
+        }
+        if self.strict {
+            return Err(Error::field(
+                field,
+                format!(
+                    "{text}: its file system (or one mounted below it; type {magic:#x}) cannot map ids on this kernel: {}. \
+                     The profile's user_namespace.unmappable = \"fall-back\" would show its files as nobody's",
+                    errno.desc()
+                ),
+            ));
+        }
+        log::warn!(
+            "volume={text:?} type={magic:#x} msg=\"ids cannot be mapped: its files are nobody's\""
+        );
+        Ok(None)
+    }
+}
+
+/// File systems of the kernel's own, which no one's ids are kept in: proc, sysfs, cgroup, cgroup2, devpts, mqueue, nsfs,
+/// securityfs, debugfs, tracefs, bpf. `linux/magic.h`.
+const KERNEL_FILE_SYSTEMS: [i64; 11] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x6e73_6673,
+    0x7363_6673,
+    0x6462_6720,
+    0x7472_6163,
+    0xcafe_4a11,
+];
+
+/// Whether the container's user namespace, which is to be `user`, is the owner of `ns`.
+pub(super) fn owns(user: &OwnedFd, ns: &OwnedFd) -> bool {
+    let same = || {
+        let owner = process::owner_of_namespace(ns.as_fd())?;
+        let (a, b) = (m::fstat(owner.as_fd())?, m::fstat(user.as_fd())?);
+        Ok::<_, Errno>((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+    };
+    same().unwrap_or(false)
+}
 
 /// The container's user namespace: joined by path, or new with the spec's maps. `None` where it has none of its own.
 pub(super) fn open(spec: &Spec) -> Result<Option<OwnedFd>> {
@@ -82,7 +198,7 @@ pub(super) fn make(
 }
 
 fn theirs_only(fd: &OwnedFd, offset: i32) -> i32 {
-    std::os::fd::AsRawFd::as_raw_fd(fd) + offset
+    fd.as_raw_fd() + offset
 }
 
 fn render(mappings: &[LinuxIdMapping], field: &str) -> Result<String> {
@@ -125,24 +241,44 @@ fn render(mappings: &[LinuxIdMapping], field: &str) -> Result<String> {
     Ok(text)
 }
 
-/// The node's id of a container's id.
-pub fn to_host(mappings: Option<&Vec<LinuxIdMapping>>, id: u32) -> u32 {
+/// A container's maps of users and groups; empty where it has the node's.
+#[derive(Debug, Clone, Default)]
+pub struct Maps {
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+}
+
+impl Maps {
+    /// Those of a spec.
+    pub fn of(spec: &Spec) -> Self {
+        let linux = spec.linux().as_ref();
+        Self {
+            uids: linux
+                .and_then(|l| l.uid_mappings().clone())
+                .unwrap_or_default(),
+            gids: linux
+                .and_then(|l| l.gid_mappings().clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// A user and a group of the container, as the node knows them. What is not mapped stays what it is.
+    pub fn to_host(&self, (uid, gid): (u32, u32)) -> (u32, u32) {
+        (to_host(&self.uids, uid), to_host(&self.gids, gid))
+    }
+}
+
+fn to_host(mappings: &[LinuxIdMapping], id: u32) -> u32 {
     let find = |m: &LinuxIdMapping| {
         let offset = id.checked_sub(m.container_id())?;
         (offset < m.size()).then(|| m.host_id().saturating_add(offset))
     };
-    match mappings {
-        Some(list) if !list.is_empty() => list.iter().find_map(find).unwrap_or(id),
-        _ => id,
-    }
+    mappings.iter().find_map(find).unwrap_or(id)
 }
 
 /// The pid of the process behind a pidfd, in our own pid namespace: its `fdinfo`, `pidfd_open(2)`.
 pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
-    let path = format!(
-        "/proc/self/fdinfo/{}",
-        std::os::fd::AsRawFd::as_raw_fd(pidfd)
-    );
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let text = fs::read_to_string(&path).map_err(|e| Error::field(path, e.to_string()))?;
     let pid = text
         .lines()
@@ -193,9 +329,9 @@ mod tests {
     fn ids_are_translated() {
         let maps = vec![mapping(0, 100_000, 10), mapping(10, 5, 1)];
         assert_eq!(
-            [0, 9, 10, 11].map(|id| to_host(Some(&maps), id)),
+            [0, 9, 10, 11].map(|id| to_host(&maps, id)),
             [100_000, 100_009, 5, 11]
         );
-        assert_eq!(to_host(None, 7), 7);
+        assert_eq!(to_host(&[], 7), 7);
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespaceType, LinuxPids,
-    LinuxResources, Mount, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
+    Capabilities, Capability, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimitBuilder,
+    PosixRlimitType, Process, Spec,
 };
 
+use super::pool::RANGE;
 use super::profile::{
     ExecPolicy, HostNamespace, Limit, NetworkMode, Profile, UserNamespaceMode, capability,
 };
@@ -42,21 +44,23 @@ pub struct AppliedExec {
     pub report: Vec<String>,
 }
 
-/// What the runtime itself may give: a hard limit beyond its own needs `CAP_SYS_RESOURCE`.
+/// What the runtime has to give. A hard limit beyond its own would need `CAP_SYS_RESOURCE`.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnLimits {
+pub struct Given {
     /// Hard `RLIMIT_NOFILE`.
     pub open_files: u64,
     /// Hard `RLIMIT_CORE`.
     pub core_size: u64,
+    /// The first of the 65,536 ids that the pod was given, where the profile gives it some.
+    pub users: Option<u32>,
 }
 
 /// Puts the profile's floor under a container's spec.
-pub fn apply(profile: &Profile, own: OwnLimits, mut spec: Spec) -> Result<Applied, Refusal> {
+pub fn apply(profile: &Profile, own: Given, mut spec: Spec) -> Result<Applied, Refusal> {
     let mut report = Vec::new();
     let mut linux = spec.linux().clone().unwrap_or_default();
     host_namespaces(profile, &linux)?;
-    user_namespace(profile, &linux)?;
+    own_users(profile, &linux)?;
     devices(profile, &linux)?;
     for (i, mount) in spec.mounts().iter().flatten().enumerate() {
         host_path(profile, i, mount)?;
@@ -96,17 +100,14 @@ pub fn apply(profile: &Profile, own: OwnLimits, mut spec: Spec) -> Result<Applie
         report.push(format!("linux.readonlyPaths: added {}", added.join(" ")));
     }
     network(profile, &mut linux, &mut report);
+    users(profile, own.users, &mut spec, &mut linux, &mut report)?;
     resources(profile, &mut linux, &mut report);
     spec.set_linux(Some(linux));
     Ok(Applied { spec, report })
 }
 
 /// Puts the profile's floor under an exec.
-pub fn apply_to_exec(
-    profile: &Profile,
-    own: OwnLimits,
-    exec: Process,
-) -> Result<AppliedExec, Refusal> {
+pub fn apply_to_exec(profile: &Profile, own: Given, exec: Process) -> Result<AppliedExec, Refusal> {
     let (mut exec, mut report) = (exec, Vec::new());
     match profile.exec.policy {
         ExecPolicy::Allow => {}
@@ -161,17 +162,100 @@ fn host_namespaces(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn user_namespace(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
-    let mut namespaces = linux.namespaces().iter().flatten();
-    if profile.user_namespace.mode == UserNamespaceMode::Required
-        && !namespaces.any(|n| n.typ() == LinuxNamespaceType::User)
-    {
-        return Err(Refusal {
+/// A pod that asked for users of its own must have some: not the node's under another number.
+fn own_users(profile: &Profile, linux: &Linux) -> Result<(), Refusal> {
+    let refuse = |what: String| {
+        Err(Refusal {
             profile: profile.name.clone(),
-            what: "the node's users (linux.namespaces has no user namespace)".into(),
+            what,
             remedy: "set hostUsers: false in the pod".into(),
-        });
+        })
+    };
+    let mode = profile.user_namespace.mode;
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let has_own = namespaces.any(|n| n.typ() == LinuxNamespaceType::User);
+    if mode == UserNamespaceMode::Pod || (!has_own && mode == UserNamespaceMode::Auto) {
+        return Ok(());
     }
+    if !has_own {
+        return refuse("the node's users (linux.namespaces has no user namespace)".into());
+    }
+    for (maps, field) in [
+        (linux.uid_mappings(), "linux.uidMappings"),
+        (linux.gid_mappings(), "linux.gidMappings"),
+    ] {
+        if let Some(m) = maps.iter().flatten().find(|m| m.host_id() < RANGE) {
+            return refuse(format!(
+                "the node's own ids ({field} maps {} to {})",
+                m.container_id(),
+                m.host_id()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the container the pod's users.
+fn users(
+    profile: &Profile,
+    first: Option<u32>,
+    spec: &mut Spec,
+    linux: &mut Linux,
+    report: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let Some(first) = first else { return Ok(()) };
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let find = |typ| namespaces.iter().find(|n| n.typ() == typ);
+    for (typ, field) in [
+        (LinuxNamespaceType::Pid, "hostPID"),
+        (LinuxNamespaceType::Ipc, "hostIPC"),
+    ] {
+        if find(typ).is_none() {
+            return Err(Refusal {
+                profile: profile.name.clone(),
+                what: format!("{field} (user_namespace.mode = \"auto\")"),
+                remedy: format!("remove {field} from the pod"),
+            });
+        }
+    }
+    let network = find(LinuxNamespaceType::Network).and_then(|n| n.path().clone());
+    let mut own = LinuxNamespace::default();
+    own.set_typ(LinuxNamespaceType::User);
+    namespaces.push(own);
+    linux.set_namespaces(Some(namespaces));
+    let map = LinuxIdMappingBuilder::default()
+        .container_id(0u32)
+        .host_id(first)
+        .size(RANGE)
+        .build()
+        .map_err(|e| Refusal {
+            profile: profile.name.clone(),
+            what: format!("the ids from {first} on ({e})"),
+            remedy: "mend user_namespace.pool".into(),
+        })?;
+    linux.set_uid_mappings(Some(vec![map]));
+    linux.set_gid_mappings(Some(vec![map]));
+    report.push(format!(
+        "linux.uidMappings, gidMappings: 0 is {first} on the node"
+    ));
+    let mut parameters = linux.sysctl().clone().unwrap_or_default();
+    let mut add = |name: &str, value: &str| {
+        if !parameters.contains_key(name) {
+            parameters.insert(name.into(), value.into());
+            report.push(format!("linux.sysctl: {name} = {value}"));
+        }
+    };
+    add("user.max_user_namespaces", "0");
+    // The pod's network is the node's to give: CAP_NET_BIND_SERVICE of the container's root does not count in it.
+    let binds = spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.capabilities().as_ref());
+    let binds = binds.and_then(|c| c.bounding().as_ref());
+    if network.is_some() && binds.is_some_and(|b| b.contains(&Capability::NetBindService)) {
+        add("net.ipv4.ip_unprivileged_port_start", "0");
+    }
+    linux.set_sysctl(Some(parameters));
     Ok(())
 }
 
@@ -397,7 +481,7 @@ fn ceiling(process: &mut Process, allowed: &BTreeSet<String>) -> usize {
     taken.len()
 }
 
-fn process(profile: &Profile, own: OwnLimits, p: &mut Process, report: &mut Vec<String>) {
+fn process(profile: &Profile, own: Given, p: &mut Process, report: &mut Vec<String>) {
     if profile.process.no_new_privileges && p.no_new_privileges() != Some(true) {
         p.set_no_new_privileges(Some(true));
         report.push("process.noNewPrivileges: true".into());
@@ -534,9 +618,10 @@ mod tests {
 
     use super::*;
 
-    const OWN: OwnLimits = OwnLimits {
+    const OWN: Given = Given {
         open_files: 20_000,
         core_size: 0,
+        users: None,
     };
 
     fn profile(name: &str) -> Profile {

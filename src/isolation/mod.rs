@@ -4,7 +4,11 @@
 
 mod apply;
 mod floor;
+pub mod pool;
 mod profile;
 
-pub use apply::{Applied, AppliedExec, OwnLimits, Refusal, apply, apply_to_exec};
-pub use profile::{BUILT_IN, DIRECTORY, EgressRule, Error, Profile, Scope, names};
+pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec};
+pub use profile::{
+    BUILT_IN, DIRECTORY, EgressRule, Error, Profile, Scope, Unmappable, UserNamespace,
+    UserNamespaceMode, names,
+};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::floor;
+use super::pool::{Pool, RANGE};
 
 /// Where an operator's profiles are.
 pub const DIRECTORY: &str = "/etc/cofferdam";
@@ -113,8 +114,23 @@ pub struct Profile {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UserNamespace {
-    /// Whether pods must have one.
+    /// Whether pods have one.
     pub mode: UserNamespaceMode,
+    /// What becomes of a pod whose root, or of a volume whose file system, cannot map ids.
+    pub unmappable: Unmappable,
+    /// Where `auto` takes ids from.
+    pub pool: Pool,
+}
+
+/// What becomes of file systems that cannot map ids (overlays that are mounted already, NFS, FUSE).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unmappable {
+    /// Create fails.
+    #[default]
+    Refuse,
+    /// A pod whose root it is has the node's users; the files of a volume are nobody's. Both are warnings in the log.
+    FallBack,
 }
 
 /// Whether pods have a user namespace.
@@ -124,7 +140,9 @@ pub enum UserNamespaceMode {
     /// As the pod asks.
     #[default]
     Pod,
-    /// Pods without one (`hostUsers: false`) are refused.
+    /// Always: a pod that does not ask for one (`hostUsers: false`) gets one, with 65,536 ids that no other pod has.
+    Auto,
+    /// Pods without one are refused.
     Required,
 }
 
@@ -467,6 +485,20 @@ impl Profile {
                 );
                 return Err(self.wrong("network.egress", text));
             }
+        }
+        let pool = self.user_namespace.pool;
+        if !pool.first.is_multiple_of(RANGE) || pool.first == 0 {
+            let text = format!("{} is not a multiple of 65536 above 0", pool.first);
+            return Err(self.wrong("user_namespace.pool.first", text));
+        }
+        // The last id of all, 4294967295, is none: chown(2).
+        let most = (u32::MAX - pool.first) / RANGE;
+        if !(1..=most).contains(&pool.ranges) {
+            let text = format!(
+                "{}: expected 1 to {most} ranges of 65536 ids from {} on",
+                pool.ranges, pool.first
+            );
+            return Err(self.wrong("user_namespace.pool.ranges", text));
         }
         let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
         let landlock = &self.landlock;

@@ -12,6 +12,7 @@ use super::isolation::Isolation;
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Metrics};
+use crate::executor::userns::Maps;
 use crate::executor::{Enter, Supervised, hooks, seccomp};
 
 /// How long a kill waits for processes to go.
@@ -26,6 +27,8 @@ pub struct Container {
     pub(super) own_pids: bool,
     /// What an exec joins.
     pub(super) enter: Enter,
+    /// What its ids are on the node.
+    pub(super) maps: Maps,
     /// Who decides on the calls that the filter of an exec asks about.
     pub(super) supervised: Option<Supervised>,
     pub(super) seccomp: Option<Arc<seccomp::Program>>,

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxResources, Process, Spec};
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock, seccomp};
-use crate::isolation::{self, DIRECTORY, OwnLimits, Profile};
+use crate::isolation::{self, DIRECTORY, Given, Profile};
 
 /// A pod's profile, ready to be applied.
 #[derive(Debug)]
@@ -121,12 +121,27 @@ impl Isolation {
         self.confinement.clone()
     }
 
-    /// The spec under the profile.
-    pub(super) fn apply(&self, id: &str, layout: &Layout, spec: Spec) -> Result<Spec> {
+    /// What the profile says of user namespaces.
+    pub(super) fn user_namespace(&self) -> isolation::UserNamespace {
+        self.profile.user_namespace
+    }
+
+    /// The spec under the profile. `users` is the first of the ids that the pod was given.
+    pub(super) fn apply(
+        &self,
+        id: &str,
+        layout: &Layout,
+        users: Option<u32>,
+        spec: Spec,
+    ) -> Result<Spec> {
         if self.confinement.is_none() {
             return Ok(spec);
         }
-        let applied = isolation::apply(&self.profile, own_limits(), spec)
+        let given = Given {
+            users,
+            ..own_limits()
+        };
+        let applied = isolation::apply(&self.profile, given, spec)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let mut spec = applied.spec;
         if self.profile.limits.memory_oom_group && layout.is_v2() {
@@ -152,12 +167,13 @@ impl Isolation {
     }
 }
 
-fn own_limits() -> OwnLimits {
+fn own_limits() -> Given {
     use nix::sys::resource::{Resource, getrlimit};
     let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
-    OwnLimits {
+    Given {
         open_files: hard(Resource::RLIMIT_NOFILE),
         core_size: hard(Resource::RLIMIT_CORE),
+        users: None,
     }
 }
 

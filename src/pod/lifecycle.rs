@@ -22,7 +22,8 @@ use super::process::{Exit, Process, State, Status};
 use super::record::Record;
 use super::{Container, CreateRequest, Error, Pod, Result, lock};
 use crate::cgroup::Cgroup;
-use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec, userns};
+use crate::executor::userns::Maps;
+use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
 
@@ -117,7 +118,10 @@ impl Pod {
             ));
         }
         let isolation = self.isolation(request.profile.as_ref())?;
-        let spec = isolation.apply(&request.id, &self.layout, spec::load(&request.bundle)?)?;
+        let asked = spec::load(&request.bundle)?;
+        let users = self.users(&isolation, &asked, &request)?;
+        let first = users.as_ref().map(|u| u.first());
+        let spec = isolation.apply(&request.id, &self.layout, first, asked)?;
         if spec::shares_host_mounts(&spec) {
             return Err(Error::InvalidArgument(
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
@@ -130,11 +134,8 @@ impl Pod {
             .process()
             .as_ref()
             .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
-        let linux = spec.linux().as_ref();
-        let user = (
-            userns::to_host(linux.and_then(|l| l.uid_mappings().as_ref()), user.0),
-            userns::to_host(linux.and_then(|l| l.gid_mappings().as_ref()), user.1),
-        );
+        let maps = Maps::of(&spec);
+        let user = maps.to_host(user);
         let user = if request.options.io_uid == 0 {
             user
         } else {
@@ -165,6 +166,7 @@ impl Pod {
             stdio,
             seccomp: filter.clone(),
             confinement: isolation.confinement(),
+            users: users.as_ref().map(|u| &u.namespace),
             new_keyring,
             gate: None,
             preserve_fds: 0,
@@ -175,6 +177,7 @@ impl Pod {
             pid: spawned.pid,
             start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
             cgroup: cgroup.cgroups_path(),
+            users: first,
             exit: None,
         };
         if let Err(e) = record
@@ -215,6 +218,7 @@ impl Pod {
             cgroup,
             own_pids,
             enter: Enter::of(&spec),
+            maps,
             supervised,
             seccomp: filter,
             isolation,
@@ -322,7 +326,7 @@ impl Pod {
             let owner = Owner {
                 id: &c.id,
                 namespace: &namespace,
-                user: (process.user().uid(), process.user().gid()),
+                user: c.maps.to_host((process.user().uid(), process.user().gid())),
             };
             let (stdio, streams) =
                 Streams::open(e.addresses(), &owner, false, console_size(Some(&process)))?;

@@ -9,6 +9,7 @@ mod lifecycle;
 mod oom;
 mod process;
 mod record;
+mod users;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ pub struct Pod {
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by their spec: the containers of a pod mostly share one.
     filters: Mutex<HashMap<u64, Arc<seccomp::Program>>>,
+    /// What the containers' users are, where the profile gives them some.
+    users: Mutex<users::Decision>,
     shutdown: Notify,
     activity: Notify,
     strays: std::sync::OnceLock<()>,
@@ -91,6 +94,7 @@ impl Pod {
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
+            users: Mutex::default(),
             shutdown: Notify::new(),
             activity: Notify::new(),
             strays: std::sync::OnceLock::new(),
@@ -174,6 +178,11 @@ impl Pod {
             {}
             crate::sys::memory::give_back();
         }
+    }
+
+    /// Gives back what the pod has on the node beside its containers, of which there are none any more.
+    pub fn release(&self) {
+        lock(&self.users).take();
     }
 
     /// Completes when the shim is to end.

@@ -19,6 +19,9 @@ pub struct Record {
     pub start_time: u64,
     /// The control groups, as a `linux.cgroupsPath` that gives them again.
     pub cgroup: PathBuf,
+    /// The first of the ids that the pod was given.
+    #[serde(default)]
+    pub users: Option<u32>,
     /// The exit status and the time in nanoseconds since 1970, once it has ended.
     pub exit: Option<(u32, u64)>,
 }

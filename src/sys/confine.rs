@@ -126,6 +126,15 @@ pub fn set_securebits(bits: u64) -> Result<()> {
     prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0)
 }
 
+/// The caller's securebits.
+pub fn securebits() -> Result<u64> {
+    // SAFETY: plain numbers.
+    let bits = check(libc::c_long::from(unsafe {
+        libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0)
+    }))?;
+    Ok(bits as u64)
+}
+
 /// Memory that was writable never becomes executable: `PR_SET_MDWE`, Linux 6.3.
 pub fn deny_write_execute() -> Result<()> {
     const SET_MDWE: i32 = 65;

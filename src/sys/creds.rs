@@ -24,6 +24,27 @@ pub fn setresuid(uid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Runs `f` with another owner for the files that it makes, and with every capability: `setfsuid(2)`, `setfsgid(2)`.
+pub fn with_file_owner<T>(uid: u32, gid: u32, f: impl FnOnce() -> T) -> Result<T> {
+    // SECBIT_NO_SETUID_FIXUP: otherwise the capabilities over files go with the id.
+    const KEEP: u64 = 1 << 2;
+    let set = |uid: u32, gid: u32, bits: u64| {
+        super::confine::set_securebits(bits)?;
+        // SAFETY: plain numbers. Both calls answer with the former id, and never fail for a process that may set it.
+        unsafe {
+            libc::syscall(libc::SYS_setfsgid, gid);
+            libc::syscall(libc::SYS_setfsuid, uid);
+        }
+        Ok::<_, nix::errno::Errno>(())
+    };
+    let before = super::confine::securebits()?;
+    set(uid, gid, before | KEEP)?;
+    let result = f();
+    set(0, 0, before | KEEP)?;
+    super::confine::set_securebits(before)?;
+    Ok(result)
+}
+
 /// Keeps permitted capabilities across `setresuid`: `PR_SET_KEEPCAPS`.
 pub fn keep_capabilities(keep: bool) -> Result<()> {
     // SAFETY: plain numbers.

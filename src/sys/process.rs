@@ -231,6 +231,12 @@ pub fn reap_if_dead(pid: i32) -> bool {
     unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
 }
 
+/// The caller's pid in its own pid namespace, asked of the kernel.
+pub fn own_pid() -> i32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::getpid() }
+}
+
 /// Opens a pidfd. Linux 5.3.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: plain numbers.
@@ -607,6 +613,54 @@ pub fn start_time(pid: i32) -> Option<u64> {
 /// Whether a process has ended and waits to be reaped.
 pub fn is_zombie(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| matches!(state, 'Z' | 'X'))
+}
+
+/// The user namespace that owns a namespace: `NS_GET_USERNS`, `ioctl_ns(2)`.
+pub fn owner_of_namespace(ns: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the request takes no argument.
+    let fd = check(libc::c_long::from(unsafe {
+        libc::ioctl(ns.as_raw_fd(), NS_GET_USERNS)
+    }))?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Whether any process is in a user namespace whose maps reach into `size` ids from `first` on, as we see them:
+/// `/proc/PID/uid_map`, `user_namespaces(7)`.
+pub fn any_maps_to(first: u32, size: u32) -> bool {
+    let (first, end) = (u64::from(first), u64::from(first) + u64::from(size));
+    let reaches = |line: &str| {
+        let mut numbers = line.split_whitespace().skip(1).map(str::parse::<u64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(start)), Some(Ok(count))) => {
+                start < end && first < start.saturating_add(count)
+            }
+            _ => false,
+        }
+    };
+    let everything = |text: &str| text.trim().ends_with(" 4294967295");
+    // Of a process whose first thread has ended others may run on.
+    let lives = |pid: &i32| {
+        let threads = numbers_in(&format!("/proc/{pid}/task"));
+        threads.into_iter().any(|tid| !is_zombie(tid))
+    };
+    numbers_in("/proc")
+        .into_iter()
+        .filter(|pid| {
+            let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+            // The node's own processes have every id.
+            !everything(&map) && map.lines().any(reaches)
+        })
+        .any(|pid| lives(&pid))
+}
+
+/// The entries of a directory that are numbers: of `/proc`, the processes.
+fn numbers_in(directory: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// `struct sched_attr`, `sched_setattr(2)`.

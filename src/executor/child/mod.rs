@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
-use self::mounts::{attach, change, map_ids, mask, protect};
+use self::mounts::{attach, change, map_ids, mask, protect, take};
 use self::paths::{make_directories, open_target, parent_of};
 use self::program::{credentials, find_program, landlock, set_home};
-use super::script::{Question, Script, Source, Step, UserProgram};
+use super::script::{Question, Script, Step, UserProgram};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
@@ -145,16 +145,8 @@ fn step(
 ) -> Outcome<()> {
     if let Some(Step::TakeSource { mount: other, .. }) = steps.get(index) {
         let other = *other;
-        if let Some(Step::Mount(mount)) = steps.get_mut(other)
-            && let Source::Bind {
-                path, recursive, ..
-            } = &mount.source
-        {
-            let tree = m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?;
-            if let Some((maps, recursive)) = &mount.idmap {
-                map_ids(&tree, maps, *recursive)?;
-            }
-            mount.tree = Some(tree);
+        if let Some(Step::Mount(mount)) = steps.get_mut(other) {
+            mount.tree = Some(take(mount)?);
         }
         return Ok(());
     }
@@ -211,13 +203,18 @@ fn step(
             flags,
             data,
             workdir,
+            owner,
             ..
         } => {
             if let Some(dir) = workdir {
                 process::chdir(dir).map_err(at("chdir"))?;
             }
-            m::mount(Some(source), target, Some(fstype), *flags, data.as_deref())
-                .map_err(at("mount"))?;
+            let mount = || m::mount(Some(source), target, Some(fstype), *flags, data.as_deref());
+            match owner {
+                Some(id) => creds::with_file_owner(*id, *id, mount).map_err(at("setfsuid"))?,
+                None => mount(),
+            }
+            .map_err(at("mount"))?;
             if *flags & libc::MS_BIND != 0 && *flags & !(libc::MS_BIND | libc::MS_REC) != 0 {
                 // Flags of a bind mount take effect on a second call only.
                 m::mount(None, target, None, *flags | libc::MS_REMOUNT, None)
@@ -241,6 +238,13 @@ fn step(
                 let target = m::openat(place.as_raw_fd(), name, flags, 0).map_err(at("open"))?;
                 m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
             }
+        }
+        Step::MapRoot { maps, target } => {
+            let tree = m::open_tree_clone(CWD, target, true).map_err(at("open_tree"))?;
+            map_ids(&tree, maps, true)?;
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let place = m::openat(CWD, target, flags, 0).map_err(at("open"))?;
+            m::move_mount(tree.as_fd(), place.as_fd()).map_err(at("move_mount"))?;
         }
         Step::OpenRoot { path } => {
             ctx.root = Some(
@@ -451,11 +455,12 @@ fn be_reborn(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
     // SAFETY: this is a fork of a child that has one thread, and what follows is the same careful code.
     #[allow(unsafe_code)]
     match unsafe { process::clone3_sibling(namespaces) }.map_err(at("clone3"))? {
-        process::Cloned::Child => Ok(()),
-        process::Cloned::Parent(_, pidfd) => {
-            let sent = socket::send_fd(control, &[REBORN], pidfd.as_fd());
-            process::exit_now(i32::from(sent.is_err()))
+        // Told by the new process itself, or what it says next could be heard first.
+        process::Cloned::Child => {
+            let own = process::pidfd_open(process::own_pid()).map_err(at("pidfd_open"))?;
+            socket::send_fd(control, &[REBORN], own.as_fd()).map_err(at("sendmsg"))
         }
+        process::Cloned::Parent(..) => process::exit_now(0),
     }
 }
 

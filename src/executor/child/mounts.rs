@@ -54,9 +54,9 @@ pub(super) fn map_ids(tree: &OwnedFd, maps: &OwnedFd, recursive: bool) -> Outcom
     ))
 }
 
-pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
-    let root = root(ctx)?;
-    let (tree, directory) = match &mount.source {
+/// The source of a mount, detached.
+pub(super) fn take(mount: &Mount) -> Outcome<OwnedFd> {
+    match &mount.source {
         Source::New { fstype, params } => {
             let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
             for (key, value) in params {
@@ -67,14 +67,31 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
                 Some(_) => mount.attr.attr_set & !m::attr::RDONLY,
                 None => mount.attr.attr_set,
             };
-            (m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))?, true)
+            m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))
         }
+        Source::Bind {
+            path, recursive, ..
+        } => {
+            let tree = m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?;
+            if let Some((maps, recursive)) = &mount.idmap {
+                map_ids(&tree, maps, *recursive)?;
+            }
+            Ok(tree)
+        }
+    }
+}
+
+pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
+    let root = root(ctx)?;
+    let taken = mount.tree.take();
+    let (tree, directory) = match &mount.source {
+        Source::New { .. } => (taken.map_or_else(|| take(mount), Ok)?, true),
         Source::Bind {
             path,
             recursive,
             procfs,
         } => {
-            let tree = match mount.tree.take() {
+            let tree = match taken {
                 // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they
                 // are listed in the order in which they are attached.)
                 Some(tree) => m::open_tree_clone(tree.as_raw_fd(), c"", *recursive).unwrap_or(tree),

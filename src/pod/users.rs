@@ -1,0 +1,77 @@
+//! The user namespace that a profile gives to a pod: one for all its containers, and a range of ids that no other pod has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::runtime::Spec;
+
+use super::{CreateRequest, Error, Isolation, Pod, Result, lock};
+use crate::executor::{self, Enter, PodUsers, spec};
+use crate::isolation::pool::{self, Lease};
+use crate::isolation::{Unmappable, UserNamespaceMode};
+
+/// Ids, and the namespace that has them.
+pub(super) struct Users {
+    pub namespace: PodUsers,
+    /// Given back when the pod ends.
+    lease: Lease,
+}
+
+impl Users {
+    /// The node's id of the containers' root.
+    pub fn first(&self) -> u32 {
+        self.lease.first()
+    }
+}
+
+/// What became of the pod's first container that needed users of its own.
+pub(super) type Decision = Option<Option<Arc<Users>>>;
+
+impl Pod {
+    /// The users of a container whose profile gives it some. The first container of the pod decides for all: they share a
+    /// namespace, or none of them has one.
+    pub(super) fn users(
+        &self,
+        isolation: &Isolation,
+        spec: &Spec,
+        request: &CreateRequest,
+    ) -> Result<Option<Arc<Users>>> {
+        let settings = isolation.user_namespace();
+        let has_own = Enter::of(spec).user;
+        if settings.mode != UserNamespaceMode::Auto || has_own {
+            return Ok(None);
+        }
+        let mut decision = lock(&self.users);
+        if let Some(users) = &*decision {
+            return Ok(users.clone());
+        }
+        let strict = settings.unmappable == Unmappable::Refuse;
+        let lease = Lease::take(Path::new(pool::DIRECTORY), settings.pool)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
+        let rootfs = spec::rootfs(spec, &request.bundle)?;
+        let made = PodUsers::new(lease.first(), pool::RANGE, strict).and_then(|namespace| {
+            executor::check_mappable(&rootfs, &request.root_mounts, &namespace)?;
+            Ok(namespace)
+        });
+        let users = match made {
+            Ok(namespace) => Some(Arc::new(Users { namespace, lease })),
+            Err(e) if strict => {
+                return Err(Error::FailedPrecondition(format!(
+                    "profile {:?}: {e}. user_namespace.unmappable = \"fall-back\" would run the pod as the node's users",
+                    isolation.name()
+                )));
+            }
+            Err(e) => {
+                log::warn!(
+                    "id={} profile={} error={:?} msg=\"the pod has the node's users\"",
+                    request.id,
+                    isolation.name(),
+                    e.to_string()
+                );
+                None
+            }
+        };
+        *decision = Some(users.clone());
+        Ok(users)
+    }
+}
