@@ -96,10 +96,24 @@ impl<'a> Client<'a> {
         runtime: &str,
         args: &[&str],
     ) -> Vec<containerd_client::types::Mount> {
+        self.prepare_with(id, runtime, args, &Value::Null)
+    }
+
+    /// The same with a `linux.seccomp`.
+    fn prepare_with(
+        &self,
+        id: &str,
+        runtime: &str,
+        args: &[&str],
+        filter: &Value,
+    ) -> Vec<containerd_client::types::Mount> {
         self.daemon.remember(id);
         let mut spec =
             support::spec::default_spec("rootfs", &format!("/{}/{id}", self.namespace), args);
         spec["root"]["readonly"] = json!(true);
+        if !filter.is_null() {
+            spec["linux"]["seccomp"] = filter.clone();
+        }
         block_on(async {
             // The container first: a snapshot that nothing refers to may be collected at any time.
             let container = Container {
@@ -309,43 +323,62 @@ fn memory(daemon: &Daemon, runtime: &str) -> (u64, u64) {
     })
 }
 
-/// What each isolation profile costs, against `standard`: a container's life, and a workload that does nothing but system calls.
-/// Medians in milliseconds.
+/// The filter that containerd gives to containers by default, as it sends it.
+fn default_filter(daemon: &Daemon) -> Value {
+    daemon.run_detached(&["--null-io", "--seccomp"], "filter", &["sleep", "1000"]);
+    let text = std::fs::read_to_string(daemon.bundle("filter").join("config.json")).unwrap();
+    daemon.remove("filter");
+    let spec: Value = serde_json::from_str(&text).unwrap();
+    let filter = spec["linux"]["seccomp"].clone();
+    assert!(
+        filter["syscalls"].as_array().is_some_and(|s| s.len() > 5),
+        "{filter}"
+    );
+    filter
+}
+
+/// What each isolation profile costs, against `standard`: a container's life, and a workload that does nothing but system calls,
+/// in a pod with the runtime's default filter and in one without any. Medians in milliseconds.
 fn profiles(client: &Client<'_>, rounds: usize) -> Vec<Value> {
     let runtime = |profile: &str| match profile {
         "standard" => OURS.to_owned(),
         other => format!("io.containerd.cofferdam-{other}.v1"),
     };
     let calls = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=300000"];
-    let mut times = PROFILES.map(|_| [Vec::new(), Vec::new()]);
+    let filters = [
+        ("filtered", default_filter(client.daemon)),
+        ("unfiltered", Value::Null),
+    ];
+    let mut times = PROFILES.map(|_| [Vec::new(), Vec::new(), Vec::new()]);
     for i in 0..rounds {
         for (p, profile) in PROFILES.into_iter().enumerate() {
             std::thread::sleep(Duration::from_millis(20));
             let [.., total] = client.whole_life(&format!("p{p}-{i}"), &runtime(profile));
             times[p][0].push(total);
-            if i % 4 == 0 {
-                let id = format!("w{p}-{i}");
-                let mounts = client.prepare(&id, &runtime(profile), &calls);
+            for (f, (name, filter)) in filters.iter().enumerate() {
+                let id = format!("{name}{p}-{i}");
+                let mounts = client.prepare_with(&id, &runtime(profile), &calls, filter);
                 block_on(async {
                     client.start(&id, mounts).await;
                     let begun = Instant::now();
                     assert_eq!(client.wait(&id, "").await, 0);
-                    times[p][1].push(begun.elapsed());
+                    times[p][f + 1].push(begun.elapsed());
                     client.delete(&id).await;
                 });
                 client.forget(&id);
             }
         }
     }
-    let medians =
-        times.map(|[mut lives, mut calls]| [summary(&mut lives).0, summary(&mut calls).0]);
+    let medians = times.map(|t| t.map(|mut t| summary(&mut t).0));
     PROFILES
         .iter()
         .zip(medians)
-        .map(|(name, [life, calls])| {
+        .map(|(name, [life, filtered, unfiltered])| {
+            let [standard_life, standard_filtered, standard_unfiltered] = medians[0];
             json!({
-                "name": name, "life_ms": life, "life_ratio": life / medians[0][0],
-                "calls_ms": calls, "calls_ratio": calls / medians[0][1],
+                "name": name, "life_ms": life, "life_ratio": life / standard_life,
+                "calls_ms": filtered, "calls_ratio": filtered / standard_filtered,
+                "unfiltered_ms": unfiltered, "unfiltered_ratio": unfiltered / standard_unfiltered,
             })
         })
         .collect()
@@ -478,20 +511,23 @@ fn main() {
     }
 
     println!(
-        "\n{:<42} {:>16} {:>7} {:>16} {:>7}",
-        "profiles: milliseconds, and against standard", "a whole life", "", "system calls", ""
+        "\n{:<42} {:>14} {:>6} {:>14} {:>6} {:>14} {:>6}",
+        "profiles: milliseconds, and against standard",
+        "a whole life",
+        "",
+        "system calls",
+        "",
+        "no pod filter",
+        ""
     );
     let profile_rows = profiles(&client, rounds);
     for row in &profile_rows {
-        let number = |key: &str| row[key].as_f64().unwrap();
-        println!(
-            "{:<42} {:>16.1} {:>7.2} {:>16.1} {:>7.2}",
-            row["name"].as_str().unwrap(),
-            number("life_ms"),
-            number("life_ratio"),
-            number("calls_ms"),
-            number("calls_ratio")
-        );
+        print!("{:<42}", row["name"].as_str().unwrap());
+        for what in ["life", "calls", "unfiltered"] {
+            let number = |unit: &str| row[format!("{what}_{unit}")].as_f64().unwrap();
+            print!(" {:>14.1} {:>6.2}", number("ms"), number("ratio"));
+        }
+        println!();
     }
 
     let results = json!({

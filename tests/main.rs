@@ -6,6 +6,7 @@ mod support;
 mod attacks;
 mod bad_input;
 mod cli;
+mod common;
 mod crash;
 mod features;
 mod isolation;
@@ -181,6 +182,7 @@ fn main() {
         features::cases,
         isolation::cases,
         users::cases,
+        common::cases,
         lifecycle::cases,
         oci::cases,
         pod::cases,

@@ -120,6 +120,17 @@ build_images() {
     rm -rf "$target/buildah" "$target/buildah-run"
 }
 
+# A root with the services and toolchains that people run most, as Debian makes them. It is no image: importing 500 MB for
+# every test's daemon would take longer than the tests.
+build_common() {
+    [ ! -e "$target/common/etc/debian_version" ] || return 0
+    say "building a root of common services and toolchains"
+    rm -rf "$target/common.new" "$target/common"
+    quiet mmdebstrap --variant=apt --include=busybox-static,gcc,libc6-dev,nginx-light,nodejs,postgresql,python3-venv,redis-server \
+        bookworm "$target/common.new" "deb $(mirror) bookworm main"
+    mv "$target/common.new" "$target/common"
+}
+
 # tests/vm/build.sh uses the functions above.
 [ -z "${COFFERDAM_PREPARE_ONLY_FUNCTIONS:-}" ] || return 0
 
@@ -131,3 +142,4 @@ install_packages containerd runc containernetworking-plugins iptables busybox-st
     protobuf-compiler gcc libc6-dev iproute2 util-linux
 unpack_containerd 2 sid
 build_images
+build_common
