@@ -104,19 +104,19 @@ struct Network(String);
 impl Network {
     fn make(name: &str) -> Self {
         let this = Self(format!("cdtest-{}-{name}", std::process::id()));
-        this.ip(&["netns", "add", &this.0]);
-        this.ip(&["-n", &this.0, "link", "set", "lo", "up"]);
+        ip(&["netns", "add", &this.0]);
+        ip(&["-n", &this.0, "link", "set", "lo", "up"]);
         this
     }
+}
 
-    fn ip(&self, args: &[&str]) {
-        Output::of(Command::new("ip").args(args)).ok();
-    }
+fn ip(args: &[&str]) {
+    Output::of(Command::new("ip").args(args)).ok();
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.ip(&["netns", "delete", &self.0]);
+        ip(&["netns", "delete", &self.0]);
     }
 }
 

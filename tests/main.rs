@@ -43,6 +43,8 @@ pub struct Case {
     missing: Option<String>,
     /// The only release that can do it.
     only: Option<Release>,
+    /// The isolation profile that containers are run under, unless they say otherwise.
+    profile: Option<&'static str>,
 }
 
 /// Lists functions as cases: `ctr!(a, b)` with a bare daemon, `cri!(c)` with one that has the CRI plugin.
@@ -65,6 +67,7 @@ impl Case {
             name,
             missing: None,
             only: None,
+            profile: None,
             kind: Kind::Daemon(Setup { cri: false }, run),
         }
     }
@@ -74,6 +77,7 @@ impl Case {
             name,
             missing: None,
             only: None,
+            profile: None,
             kind: Kind::Daemon(Setup { cri: true }, run),
         }
     }
@@ -83,6 +87,7 @@ impl Case {
             name,
             missing: None,
             only: None,
+            profile: None,
             kind: Kind::Plain(run),
         }
     }
@@ -96,6 +101,15 @@ impl Case {
         }
     }
 
+    /// Containers are isolated by this profile.
+    #[must_use]
+    pub fn under(self, profile: &'static str) -> Self {
+        Self {
+            profile: Some(profile),
+            ..self
+        }
+    }
+
     /// The case cannot run here, if there is a reason.
     #[must_use]
     pub fn unless(self, missing: Option<String>) -> Self {
@@ -103,7 +117,10 @@ impl Case {
     }
 
     fn trials(self) -> Vec<Trial> {
-        let name = self.name.trim_start_matches("integration::").to_owned();
+        let mut name = self.name.trim_start_matches("integration::").to_owned();
+        if let Some(profile) = self.profile {
+            name += &format!("::{profile}");
+        }
         match self.kind {
             Kind::Plain(run) => {
                 let ignored = self.missing.is_some();
@@ -123,8 +140,10 @@ impl Case {
                         Some(reason) => format!("{name}::{} ({reason})", release.name()),
                         None => format!("{name}::{}", release.name()),
                     };
-                    Trial::test(name, move || guard(|| checked(release, setup, run)))
-                        .with_ignored_flag(missing.is_some())
+                    Trial::test(name, move || {
+                        guard(|| checked(release, setup, self.profile, run))
+                    })
+                    .with_ignored_flag(missing.is_some())
                 })
                 .collect(),
         }
@@ -132,8 +151,11 @@ impl Case {
 }
 
 /// Runs a case on a daemon of its own, and looks for what it left behind.
-fn checked(release: Release, setup: Setup, run: fn(&mut Daemon)) {
+fn checked(release: Release, setup: Setup, profile: Option<&str>, run: fn(&mut Daemon)) {
     let mut daemon = Daemon::start(release, setup);
+    if let Some(profile) = profile {
+        daemon.runtime = format!("io.containerd.cofferdam-{profile}.v1");
+    }
     run(&mut daemon);
     support::leftovers::assert_none(&daemon);
 }

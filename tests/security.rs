@@ -8,18 +8,49 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
+use crate::Case;
 use crate::support::spec::{Bundle, CAPABILITIES};
-use crate::support::{Daemon, Output, shim_directory};
+use crate::support::{Daemon, Output, RUNTIME, Release, shim_directory};
 
-crate::cases!(ctr: [
-    linked_dev_stays_inside,
-    linked_proc_and_sys_are_refused,
-    a_replaced_null_device_hides_nothing_else,
-    the_binary_is_out_of_reach,
-    swapped_mount_targets_stay_inside,
-    exec_in_a_foreign_directory,
-    the_shim_cannot_be_inspected,
-]);
+/// The cases of this file: with both releases of containerd, and under each profile.
+pub fn cases() -> Vec<Case> {
+    type Test = fn(&mut Daemon);
+    let all: [(&'static str, Test); 7] = [
+        ("security::linked_dev_stays_inside", linked_dev_stays_inside),
+        (
+            "security::linked_proc_and_sys_are_refused",
+            linked_proc_and_sys_are_refused,
+        ),
+        (
+            "security::a_replaced_null_device_hides_nothing_else",
+            a_replaced_null_device_hides_nothing_else,
+        ),
+        (
+            "security::the_binary_is_out_of_reach",
+            the_binary_is_out_of_reach,
+        ),
+        (
+            "security::swapped_mount_targets_stay_inside",
+            swapped_mount_targets_stay_inside,
+        ),
+        (
+            "security::exec_in_a_foreign_directory",
+            exec_in_a_foreign_directory,
+        ),
+        (
+            "security::the_shim_cannot_be_inspected",
+            the_shim_cannot_be_inspected,
+        ),
+    ];
+    let under =
+        |profile| all.map(|(name, run)| Case::ctr(name, run).only(Release::V2).under(profile));
+    let plain = all.map(|(name, run)| Case::ctr(name, run));
+    plain
+        .into_iter()
+        .chain(under("hardened"))
+        .chain(under("untrusted"))
+        .collect()
+}
 
 /// CVE-2026-41579, CVE-2026-47766: set-up of `/dev` followed the image's link to the host.
 fn linked_dev_stays_inside(d: &mut Daemon) {
@@ -134,6 +165,11 @@ fn the_binary_is_out_of_reach(d: &mut Daemon) {
         "/process/capabilities",
         json!({ "bounding": caps, "effective": caps, "permitted": caps }),
     );
+    if d.runtime != RUNTIME {
+        let refused = b.run();
+        assert!(refused.stderr.contains("refuses host"), "{refused:?}");
+        return;
+    }
     b.run_detached();
     for i in 0..10 {
         d.run_container(&[], &format!("c{i}"), &["true"]).ok();
@@ -148,6 +184,8 @@ fn swapped_mount_targets_stay_inside(d: &mut Daemon) {
     fs::create_dir_all(volume.join("real")).unwrap();
     fs::create_dir(&outside).unwrap();
     symlink(&outside, volume.join("link")).unwrap();
+    let file = d.dir().join("file");
+    fs::write(&file, "").unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|s| {
         s.spawn(|| {
@@ -162,7 +200,7 @@ fn swapped_mount_targets_stay_inside(d: &mut Daemon) {
             let mounts = b.spec["mounts"].as_array_mut().unwrap();
             mounts.push(json!({ "destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"] }));
             mounts.push(json!({ "destination": "/volume/real/new", "type": "tmpfs", "source": "tmpfs", "options": [] }));
-            mounts.push(json!({ "destination": "/volume/real/file", "type": "bind", "source": "/etc/hostname", "options": ["bind"] }));
+            mounts.push(json!({ "destination": "/volume/real/file", "type": "bind", "source": file, "options": ["bind"] }));
             b.run(); // it may succeed or be refused
             let found: Vec<_> = fs::read_dir(&outside)
                 .unwrap()

@@ -224,6 +224,8 @@ pub struct Setup {
 /// A private containerd: own root, state, address, configuration and cgroups. Dropping it ends all that it started.
 pub struct Daemon {
     pub release: Release,
+    /// What containers are run with: our shim under one of its names.
+    pub runtime: String,
     setup: Setup,
     dir: PathBuf,
     number: u32,
@@ -241,6 +243,7 @@ impl Daemon {
         fs::create_dir_all(&dir).unwrap();
         let mut this = Self {
             release,
+            runtime: RUNTIME.into(),
             setup,
             dir,
             number,
@@ -464,7 +467,7 @@ impl Daemon {
     /// `ctr run FLAGS --runtime … IMAGE ID COMMAND`.
     pub fn run_command(&self, flags: &[&str], id: &str, command: &[&str]) -> Command {
         self.remember(id);
-        let mut args = vec!["run", "--runtime", RUNTIME, "--fifo-dir"];
+        let mut args = vec!["run", "--runtime", &self.runtime, "--fifo-dir"];
         let fifos = self.dir.join("fifos");
         args.push(fifos.to_str().unwrap());
         args.extend(flags);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Daemon, Output, RUNTIME, test_directory};
+use super::{Daemon, Output, test_directory};
 
 /// A bundle: a root file system and a spec like containerd's default one.
 pub struct Bundle<'a> {
@@ -60,7 +60,7 @@ impl<'a> Bundle<'a> {
         let mut args = vec![
             "run",
             "--runtime",
-            RUNTIME,
+            &self.daemon.runtime,
             "--fifo-dir",
             fifos.to_str().unwrap(),
             "--config",
