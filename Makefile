@@ -7,7 +7,8 @@ PREFIX ?= /usr/local
 # Which tests: a part of their names.
 TESTS ?=
 # The core that CI runs in the virtual machine.
-VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6
+VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6 \
+	--skip ::hardened:: --skip ::untrusted::
 
 FUZZ := spec seccomp
 FUZZ_SECONDS ?= 600

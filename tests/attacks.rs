@@ -160,6 +160,20 @@ pub fn run() {
         }
         return;
     }
+    if let Some(name) = mark.strip_prefix("abstract=") {
+        println!("{}", answer(abstract_socket(name)));
+        return;
+    }
+    if mark == "user" {
+        println!("{}", nix::unistd::geteuid());
+        return;
+    }
+    if mark == "neighbour" {
+        for (name, attack) in NEIGHBOUR {
+            println!("{name} {}", answer(attack()));
+        }
+        return;
+    }
     let ordinary = ORDINARY.map(|(name, f)| (format!("ordinary-{name}"), f));
     for (name, attack) in ALL
         .map(|(name, f)| (name.to_owned(), f))
@@ -185,6 +199,30 @@ pub fn run() {
             _ => println!("{name} killed"),
         }
     }
+}
+
+fn answer(result: Result<(), i32>) -> String {
+    result.map_or_else(|e| e.to_string(), |()| "ok".into())
+}
+
+/// What a container tries on another one's init, which is process 1 for both.
+const NEIGHBOUR: [(&str, Attack); 4] = [
+    ("ptrace", || call(libc::SYS_ptrace, [0x4206, 1, 0, 0, 0])), // PTRACE_SEIZE
+    ("memory", || write_to("/proc/1/mem")),
+    ("root", || read_from("/proc/1/root/etc/passwd")),
+    ("signal", || {
+        call(libc::SYS_kill, [1, i64::from(libc::SIGCONT), 0, 0, 0])
+    }),
+];
+
+/// Connects to an abstract socket of the node, in the node's network.
+fn abstract_socket(name: &str) -> Result<(), i32> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    UnixStream::connect_addr(&address)
+        .map(drop)
+        .map_err(|e| e.raw_os_error().unwrap_or(-1))
 }
 
 fn errno() -> i32 {

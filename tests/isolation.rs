@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use containerd_shim_protos::api::{CreateTaskResponse, Empty};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -14,7 +18,8 @@ use crate::Case;
 use crate::attacks;
 use crate::support::place::program;
 use crate::support::shim::{Shim, Streams};
-use crate::support::{Daemon, Output, shim_directory};
+use crate::support::spec::Bundle;
+use crate::support::{Daemon, Output, shim_directory, volumes, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -32,6 +37,12 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::single_calls", single_calls),
         Case::plain("isolation::networks_and_users", networks_and_users),
         Case::plain("isolation::egress", egress),
+        Case::plain("isolation::neighbours", neighbours),
+        Case::plain("isolation::abstract_sockets", abstract_sockets),
+        Case::plain("isolation::fork_bomb", fork_bomb),
+        Case::plain("isolation::memory_hog", memory_hog),
+        Case::plain("isolation::reduced_proc", reduced_proc),
+        Case::ctr("isolation::setuid_programs", setuid_programs),
         Case::ctr("isolation::profile_by_path", profile_by_path),
     ]
 }
@@ -57,12 +68,21 @@ fn greedy(s: &Shim, id: &str, args: &[&str]) -> Value {
         }
     }
     scratch(&mut spec);
-    let attacker = std::env::current_exe().unwrap();
     spec["mounts"].as_array_mut().unwrap().push(json!({
-        "destination": "/dev/attacker", "type": "bind", "source": attacker, "options": ["bind", "ro"]
+        "destination": "/dev/attacker", "type": "bind", "source": attacker(), "options": ["bind", "ro"]
     }));
     spec["process"]["env"] = json!(["PATH=/bin", format!("{}=1", attacks::MARK)]);
     spec
+}
+
+/// This program, as a file of a volume.
+fn attacker() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let copy = volumes().join("attacker");
+        fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+        copy
+    })
 }
 
 /// A writable volume whose programs can be executed, unless somebody forbids it.
@@ -568,6 +588,150 @@ fn egress() {
     .unwrap();
     assert_eq!(text.matches("not permitted").count(), 4, "{text}");
     s.end();
+}
+
+/// Containers of a pod that shares its process ids.
+fn neighbours() {
+    for (program, expected) in [
+        (
+            "containerd-shim-cofferdam-v1",
+            "ptrace ok\nmemory ok\nroot ok\nsignal ok\n",
+        ),
+        (HARDENED, "ptrace 1\nmemory 13\nroot 13\nsignal ok\n"),
+        // There, /proc does not even show the other one.
+        (UNTRUSTED, "ptrace 1\nmemory 2\nroot 2\nsignal 1\n"),
+    ] {
+        let s = Shim::start_as(3, program);
+        let victim = s.run("victim", &["sleep", "1000"]);
+        let mut spec = greedy(&s, "attacker", &["/dev/attacker"]);
+        spec["process"]["env"] = json!([format!("{}=neighbour", attacks::MARK)]);
+        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+            if namespace["type"] == "pid" {
+                namespace["path"] = json!(format!("/proc/{victim}/ns/pid"));
+            }
+        }
+        let (text, _) = output(&s, "attacker", &spec);
+        assert_eq!(text, expected, "{program}");
+        s.kill("victim", "", 9, false).unwrap();
+        s.wait("victim", "").unwrap();
+        s.delete("victim", "").unwrap();
+        s.end();
+    }
+}
+
+fn abstract_sockets() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = format!("cdtest-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    let s = Shim::start(3);
+    for (id, profile, expected) in [
+        ("plain", "", "ok\n"),
+        (
+            "scoped",
+            "extends = \"hardened\"\n[pod]\nhost_namespaces = [\"network\"]\n",
+            "1\n",
+        ),
+    ] {
+        let mut spec = greedy(&s, id, &["/dev/attacker"]);
+        spec["process"]["env"] = json!([format!("{}=abstract={name}", attacks::MARK)]);
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "network");
+        let out = fifo(&s, &format!("{id}-out"));
+        let streams = Streams {
+            stdout: out.clone(),
+            ..Streams::default()
+        };
+        let mut request = s.create_request(id, &spec, streams);
+        request.options = Some(runtime_options(3, profile)).into();
+        s.call::<CreateTaskResponse>("Create", &request).unwrap();
+        let reader = read_all(&out);
+        s.start_process(id, "").unwrap();
+        s.wait(id, "").unwrap();
+        s.delete(id, "").unwrap();
+        let text = reader.join().unwrap();
+        let without = cofferdam::sys::kernel::landlock_abi() < 6;
+        assert!(
+            text == expected || (without && text == "ok\n"),
+            "{id}: {text}"
+        );
+    }
+    s.end();
+}
+
+fn fork_bomb() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    s.run("box", &["sleep", "1000"]);
+    let bomb = s.run("bomb", &["sh", "-c", "b() { b & b & wait; }; b"]);
+    wait_until("the bomb went off", Duration::from_secs(20), || {
+        s.pids("bomb").is_ok_and(|p| p.processes.len() > 900)
+    });
+    // Next to it, nothing is different.
+    for i in 0..5 {
+        let exec = format!("e{i}");
+        s.exec("box", &exec, &["true"]).unwrap();
+        s.start_process("box", &exec).unwrap();
+        assert_eq!(s.wait("box", &exec).unwrap(), 0);
+        s.delete("box", &exec).unwrap();
+    }
+    assert!(s.pids("bomb").unwrap().processes.len() <= 1024);
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", s.pid().unwrap())).unwrap();
+    let private: u64 = rollup
+        .lines()
+        .filter(|l| l.starts_with("Private_Dirty"))
+        .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum();
+    assert!(private < 4096, "the shim has {private} KiB");
+    s.kill("bomb", "", 9, false).unwrap();
+    assert_eq!(s.wait("bomb", "").unwrap(), 137);
+    s.delete("bomb", "").unwrap();
+    assert!(!crate::support::is_alive(bomb as i32));
+    s.kill("box", "", 9, false).unwrap();
+    s.wait("box", "").unwrap();
+    s.delete("box", "").unwrap();
+    s.end();
+}
+
+fn memory_hog() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    let sibling = s.run("box", &["sleep", "1000"]);
+    let profile = "extends = \"untrusted\"\n[limits]\nmemory = { default = 33554432 }\n";
+    let (_, status) = under(&s, "hog", profile, &["tail", "/dev/zero"]).unwrap();
+    assert_eq!(status, 137);
+    assert!(crate::support::is_alive(sibling as i32));
+    s.kill("box", "", 9, false).unwrap();
+    s.wait("box", "").unwrap();
+    s.delete("box", "").unwrap();
+    s.end();
+}
+
+fn reduced_proc() {
+    let s = Shim::start(3);
+    let profile = "[filesystem]\nonly_processes = true\n";
+    let script = "cat /proc/1/comm; ls /proc | grep -v '^[0-9]*$' | sort | tr '\\n' ' '";
+    let (text, _) = under(&s, "box", profile, &["sh", "-c", script]).unwrap();
+    assert_eq!(text, "sh\nself thread-self ");
+    s.end();
+}
+
+fn setuid_programs(d: &mut Daemon) {
+    for (runtime, expected) in [
+        ("io.containerd.cofferdam.v1", "0\n"),
+        ("io.containerd.cofferdam-hardened.v1", "1000\n"),
+        ("io.containerd.cofferdam-untrusted.v1", "1000\n"),
+    ] {
+        runtime.clone_into(&mut d.runtime);
+        let mut b = Bundle::new(d, "box", &["/bin/other"]);
+        let program = b.rootfs().join("bin/other");
+        fs::copy(attacker(), &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+        b.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+        b.set("/process/noNewPrivileges", json!(false));
+        b.set("/process/env", json!([format!("{}=user", attacks::MARK)]));
+        assert_eq!(b.run().ok().stdout, expected, "{runtime}");
+        fs::remove_dir_all(&b.dir).unwrap();
+    }
 }
 
 fn profile_by_path(d: &mut Daemon) {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::Case;
 use crate::support::spec::{Bundle, CAPABILITIES};
-use crate::support::{Daemon, Output, RUNTIME, Release, shim_directory};
+use crate::support::{Daemon, Output, RUNTIME, Release, shim_directory, volumes};
 
 /// The cases of this file: with both releases of containerd, and under each profile.
 pub fn cases() -> Vec<Case> {
@@ -180,11 +180,12 @@ fn the_binary_is_out_of_reach(d: &mut Daemon) {
 
 /// CVE-2021-30465, CVE-2024-45310: a sibling swaps a mount's target for a link between check and use.
 fn swapped_mount_targets_stay_inside(d: &mut Daemon) {
-    let (volume, outside) = (d.dir().join("volume"), d.dir().join("outside"));
+    let place = volumes().join(format!("{}-{}", d.namespace(), d.runtime));
+    let (volume, outside) = (place.join("volume"), d.dir().join("outside"));
     fs::create_dir_all(volume.join("real")).unwrap();
     fs::create_dir(&outside).unwrap();
     symlink(&outside, volume.join("link")).unwrap();
-    let file = d.dir().join("file");
+    let file = place.join("file");
     fs::write(&file, "").unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|s| {

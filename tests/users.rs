@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::isolation::{fifo, read_all, runtime_options, under};
 use crate::support::cri::{self, Client};
 use crate::support::shim::{Shim, Streams};
-use crate::support::{BUSYBOX, Daemon, is_alive, kill, shim_directory, wait_until};
+use crate::support::{BUSYBOX, Daemon, is_alive, kill, shim_directory, volumes, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
@@ -43,8 +43,8 @@ fn first_id(map: &str) -> u32 {
 }
 
 fn files_keep_their_ids(d: &mut Daemon) {
-    let volume = d.dir().join("volume");
-    fs::create_dir(&volume).unwrap();
+    let volume = volumes().join(format!("users-{}", d.release.name()));
+    fs::create_dir_all(&volume).unwrap();
     fs::write(volume.join("theirs"), "x").unwrap();
     nix::unistd::chown(&volume.join("theirs"), Some(1000.into()), Some(1001.into())).unwrap();
     let flags = format!(

@@ -384,29 +384,60 @@ fn clean(path: &Path) -> PathBuf {
     out
 }
 
+/// What CRI gives to every container from its own directory of the pod.
+const OF_CRI: [&str; 4] = [
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/dev/shm",
+];
+
+fn is_of_cri(source: &Path, mount: &Mount) -> bool {
+    let destination = clean(mount.destination());
+    let name = |path: &Path| path.file_name().map(ToOwned::to_owned);
+    OF_CRI.iter().any(|d| destination == Path::new(d))
+        && name(source) == name(&destination)
+        && source
+            .components()
+            .any(|c| c.as_os_str() == "io.containerd.grpc.v1.cri")
+}
+
 fn host_path(profile: &Profile, i: usize, mount: &Mount) -> Result<(), Refusal> {
     let Some(source) = mount.source().as_deref().filter(|_| is_bind(mount)) else {
         return Ok(());
     };
     let source = clean(source);
-    let forbidden = profile
-        .pod
-        .forbidden_host_paths
-        .iter()
-        .find(|f| source.starts_with(f) || f.starts_with(&source));
-    match forbidden {
-        Some(path) => Err(Refusal {
+    let refuse = |shows: String, remedy: &str| {
+        Err(Refusal {
             profile: profile.name.clone(),
             what: format!(
-                "the hostPath volume {} at {} (mounts[{i}]; it shows {})",
+                "the hostPath volume {} at {} (mounts[{i}]; {shows})",
                 source.display(),
                 mount.destination().display(),
-                path.display()
             ),
-            remedy: "remove the volume from the pod".into(),
-        }),
-        None => Ok(()),
+            remedy: remedy.into(),
+        })
+    };
+    let forbidden = &profile.pod.forbidden_host_paths;
+    if let Some(path) = forbidden
+        .iter()
+        .find(|f| source.starts_with(f) || f.starts_with(&source))
+    {
+        return refuse(
+            format!("it shows {}", path.display()),
+            "remove the volume from the pod",
+        );
     }
+    if let Some(allowed) = &profile.pod.host_paths
+        && !allowed.iter().any(|a| source.starts_with(a))
+        && !is_of_cri(&source, mount)
+    {
+        return refuse(
+            "it is not below one of pod.host_paths".into(),
+            "remove the volume from the pod, add its path to pod.host_paths of the profile",
+        );
+    }
+    Ok(())
 }
 
 fn harden_mount(profile: &Profile, i: usize, mut mount: Mount, report: &mut Vec<String>) -> Mount {
@@ -434,6 +465,10 @@ fn harden_mount(profile: &Profile, i: usize, mut mount: Mount, report: &mut Vec<
     if profile.filesystem.hide_processes && kind == "proc" && !bind {
         options.retain(|o| !o.starts_with("hidepid"));
         options.push("hidepid=invisible".into());
+    }
+    if profile.filesystem.only_processes && kind == "proc" && !bind {
+        options.retain(|o| !o.starts_with("subset"));
+        options.push("subset=pid".into());
     }
     // A control group or a sysfs that can be written is a way out: CVE-2022-0492.
     if profile.pod.host_namespaces.is_some()
@@ -579,9 +614,36 @@ fn resources(profile: &Profile, linux: &mut Linux, report: &mut Vec<String>) {
         r.set_memory(Some(memory));
         report.push(format!("linux.resources.memory.limit: {bytes}"));
     }
+    swap(limits.swap, &mut r, report);
     cpu(limits.millicpus, &mut r, report);
     if report.len() > before {
         linux.set_resources(Some(r));
+    }
+}
+
+/// Swap, of which OCI has the sum with memory.
+fn swap(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
+    let Some(mut memory) = *r.memory() else {
+        return;
+    };
+    let Some(bytes) = memory.limit().filter(|l| *l > 0) else {
+        return;
+    };
+    let asked = memory
+        .swap()
+        .map(|s| if s < 0 { i64::MAX } else { (s - bytes).max(0) });
+    let max = limit.max.map_or(i64::MAX, |max| max as i64);
+    let wanted = match (asked, limit.default.or(limit.max)) {
+        (Some(asked), _) => asked.min(max),
+        (None, Some(default)) => default as i64,
+        (None, None) => return,
+    };
+    if asked != Some(wanted) {
+        memory.set_swap(Some(bytes.saturating_add(wanted)));
+        r.set_memory(Some(memory));
+        report.push(format!(
+            "linux.resources.memory.swap: {wanted} beyond the memory"
+        ));
     }
 }
 
@@ -616,6 +678,7 @@ fn paths(present: Option<&Vec<String>>, more: &[String]) -> Option<(Vec<String>,
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::profile::Limits;
     use super::*;
 
     const OWN: Given = Given {
@@ -648,7 +711,10 @@ mod tests {
     fn a_floor_under_a_floor_is_the_same_floor() {
         for name in ["hardened", "untrusted"] {
             let profile = profile(name);
-            let once = apply(&profile, OWN, spec(|_| {})).unwrap();
+            let volume = |json: &mut Value| {
+                json["mounts"][2]["source"] = json!("/var/lib/kubelet/pods/u/volumes/v");
+            };
+            let once = apply(&profile, OWN, spec(volume)).unwrap();
             assert!(once.report.len() > 3, "{:?}", once.report);
             let twice = apply(&profile, OWN, once.spec.clone()).unwrap();
             assert_eq!(
@@ -732,6 +798,76 @@ mod tests {
             let volume = |json: &mut Value| json["mounts"][2]["source"] = json!(source);
             let answer = apply(&profile("hardened"), OWN, spec(volume));
             assert_eq!(answer.is_ok(), ok, "{source}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn volumes_come_from_where_they_may() {
+        let sandbox = "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/x";
+        for (source, destination, ok) in [
+            (
+                "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/v",
+                "/v",
+                true,
+            ),
+            ("/srv/data", "/v", false),
+            ("/var/lib/kubelet/pods/../pki", "/v", false),
+            (&format!("{sandbox}/hosts"), "/etc/hosts", true),
+            (&format!("{sandbox}/resolv.conf"), "/etc/resolv.conf", true),
+            (&format!("{sandbox}/shm"), "/dev/shm", true),
+            (&format!("{sandbox}/hosts"), "/v", false),
+            ("/srv/hosts", "/etc/hosts", false),
+        ] {
+            let volume = |json: &mut Value| {
+                json["mounts"] = json!([{
+                    "source": source, "destination": destination, "type": "bind", "options": ["rbind"]
+                }]);
+            };
+            let answer = apply(&profile("untrusted"), OWN, spec(volume));
+            assert_eq!(answer.is_ok(), ok, "{source} at {destination}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn swap_is_counted_beyond_the_memory() {
+        let limit = |default: Option<u64>, max: Option<u64>| Limit { default, max };
+        for (limit, memory, expected) in [
+            (limit(Some(0), None), json!({ "limit": 100 }), Some(100)),
+            (
+                limit(None, Some(50)),
+                json!({ "limit": 100, "swap": 400 }),
+                Some(150),
+            ),
+            (
+                limit(None, Some(50)),
+                json!({ "limit": 100, "swap": -1 }),
+                Some(150),
+            ),
+            (
+                limit(None, Some(50)),
+                json!({ "limit": 100, "swap": 120 }),
+                Some(120),
+            ),
+            (limit(Some(0), Some(50)), json!({ "swap": 120 }), Some(120)),
+            (Limit::default(), json!({ "limit": 100 }), None),
+        ] {
+            let profile = Profile {
+                limits: Limits {
+                    swap: limit,
+                    ..Limits::default()
+                },
+                ..Profile::default()
+            };
+            let asked = spec(|json| json["linux"]["resources"]["memory"] = memory.clone());
+            let applied = apply(&profile, OWN, asked).unwrap().spec;
+            let r = applied
+                .linux()
+                .as_ref()
+                .unwrap()
+                .resources()
+                .clone()
+                .unwrap();
+            assert_eq!(r.memory().unwrap().swap(), expected, "{memory}");
         }
     }
 

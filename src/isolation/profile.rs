@@ -206,6 +206,10 @@ pub struct Pod {
     /// Device nodes beyond the default ones: `c MAJOR:MINOR`, `b MAJOR:MINOR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
+    /// Where on the node volumes may come from: these, and what is below them. What CRI itself gives to every container
+    /// (`/etc/hosts`, `/dev/shm` and the like) need not be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_paths: Option<Vec<PathBuf>>,
     /// Paths of the node that no volume may show: neither these, nor what is above or below them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forbidden_host_paths: Vec<PathBuf>,
@@ -317,6 +321,8 @@ pub struct Filesystem {
     pub no_exec_mounts: bool,
     /// `/proc` with `hidepid=invisible`.
     pub hide_processes: bool,
+    /// `/proc` with `subset=pid`: processes, and nothing of the kernel's. Many programs miss `/proc/meminfo` and `/proc/stat`.
+    pub only_processes: bool,
     /// Hidden, in addition to the pod's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub masked_paths: Vec<String>,
@@ -345,6 +351,8 @@ pub struct Limits {
     pub pids: Limit,
     /// Bytes of memory of a container.
     pub memory: Limit,
+    /// Bytes that may be swapped out, beyond those of its memory. For containers that have a limit of memory; 0 is no swap.
+    pub swap: Limit,
     /// CPU of a container, in thousandths of a processor.
     pub millicpus: Limit,
     /// Open files of a process, `RLIMIT_NOFILE`.
@@ -446,6 +454,7 @@ impl Profile {
         for (key, limit) in [
             ("limits.pids", self.limits.pids),
             ("limits.memory", self.limits.memory),
+            ("limits.swap", self.limits.swap),
             ("limits.millicpus", self.limits.millicpus),
             ("limits.open_files", self.limits.open_files),
             ("limits.core_size", self.limits.core_size),
@@ -460,7 +469,7 @@ impl Profile {
                 if value.is_some_and(|v| v > i64::MAX as u64) {
                     return Err(self.wrong(&format!("{key}.{part}"), "is too large"));
                 }
-                if value == Some(0) && key != "limits.core_size" {
+                if value == Some(0) && !matches!(key, "limits.core_size" | "limits.swap") {
                     return Err(self.wrong(&format!("{key}.{part}"), "0 would start nothing"));
                 }
             }
@@ -503,6 +512,7 @@ impl Profile {
         let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
         let landlock = &self.landlock;
         for (key, paths) in [
+            ("pod.host_paths", self.pod.host_paths.as_ref()),
             (
                 "pod.forbidden_host_paths",
                 Some(&self.pod.forbidden_host_paths),

@@ -105,8 +105,19 @@ pub fn shim_directory() -> &'static Path {
     })
 }
 
+/// A directory where volumes of pods are, as kubelet makes it; profiles know it by its place.
+pub fn volumes() -> PathBuf {
+    let dir = PathBuf::from("/var/lib/kubelet/pods").join(format!("cdtest-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
 /// To be called before the process ends.
 pub fn clean_up() {
+    fs::remove_dir_all(
+        PathBuf::from("/var/lib/kubelet/pods").join(format!("cdtest-{}", std::process::id())),
+    )
+    .ok();
     fs::remove_dir_all(std::env::temp_dir().join(format!("cofferdam-bin-{}", std::process::id())))
         .ok();
 }
