@@ -134,6 +134,16 @@ impl Landlock {
                 }
             }
         }
+        // Whatever it denies, a domain keeps others away from its processes' memory. Where none of the above makes one, this
+        // does: nobody here may make block devices anyhow.
+        if rules == Ruleset::default() && abi >= 2 {
+            rules.fs = ll::MAKE_BLOCK;
+        }
+        // Moving files between directories is denied by every ruleset for paths that does not say otherwise.
+        if rules.fs != 0 && rules.fs & ll::REFER == 0 && abi >= 2 {
+            rules.fs |= ll::REFER;
+            rules.paths.push((c"/".to_owned(), ll::REFER));
+        }
         Ok((rules != Ruleset::default()).then_some(rules))
     }
 }
@@ -225,6 +235,15 @@ mod tests {
         assert_eq!((old.scoped, old.net, old.fs & ll::TRUNCATE), (0, 0, 0));
         assert_eq!(all.missing(1).len(), 3);
         assert!(all.ruleset(0).unwrap().is_none());
+        // Scopes alone: a domain, and files can still be moved.
+        let scopes = Landlock {
+            scope_abstract: true,
+            ..Landlock::default()
+        };
+        let old = scopes.ruleset(2).unwrap().unwrap();
+        assert_eq!(old.fs, ll::MAKE_BLOCK | ll::REFER);
+        assert_eq!(old.paths, [(c"/".to_owned(), ll::REFER)]);
+        assert_eq!(scopes.ruleset(6).unwrap().unwrap().fs, 0);
         assert!(Landlock::default().ruleset(7).unwrap().is_none());
     }
 }

@@ -10,6 +10,8 @@ pub mod landlock {
     pub const EXECUTE: u64 = 1;
     /// Write, remove, make and truncate files of every kind, link and rename: ABI 1.
     pub const WRITE_V1: u64 = 0x1ff2;
+    /// Make block devices: ABI 1.
+    pub const MAKE_BLOCK: u64 = 1 << 11;
     /// Link and rename across directories: ABI 2.
     pub const REFER: u64 = 1 << 13;
     /// Truncate: ABI 3.
