@@ -168,6 +168,33 @@ pub fn run() {
         println!("{}", nix::unistd::geteuid());
         return;
     }
+    if mark == "flood" {
+        // As fast as it goes, from several processes.
+        for _ in 0..3 {
+            // SAFETY: this program has one thread.
+            unsafe { libc::fork() };
+        }
+        loop {
+            call(
+                libc::SYS_unshare,
+                [i64::from(libc::CLONE_NEWUSER), 0, 0, 0, 0],
+            )
+            .ok();
+        }
+    }
+    if mark == "later" {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        for _ in 0..3 {
+            println!(
+                "unshare {}",
+                answer(call(
+                    libc::SYS_unshare,
+                    [i64::from(libc::CLONE_NEWUSER), 0, 0, 0, 0]
+                ))
+            );
+        }
+        return;
+    }
     if mark == "neighbour" {
         for (name, attack) in NEIGHBOUR {
             println!("{name} {}", answer(attack()));
@@ -175,10 +202,12 @@ pub fn run() {
         return;
     }
     let ordinary = ORDINARY.map(|(name, f)| (format!("ordinary-{name}"), f));
+    let only = mark.strip_prefix("only=");
     for (name, attack) in ALL
         .map(|(name, f)| (name.to_owned(), f))
         .into_iter()
         .chain(ordinary)
+        .filter(|(name, _)| only.is_none_or(|only| only == name))
     {
         // SAFETY: this program has one thread here.
         let child = unsafe { libc::fork() };

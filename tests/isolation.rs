@@ -52,7 +52,7 @@ const HARDENED: &str = "containerd-shim-cofferdam-hardened-v1";
 const UNTRUSTED: &str = "containerd-shim-cofferdam-untrusted-v1";
 
 /// Root, every capability, no filter, nothing masked: all that a pod can ask for without being privileged.
-fn greedy(s: &Shim, id: &str, args: &[&str]) -> Value {
+pub fn greedy(s: &Shim, id: &str, args: &[&str]) -> Value {
     let mut spec = s.spec(id, args);
     let all: Vec<&str> = cofferdam::executor::capabilities::NAMES.to_vec();
     spec["process"]["capabilities"] = json!({
@@ -94,7 +94,7 @@ fn scratch(spec: &mut Value) {
 }
 
 /// Runs a process of a container to its end; what it printed, and its status.
-fn output(s: &Shim, id: &str, spec: &Value) -> (String, u32) {
+pub fn output(s: &Shim, id: &str, spec: &Value) -> (String, u32) {
     let out = fifo(s, &format!("{id}-out"));
     let reader = read_all(&out);
     let streams = Streams {
@@ -127,7 +127,7 @@ pub fn read_all(path: &str) -> std::thread::JoinHandle<String> {
     })
 }
 
-fn parse(text: &str) -> BTreeMap<String, String> {
+pub fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|l| l.split_once(' '))
         .map(|(name, answer)| (name.to_owned(), answer.to_owned()))
@@ -256,7 +256,7 @@ fn process_status() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
-    // The pod's own filter is loaded on top, and still works.
+    // The floor and the pod's own filter are one, and both still work.
     let mut spec = s.spec("own", &["sh", "-c", "grep Seccomp_filters /proc/self/status; mkdir /dev/shm/x; ls / > /dev/null && echo fine"]);
     spec["linux"]["seccomp"] = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -265,7 +265,7 @@ fn process_status() {
     let (text, status) = output(&s, "own", &spec);
     assert_eq!(status, 0, "{text}");
     assert!(
-        text.contains("Seccomp_filters:\t2")
+        text.contains("Seccomp_filters:\t1")
             && text.contains("Permission denied")
             && text.contains("fine"),
         "{text}"
@@ -682,9 +682,18 @@ fn abstract_sockets() {
 fn fork_bomb() {
     let s = Shim::start_as(3, UNTRUSTED);
     s.run("box", &["sleep", "1000"]);
-    let bomb = s.run("bomb", &["sh", "-c", "b() { b & b & wait; }; b"]);
+    // Fewer than the built-in profile's 1,024, which some machines have not to give.
+    let profile = "extends = \"untrusted\"\n[limits]\npids = { default = 200, max = 200 }\n";
+    let spec = s.spec("bomb", &["sh", "-c", "b() { b & b & exec sleep 1000; }; b"]);
+    let mut request = s.create_request("bomb", &spec, Streams::default());
+    request.options = Some(runtime_options(3, profile)).into();
+    let bomb = s
+        .call::<CreateTaskResponse>("Create", &request)
+        .unwrap()
+        .pid;
+    s.start_process("bomb", "").unwrap();
     wait_until("the bomb went off", Duration::from_secs(20), || {
-        s.pids("bomb").is_ok_and(|p| p.processes.len() > 900)
+        s.pids("bomb").is_ok_and(|p| p.processes.len() > 180)
     });
     // Next to it, nothing is different.
     for i in 0..5 {
@@ -694,14 +703,12 @@ fn fork_bomb() {
         assert_eq!(s.wait("box", &exec).unwrap(), 0);
         s.delete("box", &exec).unwrap();
     }
-    assert!(s.pids("bomb").unwrap().processes.len() <= 1024);
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", s.pid().unwrap())).unwrap();
-    let private: u64 = rollup
-        .lines()
-        .filter(|l| l.starts_with("Private_Dirty"))
-        .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum();
-    assert!(private < 4096, "the shim has {private} KiB");
+    assert!(s.pids("bomb").unwrap().processes.len() <= 200);
+    // What the lists of processes took is given back.
+    let shim = s.pid().unwrap();
+    wait_until("the shim is small again", Duration::from_secs(10), || {
+        crate::denials::private_dirty(shim) < 6144
+    });
     s.kill("bomb", "", 9, false).unwrap();
     assert_eq!(s.wait("bomb", "").unwrap(), 137);
     s.delete("bomb", "").unwrap();

@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod common;
 mod crash;
+mod denials;
 mod features;
 mod isolation;
 mod lifecycle;
@@ -204,6 +205,7 @@ fn main() {
         features::cases,
         isolation::cases,
         users::cases,
+        denials::cases,
         common::cases,
         lifecycle::cases,
         oci::cases,

@@ -61,6 +61,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         stdio: stdio(&process)?,
         seccomp: filter,
         confinement: None,
+        watcher: None,
         new_keyring: entry.saved.new_keyring,
         preserve_fds: args.preserve_fds,
     })

@@ -119,6 +119,7 @@ fn create_with(
         stdio,
         seccomp: filter(&spec)?,
         confinement: None,
+        watcher: None,
         users: None,
         new_keyring: !args.no_new_keyring,
         gate: Some(reserved.gate()?),

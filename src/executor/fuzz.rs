@@ -27,6 +27,7 @@ pub fn plan(config: &[u8]) -> Result<()> {
         stdio: Stdio::Files([null()?, null()?, null()?]),
         seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),
         confinement: None,
+        watcher: None,
         users: None,
         new_keyring: true,
         gate: None,

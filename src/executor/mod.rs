@@ -36,7 +36,7 @@ pub use plan::{
 };
 pub use rootfs::{RootMount, check_mappable};
 pub use spawn::{
-    BehindGate, Gate, Spawned, Supervised, forget_child, is_own_child, listen_at_gate,
+    BehindGate, Gate, Spawned, Supervised, Watcher, forget_child, is_own_child, listen_at_gate,
 };
 pub use userns::PodUsers;
 pub use validate::resources as check_resources;

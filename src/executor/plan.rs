@@ -15,7 +15,7 @@ use super::mounts::c_string;
 use super::namespaces::Namespaces;
 use super::script::{Question, Script, Step};
 use super::seccomp::Program;
-use super::spawn::{Birth, Job, Spawned, Supervised};
+use super::spawn::{Birth, Job, Spawned, Supervised, Watcher};
 use super::{
     Error, PodUsers, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process,
     rootfs, scheduling, userns, validate,
@@ -40,6 +40,8 @@ pub struct InitPlan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// What a profile adds.
     pub confinement: Option<Arc<Confinement>>,
+    /// Who sees what the filters deny.
+    pub watcher: Option<Watcher>,
     /// The pod's user namespace, where the spec has a new one that its containers are to share.
     pub users: Option<&'a PodUsers>,
     /// Whether to join a session keyring of the container's own.
@@ -96,6 +98,8 @@ pub struct ExecPlan<'a> {
     pub seccomp: Option<Arc<Program>>,
     /// What a profile adds.
     pub confinement: Option<Arc<Confinement>>,
+    /// Who sees what the filters deny.
+    pub watcher: Option<Watcher>,
     /// Whether to join the container's session keyring.
     pub new_keyring: bool,
     /// How many of the caller's descriptors after the standard three the program gets.
@@ -201,6 +205,7 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         process,
         stdio: plan.stdio,
         seccomp: plan.seccomp,
+        watched: plan.watcher.as_ref().map(|w| w.program.clone()),
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
         mapped,
@@ -370,7 +375,9 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal, supervised).with_net_devices(net_devices))
+    Ok(Job::new(script, birth, terminal, supervised)
+        .with_net_devices(net_devices)
+        .with_watcher(plan.watcher))
 }
 
 /// Plans a process in a running container.
@@ -382,6 +389,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         process: plan.process,
         stdio: plan.stdio,
         seccomp: plan.seccomp,
+        watched: plan.watcher.as_ref().map(|w| w.program.clone()),
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
         mapped: enter.user,
@@ -431,7 +439,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal, supervised))
+    Ok(Job::new(script, birth, terminal, supervised).with_watcher(plan.watcher))
 }
 
 fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {

@@ -23,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub process: &'a Process,
     pub stdio: Stdio,
     pub seccomp: Option<Arc<Program>>,
+    /// Loaded instead of the floor and `seccomp`: the two in one, which asks.
+    pub watched: Option<Arc<Program>>,
     /// Session keyring to join, unless the runtime's options forbid it.
     pub keyring: Option<CString>,
     /// How many descriptors after the standard three the program gets.
@@ -248,7 +250,7 @@ impl Plan<'_> {
         if let Some(c) = confinement {
             c.privileged_steps(&caps, self.init, steps);
         }
-        let restricts = self.seccomp.is_some() || confinement.is_some();
+        let restricts = self.seccomp.is_some() || self.watched.is_some() || confinement.is_some();
         let keep = if restricts && !nnp { SYS_ADMIN } else { 0 };
         steps.push(Step::Credentials {
             uid: p.user().uid(),
@@ -276,14 +278,13 @@ impl Plan<'_> {
             c.last_steps(steps)?;
         }
         // The floor first: the spec's own filter may deny the loading of filters.
-        steps.extend(
-            floor
-                .into_iter()
-                .chain(&self.seccomp)
-                .map(|program| Step::Seccomp {
-                    program: program.clone(),
-                }),
-        );
+        let load = |program: &Arc<Program>| Step::Seccomp {
+            program: program.clone(),
+        };
+        match &self.watched {
+            Some(both) => steps.push(load(both)),
+            None => steps.extend(floor.into_iter().chain(&self.seccomp).map(load)),
+        }
         Ok(())
     }
 }

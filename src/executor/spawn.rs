@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::netdev::{self, NetDevice};
 use super::script::{Question, Script};
@@ -52,6 +52,7 @@ pub struct Job {
     terminal: bool,
     supervised: Option<Supervised>,
     net_devices: Vec<NetDevice>,
+    watcher: Option<Watcher>,
 }
 
 /// A process that was started: for an init, up to its gate.
@@ -71,6 +72,7 @@ pub struct Spawned {
 #[derive(Debug)]
 pub struct Gate {
     control: OwnedFd,
+    watcher: Option<Watcher>,
     behind: BehindGate,
 }
 
@@ -163,7 +165,13 @@ impl Job {
             terminal,
             supervised,
             net_devices: Vec::new(),
+            watcher: None,
         }
+    }
+
+    /// With somebody who sees what its filters deny.
+    pub(super) fn with_watcher(self, watcher: Option<Watcher>) -> Self {
+        Self { watcher, ..self }
     }
 
     /// With devices of the node that move into the container.
@@ -297,7 +305,8 @@ impl Job {
                     return Err(explain(&self.program(), what.as_deref(), op, errno));
                 }
                 Heard::Listener(number) => {
-                    hand_over(control, *pid, pidfd, number, self.supervised.as_ref())?;
+                    let (watcher, agent) = (self.watcher.as_ref(), self.supervised.as_ref());
+                    hand_over(control, *pid, pidfd, number, (watcher, agent))?;
                 }
                 Heard::End if self.has_gate() => return Err(Error::Died(last)),
                 Heard::End => return Ok((terminal, false)),
@@ -328,6 +337,7 @@ impl Job {
             .collect();
         Gate {
             control,
+            watcher: self.watcher.clone(),
             behind: BehindGate {
                 program: self.program(),
                 steps,
@@ -370,14 +380,35 @@ pub struct Supervised {
     pub(super) state: serde_json::Value,
 }
 
-/// Sends the filter's descriptor to the listener: OCI config-linux.md "The Container Process State".
+/// Somebody of ours who sees what a process's filters deny.
+#[derive(Clone)]
+pub struct Watcher {
+    /// The filters in one, which asks.
+    pub program: Arc<seccomp::Program>,
+    /// Who gets the descriptor to be asked through; called before the process's program is executed.
+    pub adopt: Arc<dyn Fn(OwnedFd) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
+}
+
+/// Gives the filter's descriptor to who watches, or sends it to the listener: OCI config-linux.md "The Container Process State".
 fn hand_over(
     control: &OwnedFd,
     pid: i32,
     pidfd: &OwnedFd,
     number: i32,
-    supervised: Option<&Supervised>,
+    (watcher, supervised): (Option<&Watcher>, Option<&Supervised>),
 ) -> Result<()> {
+    if let Some(watcher) = watcher {
+        let fd = process::pidfd_getfd(pidfd.as_fd(), number)
+            .map_err(Error::system("take the filter's descriptor"))?;
+        (watcher.adopt)(fd);
+        return go_on(control);
+    }
     let Some(Supervised { listener, state }) = supervised else {
         return Err(Error::field("linux.seccomp.listenerPath", "is missing"));
     };
@@ -421,7 +452,11 @@ impl Gate {
     /// Goes to a gate that another process left: see [`listen_at_gate`].
     pub fn visit(path: &Path, behind: BehindGate) -> Result<Self> {
         let control = socket::connect(path).map_err(Error::system("reach the container's init"))?;
-        Ok(Self { control, behind })
+        Ok(Self {
+            control,
+            watcher: None,
+            behind,
+        })
     }
 
     /// What is behind it.
@@ -456,7 +491,7 @@ impl Gate {
                         pid,
                         pidfd,
                         number,
-                        self.behind.supervised.as_ref(),
+                        (self.watcher.as_ref(), self.behind.supervised.as_ref()),
                     ) {
                         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
                         return Err(e);

@@ -250,7 +250,7 @@ pub struct Process {
 }
 
 /// `[seccomp]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Seccomp {
     /// `none`, `hardened`, `untrusted`, or the path of a file in OCI's format.
@@ -259,9 +259,22 @@ pub struct Seccomp {
     /// Another action for single calls of the floor, or for calls that it leaves alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub actions: BTreeMap<String, CallAction>,
+    /// Denied calls, the pod's own filter's too, are logged and counted. Each costs the caller a round trip through the shim.
+    pub report_denials: bool,
     /// The floor's filter.
     #[serde(skip)]
     pub filter: Option<LinuxSeccomp>,
+}
+
+impl Default for Seccomp {
+    fn default() -> Self {
+        Self {
+            floor: None,
+            actions: BTreeMap::new(),
+            report_denials: true,
+            filter: None,
+        }
+    }
 }
 
 /// What becomes of a system call.

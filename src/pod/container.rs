@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
+use super::denials::{Count, Denials};
 use super::isolation::Isolation;
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
@@ -32,6 +33,8 @@ pub struct Container {
     /// Who decides on the calls that the filter of an exec asks about.
     pub(super) supervised: Option<Supervised>,
     pub(super) seccomp: Option<Arc<seccomp::Program>>,
+    /// What its filters deny, where that is seen.
+    pub(super) denials: Option<Arc<Denials>>,
     /// What it, and every exec in it, is isolated by.
     pub(super) isolation: Arc<Isolation>,
     pub(super) hooks: Option<Arc<hooks::Subject>>,
@@ -133,6 +136,14 @@ impl Container {
             this.cgroup.kill_and_wait(KILL_WITHIN).map_err(Error::from)
         })
         .await
+    }
+
+    /// The denials so far.
+    pub fn denials(&self) -> Vec<Count> {
+        self.denials
+            .as_ref()
+            .map(|d| d.counts())
+            .unwrap_or_default()
     }
 
     /// Every process in the container. The init is among them as long as it is not deleted, also when it has ended:

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
 
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
@@ -119,6 +119,25 @@ impl Isolation {
 
     pub(super) fn confinement(&self) -> Option<Arc<Confinement>> {
         self.confinement.clone()
+    }
+
+    /// The floor, as a filter in OCI's format.
+    pub(super) fn floor(&self) -> Option<&LinuxSeccomp> {
+        self.profile.seccomp.filter.as_ref()
+    }
+
+    /// Whether denied system calls are to be seen.
+    pub(super) fn reports_denials(&self) -> bool {
+        self.profile.seccomp.report_denials
+    }
+
+    /// The key of the profile that decides on a system call.
+    pub(super) fn seccomp_key(&self, call: &str) -> &'static str {
+        if self.profile.seccomp.actions.contains_key(call) {
+            "seccomp.actions"
+        } else {
+            "seccomp.floor"
+        }
     }
 
     /// What the profile says of user namespaces.

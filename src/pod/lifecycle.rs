@@ -18,9 +18,10 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::denials::Denials;
 use super::process::{Exit, Process, State, Status};
 use super::record::Record;
-use super::{Container, CreateRequest, Error, Pod, Result, lock};
+use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
 use crate::cgroup::Cgroup;
 use crate::executor::userns::Maps;
 use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
@@ -128,7 +129,11 @@ impl Pod {
             ));
         }
         let cgroup = Arc::new(Cgroup::of(self.layout.clone(), &spec, &request.id)?);
-        let filter = self.filter(&spec)?;
+        let Filters {
+            own: filter,
+            watched,
+        } = self.filters(&spec, &isolation)?;
+        let denials = watched.map(|w| Denials::new(&request.id, isolation.clone(), w));
         let own_pids = spec::has_own_pid_namespace(&spec);
         let user = spec
             .process()
@@ -166,6 +171,7 @@ impl Pod {
             stdio,
             seccomp: filter.clone(),
             confinement: isolation.confinement(),
+            watcher: denials.as_ref().map(|d| d.watcher("")),
             users: users.as_ref().map(|u| &u.namespace),
             new_keyring,
             gate: None,
@@ -221,6 +227,7 @@ impl Pod {
             maps,
             supervised,
             seccomp: filter,
+            denials,
             isolation,
             hooks,
             new_keyring,
@@ -233,18 +240,29 @@ impl Pod {
         Ok(Built { container, spawned })
     }
 
-    /// The compiled filter, shared by the containers of the pod whose specs agree.
-    fn filter(&self, spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
-        let Some(filter) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
-            return Ok(None);
-        };
-        let key = fingerprint(filter);
-        if let Some(program) = lock(&self.filters).get(&key) {
-            return Ok(Some(program.clone()));
+    /// The compiled filters, shared by the containers of the pod whose specs and profiles agree.
+    fn filters(&self, spec: &Spec, isolation: &Isolation) -> Result<Filters> {
+        let own = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+        let watch = self.can_watch && isolation.reports_denials();
+        if own.is_none() && !(watch && isolation.floor().is_some()) {
+            return Ok(Filters::default());
         }
-        let program = Arc::new(seccomp::compile(filter)?);
-        lock(&self.filters).insert(key, program.clone());
-        Ok(Some(program))
+        let key = fingerprint(&(own, isolation.floor(), watch));
+        if let Some(filters) = lock(&self.filters).get(&key) {
+            return Ok(filters.clone());
+        }
+        let watched = if watch {
+            seccomp::watch(isolation.floor(), own)?.map(Arc::new)
+        } else {
+            None
+        };
+        let own = match (&watched, own) {
+            (None, Some(own)) => Some(Arc::new(seccomp::compile(own)?)),
+            _ => None,
+        };
+        let filters = Filters { own, watched };
+        lock(&self.filters).insert(key, filters.clone());
+        Ok(filters)
     }
 
     /// Starts the init or an exec. Returns its pid.
@@ -345,6 +363,7 @@ impl Pod {
                 stdio,
                 seccomp: c.seccomp.clone(),
                 confinement: c.isolation.confinement(),
+                watcher: c.denials.as_ref().map(|d| d.watcher(e.exec_id())),
                 new_keyring: c.new_keyring,
                 preserve_fds: 0,
             })
@@ -712,9 +731,9 @@ async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
     }
 }
 
-fn fingerprint(filter: &LinuxSeccomp) -> u64 {
+fn fingerprint(filters: &(Option<&LinuxSeccomp>, Option<&LinuxSeccomp>, bool)) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(filter)
+    serde_json::to_vec(filters)
         .unwrap_or_default()
         .hash(&mut hasher);
     hasher.finish()

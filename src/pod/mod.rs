@@ -2,6 +2,7 @@
 //! place with mutable shared state. Every lock is held for a few field accesses; blocking work runs on a thread pool.
 
 mod container;
+mod denials;
 mod error;
 mod events;
 mod isolation;
@@ -23,6 +24,7 @@ use crate::cgroup::Layout;
 use crate::executor::{RootMount, seccomp};
 use crate::stdio::Addresses;
 pub use container::{Container, Usage};
+pub use denials::Count;
 pub use error::Error;
 pub use events::Publisher;
 pub use isolation::{Isolation, ProfileSource};
@@ -57,6 +59,23 @@ pub struct CreateRequest {
     pub profile: Option<ProfileSource>,
 }
 
+/// What is loaded into a container's processes.
+#[derive(Clone, Default)]
+struct Filters {
+    /// The pod's own, where it is loaded by itself.
+    own: Option<Arc<seccomp::Program>>,
+    /// The floor and the pod's own in one, whose denials are seen.
+    watched: Option<Arc<seccomp::Watched>>,
+}
+
+/// Taking a filter's descriptor needs `CAP_SYS_PTRACE`; and of the filters that a process has, one only can ask somebody
+/// (`seccomp(2)`, EBUSY), so a shim that runs under a filter itself does not try.
+fn can_watch() -> bool {
+    const SYS_PTRACE: u64 = 1 << 19;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|l| l == "Seccomp:\t0") && crate::sys::creds::permitted() & SYS_PTRACE != 0
+}
+
 enum Slot {
     Creating,
     Ready(Arc<Container>),
@@ -70,8 +89,10 @@ pub struct Pod {
     isolation: std::result::Result<Arc<Isolation>, String>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
-    /// Compiled filters by their spec: the containers of a pod mostly share one.
-    filters: Mutex<HashMap<u64, Arc<seccomp::Program>>>,
+    /// Compiled filters by what they are made from: the containers of a pod mostly share them.
+    filters: Mutex<HashMap<u64, Filters>>,
+    /// Whether this process can see what filters deny.
+    can_watch: bool,
     /// What the containers' users are, where the profile gives them some.
     users: Mutex<users::Decision>,
     shutdown: Notify,
@@ -94,6 +115,7 @@ impl Pod {
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
+            can_watch: can_watch(),
             users: Mutex::default(),
             shutdown: Notify::new(),
             activity: Notify::new(),

@@ -11,6 +11,7 @@ pub mod creds;
 pub mod kernel;
 pub mod memory;
 pub mod mount;
+pub mod notify;
 pub mod process;
 pub mod socket;
 pub mod time;

@@ -148,7 +148,7 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// How many times slower than usual this machine may be: software emulation is.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     std::env::var("COFFERDAM_SLOW")
         .ok()
         .and_then(|s| s.parse().ok())

@@ -415,7 +415,7 @@ fn step(
         Step::Seccomp { program } => {
             let fd = sys::bpf::seccomp_set_filter(&program.insns, program.flags)
                 .map_err(at("seccomp"))?;
-            if program.listener.is_some() {
+            if program.asks() {
                 hand_over(ctx.control(), fd)?;
             }
         }

@@ -4,19 +4,23 @@
 //!
 //! Sources: OCI config-linux.md "Seccomp", `seccomp(2)`, libseccomp's treatment of foreign architectures and argument widths.
 
+mod arch;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSeccompOperator,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::sys::bpf::Insn;
+use arch::{Abi, NATIVE, X32_BIT, X86_64, abi};
+pub use arch::{is_known, name_of};
+pub use watch::{Call, Judgement, Verdict, Watched, watch};
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -38,6 +42,13 @@ pub struct Listener {
     pub metadata: String,
 }
 
+impl Program {
+    /// Whether somebody is asked about calls.
+    pub(super) fn asks(&self) -> bool {
+        self.flags & FLAG_NEW_LISTENER != 0
+    }
+}
+
 // linux/seccomp.h
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_KILL_THREAD: u32 = 0;
@@ -52,151 +63,11 @@ const FLAG_NEW_LISTENER: u64 = 1 << 3;
 const FLAG_TSYNC_ESRCH: u64 = 1 << 4; // Linux 5.7
 const FLAG_WAIT_KILLABLE_RECV: u64 = 1 << 5; // Linux 5.19
 const MAX_INSNS: usize = 4096;
-const X32_BIT: u32 = 0x4000_0000;
 
 // offsets in struct seccomp_data
 const OFFSET_NR: u32 = 0;
 const OFFSET_ARCH: u32 = 4;
 const OFFSET_ARGS: u32 = 16;
-
-/// An architecture that this kernel can run.
-#[derive(Debug, Clone, Copy)]
-struct Abi {
-    /// `AUDIT_ARCH_*`, linux/audit.h.
-    audit: u32,
-    bits: u32,
-    number: fn(&str) -> Option<u32>,
-}
-
-fn lookup<S: FromStr>(id: impl Fn(S) -> u32) -> impl Fn(&str) -> Option<u32> {
-    move |name| S::from_str(name).ok().map(&id)
-}
-
-fn x86_64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::x86_64::Sysno| s.id() as u32)(name)
-}
-
-fn x86(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::x86::Sysno| s.id() as u32)(name)
-}
-
-fn aarch64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::aarch64::Sysno| s.id() as u32)(name)
-}
-
-fn arm(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::arm::Sysno| s.id() as u32)(name)
-}
-
-fn riscv64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::riscv64::Sysno| s.id() as u32)(name)
-}
-
-/// x32 shares the 64-bit numbers but for the calls whose structures differ, `arch/x86/entry/syscalls/syscall_64.tbl`.
-fn x32(name: &str) -> Option<u32> {
-    const OWN: [(&str, u32); 36] = [
-        ("rt_sigaction", 512),
-        ("rt_sigreturn", 513),
-        ("ioctl", 514),
-        ("readv", 515),
-        ("writev", 516),
-        ("recvfrom", 517),
-        ("sendmsg", 518),
-        ("recvmsg", 519),
-        ("execve", 520),
-        ("ptrace", 521),
-        ("rt_sigpending", 522),
-        ("rt_sigtimedwait", 523),
-        ("rt_sigqueueinfo", 524),
-        ("sigaltstack", 525),
-        ("timer_create", 526),
-        ("mq_notify", 527),
-        ("kexec_load", 528),
-        ("waitid", 529),
-        ("set_robust_list", 530),
-        ("get_robust_list", 531),
-        ("vmsplice", 532),
-        ("move_pages", 533),
-        ("preadv", 534),
-        ("pwritev", 535),
-        ("rt_tgsigqueueinfo", 536),
-        ("recvmmsg", 537),
-        ("sendmmsg", 538),
-        ("process_vm_readv", 539),
-        ("process_vm_writev", 540),
-        ("setsockopt", 541),
-        ("getsockopt", 542),
-        ("io_setup", 543),
-        ("io_submit", 544),
-        ("execveat", 545),
-        ("preadv2", 546),
-        ("pwritev2", 547),
-    ];
-    OWN.iter()
-        .find(|(n, _)| *n == name)
-        .map(|(_, nr)| *nr)
-        .or_else(|| x86_64(name))
-        .map(|nr| nr | X32_BIT)
-}
-
-const X86_64: Abi = Abi {
-    audit: 0xc000_003e,
-    bits: 64,
-    number: x86_64,
-};
-const X86: Abi = Abi {
-    audit: 0x4000_0003,
-    bits: 32,
-    number: x86,
-};
-const X32: Abi = Abi {
-    audit: 0xc000_003e,
-    bits: 64,
-    number: x32,
-};
-const AARCH64: Abi = Abi {
-    audit: 0xc000_00b7,
-    bits: 64,
-    number: aarch64,
-};
-const ARM: Abi = Abi {
-    audit: 0x4000_0028,
-    bits: 32,
-    number: arm,
-};
-const RISCV64: Abi = Abi {
-    audit: 0xc000_00f3,
-    bits: 64,
-    number: riscv64,
-};
-
-const NATIVE: Abi = if cfg!(target_arch = "aarch64") {
-    AARCH64
-} else if cfg!(target_arch = "riscv64") {
-    RISCV64
-} else {
-    X86_64
-};
-
-/// The ABI behind an OCI name; `None` for processors that are not ours, whose calls can never arrive here.
-fn abi(arch: Arch) -> Option<(Abi, bool)> {
-    let (abi, x32) = match arch {
-        Arch::ScmpArchNative => (NATIVE, false),
-        Arch::ScmpArchX86_64 => (X86_64, false),
-        Arch::ScmpArchX86 => (X86, false),
-        Arch::ScmpArchX32 => (X32, true),
-        Arch::ScmpArchAarch64 => (AARCH64, false),
-        Arch::ScmpArchArm => (ARM, false),
-        Arch::ScmpArchRiscv64 => (RISCV64, false),
-        _ => return None,
-    };
-    let ours: &[u32] = match NATIVE.audit {
-        0xc000_00b7 => &[AARCH64.audit, ARM.audit],
-        0xc000_00f3 => &[RISCV64.audit],
-        _ => &[X86_64.audit, X86.audit],
-    };
-    ours.contains(&abi.audit).then_some((abi, x32))
-}
 
 /// What happens to one call: the conditional rules in the spec's order, then a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,19 +120,24 @@ fn condition(arg: &LinuxSeccompArg, field: &str) -> Result<Condition> {
     })
 }
 
-/// Whether a system call of this name exists on any architecture that filters can name.
-pub fn is_known(name: &str) -> bool {
-    let numbers = [x86_64, x86, aarch64, arm, riscv64];
-    numbers.iter().any(|number| number(name).is_some())
-}
-
 /// Compiles the filter.
 pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
+    let listener = listener(spec)?;
+    compile_with(spec, listener, |verdict, _| verdict)
+}
+
+/// The same with other verdicts: `change` gets the filter's own one, and the name of the call, none for all that have no rule.
+fn compile_with(
+    spec: &LinuxSeccomp,
+    listener: Option<Listener>,
+    change: impl Fn(u32, Option<&str>) -> u32,
+) -> Result<Program> {
     let default = verdict(
         spec.default_action(),
         spec.default_errno_ret(),
         "linux.seccomp.defaultAction",
     )?;
+    let default = change(default, None);
     let (mut flags, mut wait_killable) = (0, false);
     for flag in spec.flags().iter().flatten() {
         flags |= match flag {
@@ -289,10 +165,9 @@ pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
     }
     let mut tables = Vec::new();
     for (abi, is_x32) in abis {
-        tables.push((abi, is_x32, table(spec, abi, default)?));
+        tables.push((abi, is_x32, table(spec, abi, default, &change)?));
     }
     let insns = assemble(&tables, default)?;
-    let listener = listener(spec)?;
     if listener.is_some() {
         flags |= FLAG_NEW_LISTENER;
         if flags & libc::SECCOMP_FILTER_FLAG_TSYNC != 0 {
@@ -352,7 +227,12 @@ fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {
 
 type Table = BTreeMap<u32, Leaf>;
 
-fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
+fn table(
+    spec: &LinuxSeccomp,
+    abi: Abi,
+    default: u32,
+    change: &impl Fn(u32, Option<&str>) -> u32,
+) -> Result<Table> {
     let mut table = Table::new();
     let mut decided = std::collections::BTreeSet::new();
     for (i, rule) in spec.syscalls().iter().flatten().enumerate() {
@@ -363,7 +243,12 @@ fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
             conditions.push(condition(arg, &format!("{field}.args[{j}]"))?);
         }
         // Unknown names are calls of other architectures or of kernels to come: there is nothing to filter.
-        for number in rule.names().iter().filter_map(|n| (abi.number)(n)) {
+        let own = action;
+        for name in rule.names() {
+            let Some(number) = (abi.number)(name) else {
+                continue;
+            };
+            let action = change(own, Some(name));
             let leaf = table.entry(number).or_insert_with(|| Leaf {
                 conditional: Vec::new(),
                 verdict: default,
@@ -584,44 +469,11 @@ fn assemble(tables: &[(Abi, bool, Table)], default: u32) -> Result<Vec<Insn>> {
 
 #[cfg(test)]
 mod tests {
+    use super::arch::{ARM, X86, x86_64};
     use super::*;
 
-    /// `seccomp_data` on x86-64.
-    struct Call {
-        arch: u32,
-        nr: u32,
-        args: [u64; 6],
-    }
-
     fn run(p: &Program, call: &Call) -> u32 {
-        let word = |offset: u32| match offset {
-            0 => call.nr,
-            4 => call.arch,
-            o => {
-                let arg = call.args[((o - 16) / 8) as usize];
-                if o % 8 == 0 {
-                    arg as u32
-                } else {
-                    (arg >> 32) as u32
-                }
-            }
-        };
-        let (mut acc, mut pc) = (0u32, 0usize);
-        loop {
-            let i = p.insns[pc];
-            pc += 1;
-            let branch = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
-            match u32::from(i.code) {
-                c if c == libc::BPF_RET | libc::BPF_K => return i.k,
-                c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => acc = word(i.k),
-                c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => acc &= i.k,
-                c if c == libc::BPF_JMP | libc::BPF_JA => pc += i.k as usize,
-                c if c == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => pc += branch(acc == i.k),
-                c if c == libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K => pc += branch(acc > i.k),
-                c if c == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => pc += branch(acc >= i.k),
-                c => panic!("code {c:#x}"),
-            }
-        }
+        p.run(call)
     }
 
     fn parse(json: serde_json::Value) -> Program {
@@ -635,7 +487,7 @@ mod tests {
             p,
             &Call {
                 arch: X86_64.audit,
-                nr: x86_64(name).unwrap(),
+                number: x86_64(name).unwrap(),
                 args: all,
             },
         )
@@ -761,7 +613,7 @@ mod tests {
                 p,
                 &Call {
                     arch,
-                    nr,
+                    number: nr,
                     args: [0; 6],
                 },
             )
@@ -799,7 +651,7 @@ mod tests {
                 &p,
                 &Call {
                     arch: X86_64.audit,
-                    nr,
+                    number: nr,
                     args: [0; 6],
                 },
             )

@@ -1,0 +1,389 @@
+//! What the filters of a container deny: seen, answered, logged and counted.
+//!
+//! A denied call waits in the kernel until the shim answers with the error that the filter would have given. While nothing is
+//! denied nobody runs for it: the event loop is woken for the first call only, and a thread of the pool answers until there
+//! are no more. Whatever a container does, it waits for us and not we for it: what it can cost is bounded by [`PACE`].
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+
+use super::{Isolation, lock};
+use crate::executor::Watcher;
+use crate::executor::seccomp::{Call, Judgement, Verdict, Watched};
+use crate::sys::notify::{self, Notification, Readiness};
+use crate::sys::process;
+
+/// Denied calls a second that are answered at once; more have to wait.
+const PACE: Budget = Budget {
+    burst: 2000.0,
+    per_second: 2000.0,
+};
+/// Lines in the log.
+const LINES: Budget = Budget {
+    burst: 20.0,
+    per_second: 1.0,
+};
+/// A thread that has nothing to answer for this long goes back to the pool, in milliseconds.
+const IDLE: i32 = 100;
+/// Calls that are counted one by one.
+const MAX_COUNTS: usize = 1000;
+/// Bytes of a path or an address that are shown.
+const SHOWN: usize = 256;
+
+/// How much of something there may be.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    burst: f64,
+    per_second: f64,
+}
+
+/// What is left of a budget.
+#[derive(Debug)]
+struct Purse {
+    budget: Budget,
+    left: f64,
+    at: Instant,
+}
+
+impl Purse {
+    fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            left: budget.burst,
+            at: Instant::now(),
+        }
+    }
+
+    /// Takes one, or says how long it will be until there is one.
+    fn take(&mut self) -> Result<(), Duration> {
+        let now = Instant::now();
+        let earned = now.duration_since(self.at).as_secs_f64() * self.budget.per_second;
+        self.left = (self.left + earned).min(self.budget.burst);
+        self.at = now;
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Ok(());
+        }
+        let missing = (1.0 - self.left) / self.budget.per_second;
+        Err(Duration::from_secs_f64(missing))
+    }
+}
+
+/// A rule that denied calls, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The system call's name.
+    pub call: String,
+    /// Whose rule.
+    pub rule: String,
+    /// `denied` or `audited`.
+    pub what: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+type Key = (String, String, &'static str);
+
+#[derive(Debug)]
+struct State {
+    counts: BTreeMap<Key, u64>,
+    lines: Purse,
+    unlogged: u64,
+    pace: Purse,
+}
+
+/// The denials of one container, its execs' among them.
+#[derive(Debug)]
+pub(super) struct Denials {
+    id: String,
+    isolation: Arc<Isolation>,
+    filter: Arc<Watched>,
+    state: Mutex<State>,
+}
+
+impl Denials {
+    pub fn new(id: &str, isolation: Arc<Isolation>, filter: Arc<Watched>) -> Arc<Self> {
+        Arc::new(Self {
+            id: id.to_owned(),
+            isolation,
+            filter,
+            state: Mutex::new(State {
+                counts: BTreeMap::new(),
+                lines: Purse::new(LINES),
+                unlogged: 0,
+                pace: Purse::new(PACE),
+            }),
+        })
+    }
+
+    /// For the executor: the filter, and who is asked. `exec` is the exec's id, empty for the init.
+    pub fn watcher(self: &Arc<Self>, exec: &str) -> Watcher {
+        let (this, exec) = (self.clone(), exec.to_owned());
+        let handle = tokio::runtime::Handle::current();
+        Watcher {
+            program: self.filter.program.clone(),
+            adopt: Arc::new(move |fd| {
+                handle.spawn(this.clone().serve(fd, exec.clone()));
+            }),
+        }
+    }
+
+    /// How often which rule denied what.
+    pub fn counts(&self) -> Vec<Count> {
+        let state = lock(&self.state);
+        let count = |((call, rule, what), count): (&Key, &u64)| Count {
+            call: call.clone(),
+            rule: rule.clone(),
+            what,
+            count: *count,
+        };
+        state.counts.iter().map(count).collect()
+    }
+
+    /// Answers until the last process with the filter is gone.
+    async fn serve(self: Arc<Self>, fd: OwnedFd, exec: String) {
+        let Ok(listener) = crate::sys::watch::register(fd, Interest::READABLE) else {
+            // Without us the kernel denies, with ENOSYS.
+            log::error!(
+                "id={} exec={exec:?} msg=\"denials cannot be watched\"",
+                self.id
+            );
+            return;
+        };
+        let listener = Arc::new(listener);
+        loop {
+            let Ok(mut ready) = listener.readable().await else {
+                return;
+            };
+            let (this, fd, exec) = (self.clone(), listener.clone(), exec.clone());
+            let answered =
+                tokio::task::spawn_blocking(move || this.answer_all(fd.as_fd(), &exec)).await;
+            if !answered.unwrap_or(false) {
+                return;
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// Answers for as long as there are calls. False when there will be none any more.
+    fn answer_all(&self, listener: BorrowedFd<'_>, exec: &str) -> bool {
+        loop {
+            match notify::wait(listener, IDLE) {
+                Readiness::Nothing => return true,
+                Readiness::Gone => return false,
+                Readiness::Call => {}
+            }
+            // Before the call is taken: the process can be killed while it waits.
+            let wait = lock(&self.state).pace.take();
+            if let Err(wait) = wait {
+                std::thread::sleep(wait.max(Duration::from_millis(10)));
+            }
+            if let Ok(notification) = notify::receive(listener) {
+                self.answer(listener, &notification, exec);
+            }
+        }
+    }
+
+    fn answer(&self, listener: BorrowedFd<'_>, notification: &Notification, exec: &str) {
+        let call = Call {
+            arch: notification.arch,
+            number: notification.number as u32,
+            args: notification.args,
+        };
+        let judgement = self.filter.judge(&call);
+        let name = call.name();
+        // Read before the answer: then the process goes on, and its memory with it.
+        let details = self
+            .may_log()
+            .then(|| details(listener, notification, &name));
+        let answered = match judgement.verdict {
+            // What was asked about and is allowed after all is to be recorded, no more.
+            Verdict::Allow | Verdict::Audit => notify::let_through(listener, notification.id),
+            Verdict::Errno(errno) => notify::deny(listener, notification.id, errno),
+            Verdict::Kill => {
+                if let Ok(process) = process::pidfd_open(notification.pid as i32)
+                    && notify::is_waiting(listener, notification.id)
+                {
+                    process::pidfd_send_signal(process.as_fd(), libc::SIGKILL).ok();
+                }
+                notify::deny(listener, notification.id, libc::EPERM)
+            }
+        };
+        if answered.is_err() {
+            return; // the process was killed meanwhile
+        }
+        let rule = self.rule(judgement, &name);
+        let what = if matches!(judgement.verdict, Verdict::Allow | Verdict::Audit) {
+            "audited"
+        } else {
+            "denied"
+        };
+        let (count, unlogged) = {
+            let mut state = lock(&self.state);
+            let key = (name.clone(), rule.clone(), what);
+            // Numbers that have no names come from whoever calls.
+            let key = if state.counts.len() < MAX_COUNTS || state.counts.contains_key(&key) {
+                key
+            } else {
+                ("others".into(), rule.clone(), what)
+            };
+            let count = state.counts.entry(key).or_insert(0);
+            *count += 1;
+            let count = *count;
+            if details.is_none() {
+                state.unlogged += 1;
+                return;
+            }
+            (count, std::mem::take(&mut state.unlogged))
+        };
+        let errno = match judgement.verdict {
+            Verdict::Errno(errno) => format!(" errno={:?}", nix::errno::Errno::from_raw(errno)),
+            _ => String::new(),
+        };
+        log::warn!(
+            "id={} exec={exec:?} pid={} call={name}{errno}{} rule={rule:?} count={count} unlogged={unlogged} msg=\"{what}\"",
+            self.id,
+            notification.pid,
+            details.unwrap_or_default()
+        );
+    }
+
+    /// Whose rule it is, for people.
+    fn rule(&self, judgement: Judgement, call: &str) -> String {
+        if judgement.by_floor {
+            let key = self.isolation.seccomp_key(call);
+            format!("profile {}: {key}", self.isolation.name())
+        } else {
+            "pod: linux.seccomp".into()
+        }
+    }
+
+    fn may_log(&self) -> bool {
+        lock(&self.state).lines.take().is_ok()
+    }
+}
+
+/// The name of the process, and of the call's arguments those that matter, as they were while it waited.
+fn details(listener: BorrowedFd<'_>, notification: &Notification, name: &str) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", notification.pid));
+    let comm = comm.unwrap_or_default();
+    let [a, b, c, ..] = notification.args;
+    let text = |address: u64| {
+        let mut buffer = [0u8; SHOWN];
+        let read = notify::read_memory(notification.pid, address, &mut buffer).unwrap_or(0);
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+    };
+    let shown = match name {
+        "mount" => format!(
+            "source={:?} target={:?} type={:?}",
+            text(a),
+            text(b),
+            text(c)
+        ),
+        "chroot" | "umount" | "umount2" | "swapon" | "acct" | "execve" | "open" | "unlink"
+        | "mkdir" | "rmdir" | "chmod" | "chown" | "mknod" | "creat" | "truncate" => {
+            format!("path={:?}", text(a))
+        }
+        "openat" | "openat2" | "open_tree" | "mknodat" | "unlinkat" | "mkdirat" | "fchmodat"
+        | "execveat" | "name_to_handle_at" | "mount_setattr" | "fspick" => {
+            format!("path={:?}", text(b))
+        }
+        "pivot_root" | "rename" | "link" | "symlink" => {
+            format!("path={:?} to={:?}", text(a), text(b))
+        }
+        "add_key" | "request_key" | "fsopen" | "mq_open" => format!("name={:?}", text(a)),
+        "clone" | "unshare" => format!("flags={}", flags(a)),
+        "setns" => format!("flags={}", flags(b)),
+        "socket" | "socketpair" => format!("family={a} type={b}"),
+        "ptrace" => format!("request={a:#x} pid={b}"),
+        "ioctl" => format!("request={b:#x}"),
+        "connect" | "bind" => format!("address={:?}", address(notification.pid, b, c)),
+        _ => format!("args={a:#x},{b:#x},{c:#x}"),
+    };
+    // Another process may have the pid by now; then what was read is that one's.
+    if notify::is_waiting(listener, notification.id) {
+        format!(" comm={:?} {shown}", comm.trim_end())
+    } else {
+        String::new()
+    }
+}
+
+/// The namespaces among the flags of `clone(2)`.
+fn flags(flags: u64) -> String {
+    let names = [
+        (libc::CLONE_NEWNS, "CLONE_NEWNS"),
+        (libc::CLONE_NEWUSER, "CLONE_NEWUSER"),
+        (libc::CLONE_NEWPID, "CLONE_NEWPID"),
+        (libc::CLONE_NEWNET, "CLONE_NEWNET"),
+        (libc::CLONE_NEWIPC, "CLONE_NEWIPC"),
+        (libc::CLONE_NEWUTS, "CLONE_NEWUTS"),
+        (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
+    ];
+    let set: Vec<&str> = names
+        .iter()
+        .filter(|(bit, _)| flags & *bit as u64 != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    if set.is_empty() {
+        format!("{flags:#x}")
+    } else {
+        set.join("|")
+    }
+}
+
+/// A socket's address: a family, and what people call it.
+fn address(pid: u32, address: u64, length: u64) -> String {
+    let mut buffer = [0u8; 128];
+    let length = (length as usize).min(buffer.len());
+    let read = buffer
+        .get_mut(..length)
+        .and_then(|b| notify::read_memory(pid, address, b).ok());
+    let bytes = buffer.get(..read.unwrap_or(0)).unwrap_or_default();
+    match bytes {
+        [2, 0, p0, p1, a, b, c, d, ..] => {
+            format!("{a}.{b}.{c}.{d}:{}", u16::from_be_bytes([*p0, *p1]))
+        }
+        [1, 0, 0, name @ ..] => format!("@{}", String::from_utf8_lossy(name)),
+        [1, 0, path @ ..] => {
+            let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
+            String::from_utf8_lossy(path.get(..end).unwrap_or_default()).into_owned()
+        }
+        [family, ..] => format!("family {family}"),
+        [] => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_spent_and_earned() {
+        let mut purse = Purse::new(Budget {
+            burst: 2.0,
+            per_second: 1000.0,
+        });
+        assert!(purse.take().is_ok() && purse.take().is_ok());
+        let wait = purse.take().unwrap_err();
+        assert!(wait <= Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(purse.take().is_ok());
+    }
+
+    #[test]
+    fn arguments_are_named() {
+        assert_eq!(flags(0x1002_0000), "CLONE_NEWNS|CLONE_NEWUSER");
+        assert_eq!(flags(0x11), "0x11");
+        let me = std::process::id();
+        let v4 = [2u8, 0, 0, 80, 10, 0, 0, 1];
+        assert_eq!(address(me, v4.as_ptr() as u64, 8), "10.0.0.1:80");
+        let unix = b"\x01\x00/run/x\x00junk";
+        assert_eq!(address(me, unix.as_ptr() as u64, 13), "/run/x");
+    }
+}
