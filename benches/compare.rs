@@ -579,7 +579,9 @@ fn check(results: &Value, limit: &str) {
         };
         for (key, limit) in [("life_ratio", life), ("calls_ratio", calls)] {
             let ratio = row[key].as_f64().unwrap();
-            if ratio > *limit {
+            // A median of few is no more than a hint.
+            let few = results["rounds"].as_u64().unwrap() < 40;
+            if ratio > *limit * if few { 1.2 } else { 1.0 } {
                 println!("too much: {name}: {key} {ratio:.2}, at most {limit} allowed");
                 failed = true;
             }

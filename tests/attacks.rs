@@ -182,6 +182,13 @@ pub fn run() {
             .ok();
         }
     }
+    if mark == "bomb" {
+        loop {
+            // SAFETY: this program has one thread.
+            unsafe { libc::fork() };
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
     if mark == "later" {
         std::thread::sleep(std::time::Duration::from_secs(2));
         for _ in 0..3 {

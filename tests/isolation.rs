@@ -684,7 +684,8 @@ fn fork_bomb() {
     s.run("box", &["sleep", "1000"]);
     // Fewer than the built-in profile's 1,024, which some machines have not to give.
     let profile = "extends = \"untrusted\"\n[limits]\npids = { default = 200, max = 200 }\n";
-    let spec = s.spec("bomb", &["sh", "-c", "b() { b & b & exec sleep 1000; }; b"]);
+    let mut spec = greedy(&s, "bomb", &["/dev/attacker"]);
+    spec["process"]["env"] = json!([format!("{}=bomb", attacks::MARK)]);
     let mut request = s.create_request("bomb", &spec, Streams::default());
     request.options = Some(runtime_options(3, profile)).into();
     let bomb = s
