@@ -125,9 +125,13 @@ build_images() {
 build_common() {
     [ ! -e "$target/common/etc/debian_version" ] || return 0
     say "building a root of common services and toolchains"
-    rm -rf "$target/common.new" "$target/common"
+    # By way of an archive: mmdebstrap mounts the node's /proc, /sys and /dev where it works, which is no place for our `rm`.
+    rm -rf --one-file-system "$target/common.new" "$target/common"
     quiet mmdebstrap --variant=apt --include=busybox-static,gcc,libc6-dev,nginx-light,nodejs,postgresql,python3-venv,redis-server \
-        bookworm "$target/common.new" "deb $(mirror) bookworm main"
+        bookworm "$target/common.tar" "deb $(mirror) bookworm main"
+    mkdir "$target/common.new"
+    quiet tar -C "$target/common.new" --exclude='./dev/*' -xf "$target/common.tar"
+    rm "$target/common.tar"
     mv "$target/common.new" "$target/common"
 }
 
