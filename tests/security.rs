@@ -107,8 +107,7 @@ fn linked_proc_and_sys_are_refused(d: &mut Daemon) {
     b.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
     b.run(); // wherever the value goes, it is not this node's:
     let mut b = Bundle::new(d, "bind", &["true"]);
-    b.spec["mounts"].as_array_mut().unwrap()[0] =
-        json!({ "destination": "/proc", "type": "bind", "source": "/tmp", "options": ["rbind"] });
+    b.spec["mounts"].as_array_mut().unwrap()[0] = json!({ "destination": "/proc", "type": "bind", "source": volumes(), "options": ["rbind"] });
     let out = b.run();
     assert!(
         out.status != 0 && out.stderr.contains("only a procfs may be mounted on /proc"),
