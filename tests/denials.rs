@@ -119,7 +119,7 @@ fn arguments() {
     for part in [
         "call=unshare errno=EPERM comm=\"unshare\" flags=CLONE_NEWNET rule=\"profile hardened: seccomp.floor\"",
         "call=chroot errno=EPERM comm=\"chroot\" path=\"/tmp\"",
-        "call=mount errno=EPERM comm=\"mount\" source=\"none\" target=",
+        "call=mount errno=EPERM comm=\"mount\" source=\"none\" target=\"/tmp\" type=\"tmpfs\"",
     ] {
         assert!(all.contains(part), "{part} is not in\n{all}");
     }

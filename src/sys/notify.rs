@@ -125,16 +125,18 @@ pub fn read_memory(pid: u32, address: u64, buffer: &mut [u8]) -> Result<usize> {
         iov_base: address as *mut libc::c_void,
         iov_len: buffer.len().min(in_page),
     };
+    // Whole registers: the kernel takes these as long, and of a shorter argument the upper half is anything.
+    let (one, no_flags): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: `local` is writable for its length; the remote address is the kernel's to check.
     let count = check(unsafe {
         libc::syscall(
             libc::SYS_process_vm_readv,
-            pid,
+            libc::c_long::from(pid),
             &raw const local,
-            1,
+            one,
             &raw const remote,
-            1,
-            0,
+            one,
+            no_flags,
         )
     })?;
     Ok(count as usize)
