@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::json;
 
 use crate::attacks;
-use crate::isolation::{fifo, greedy, parse, read_all, runtime_options, under};
+use crate::isolation::{fifo, greedy, parse, read_all, request, run_under, under};
 use crate::support::shim::{Shim, Streams};
 use crate::support::{is_alive, kill, wait_until};
 
@@ -140,21 +139,8 @@ fn own_filter_and_audit() {
         { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 },
         { "names": ["sync"], "action": "SCMP_ACT_LOG" },
     ]});
-    let out = fifo(&s, "own-out");
-    let streams = Streams {
-        stdout: out.clone(),
-        stderr: out.clone(),
-        ..Streams::default()
-    };
-    let mut request = s.create_request("box", &spec, streams);
     let profile = "[seccomp.actions]\nrmdir = \"audit\"\n";
-    request.options = Some(runtime_options(3, profile)).into();
-    s.call::<CreateTaskResponse>("Create", &request).unwrap();
-    let reader = read_all(&out);
-    s.start_process("box", "").unwrap();
-    s.wait("box", "").unwrap();
-    s.delete("box", "").unwrap();
-    let text = reader.join().unwrap();
+    let (text, _) = run_under(&s, &request(&s, "box", &spec, profile)).unwrap();
     assert!(
         text.contains("mkdir: can't create directory '/dev/shm/x': ")
             && text.contains("rmdir: '/dev/shm/y': No such file")

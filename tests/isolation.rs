@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use containerd_shim_protos::api::{CreateTaskResponse, Empty};
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse, Empty};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 use ttrpc::Code;
@@ -452,20 +452,30 @@ pub fn under(s: &Shim, id: &str, profile: &str, args: &[&str]) -> Result<(String
         let mark = args.get(1).unwrap_or(&"1");
         spec["process"]["env"] = json!([format!("{}={mark}", attacks::MARK)]);
     }
+    run_under(s, &request(s, id, &spec, profile))
+}
+
+/// The request for a container from a spec under a profile, with its output in a fifo.
+pub fn request(s: &Shim, id: &str, spec: &Value, profile: &str) -> CreateTaskRequest {
     let out = fifo(s, &format!("{id}-under"));
     let streams = Streams {
         stdout: out.clone(),
-        stderr: out.clone(),
+        stderr: out,
         ..Streams::default()
     };
-    let mut request = s.create_request(id, &spec, streams);
+    let mut request = s.create_request(id, spec, streams);
     request.options = Some(runtime_options(3, profile)).into();
-    let created = s.call::<CreateTaskResponse>("Create", &request);
+    request
+}
+
+/// Runs what such a request asks for; its output and status.
+pub fn run_under(s: &Shim, request: &CreateTaskRequest) -> Result<(String, u32), String> {
+    let created = s.call::<CreateTaskResponse>("Create", request);
     created.map_err(|(_, text)| text)?;
-    let reader = read_all(&out);
-    s.start_process(id, "").unwrap();
-    let status = s.wait(id, "").unwrap();
-    s.delete(id, "").unwrap();
+    let reader = read_all(&request.stdout);
+    s.start_process(&request.id, "").unwrap();
+    let status = s.wait(&request.id, "").unwrap();
+    s.delete(&request.id, "").unwrap();
     Ok((reader.join().unwrap(), status))
 }
 
@@ -657,19 +667,7 @@ fn abstract_sockets() {
         spec["process"]["env"] = json!([format!("{}=abstract={name}", attacks::MARK)]);
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|n| n["type"] != "network");
-        let out = fifo(&s, &format!("{id}-out"));
-        let streams = Streams {
-            stdout: out.clone(),
-            ..Streams::default()
-        };
-        let mut request = s.create_request(id, &spec, streams);
-        request.options = Some(runtime_options(3, profile)).into();
-        s.call::<CreateTaskResponse>("Create", &request).unwrap();
-        let reader = read_all(&out);
-        s.start_process(id, "").unwrap();
-        s.wait(id, "").unwrap();
-        s.delete(id, "").unwrap();
-        let text = reader.join().unwrap();
+        let (text, _) = run_under(&s, &request(&s, id, &spec, profile)).unwrap();
         let without = cofferdam::sys::kernel::landlock_abi() < 6;
         assert!(
             text == expected || (without && text == "ok\n"),

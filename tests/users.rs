@@ -11,7 +11,7 @@ use containerd_shim_protos::api::CreateTaskResponse;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use crate::isolation::{fifo, read_all, runtime_options, under};
+use crate::isolation::{request, run_under, runtime_options, under};
 use crate::support::cri::{self, Client};
 use crate::support::shim::{Shim, Streams};
 use crate::support::{BUSYBOX, Daemon, is_alive, kill, shim_directory, volumes, wait_until};
@@ -298,22 +298,10 @@ impl Drop for Overlay {
 
 /// Runs a command on a root that is an overlay already, as dockerd's are.
 fn on_overlay(s: &Shim, id: &str, root: &Path, profile: &str) -> Result<String, String> {
-    let out = fifo(s, &format!("{id}-out"));
     let spec = s.spec(id, &["cat", "/proc/self/uid_map"]);
-    let streams = Streams {
-        stdout: out.clone(),
-        ..Streams::default()
-    };
-    let mut request = s.create_request(id, &spec, streams);
+    let mut request = request(s, id, &spec, profile);
     request.rootfs[0].source = root.display().to_string();
-    request.options = Some(runtime_options(3, profile)).into();
-    let created = s.call::<CreateTaskResponse>("Create", &request);
-    created.map_err(|(_, text)| text)?;
-    let reader = read_all(&out);
-    s.start_process(id, "").unwrap();
-    s.wait(id, "").unwrap();
-    s.delete(id, "").unwrap();
-    Ok(reader.join().unwrap())
+    run_under(s, &request).map(|(text, _)| text)
 }
 
 fn unmappable_root() {
@@ -343,26 +331,13 @@ fn unmappable_volume() {
     let root = crate::support::test_directory().join("rootfs");
     let overlay = Overlay::mount(s.dir(), &root);
     let run = |id: &str, profile: &str| {
-        let out = fifo(&s, &format!("{id}-out"));
         let mut spec = s.spec(id, &["stat", "-c", "%u", "/tmp/volume/bin", "/tmp/volume"]);
         let mounts = spec["mounts"].as_array_mut().unwrap();
         mounts.push(json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }));
         mounts.push(json!({
             "destination": "/tmp/volume", "type": "bind", "source": overlay.0, "options": ["rbind", "ro"]
         }));
-        let streams = Streams {
-            stdout: out.clone(),
-            ..Streams::default()
-        };
-        let mut request = s.create_request(id, &spec, streams);
-        request.options = Some(runtime_options(3, profile)).into();
-        let created = s.call::<CreateTaskResponse>("Create", &request);
-        created.map_err(|(_, text)| text)?;
-        let reader = read_all(&out);
-        s.start_process(id, "").unwrap();
-        s.wait(id, "").unwrap();
-        s.delete(id, "").unwrap();
-        Ok::<_, String>(reader.join().unwrap())
+        run_under(&s, &request(&s, id, &spec, profile))
     };
     let refused = run("strict", AUTO).unwrap_err();
     assert!(

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
 use super::{Error, Result, spec};
-use crate::sys::mount::{self as m, CWD, MountAttr, attr};
+use crate::sys::mount::{self as m, CWD};
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
 
@@ -55,12 +55,7 @@ impl PodUsers {
     /// What is at `path`, with its ids mapped, as a detached mount.
     pub(super) fn map(&self, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
         let tree = m::open_tree_clone(CWD, path, recursive)?;
-        let attr = MountAttr {
-            attr_set: attr::IDMAP,
-            userns_fd: self.namespace.as_raw_fd() as u64,
-            ..MountAttr::default()
-        };
-        m::mount_setattr(tree.as_fd(), recursive, &attr)?;
+        m::map_ids(tree.as_fd(), self.namespace.as_fd(), recursive)?;
         Ok(tree)
     }
 

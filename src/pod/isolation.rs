@@ -121,9 +121,10 @@ impl Isolation {
         self.confinement.clone()
     }
 
-    /// The floor, as a filter in OCI's format.
-    pub(super) fn floor(&self) -> Option<&LinuxSeccomp> {
-        self.profile.seccomp.filter.as_ref()
+    /// The floor, as a filter in OCI's format and compiled.
+    pub(super) fn floor(&self) -> Option<(&LinuxSeccomp, &Arc<seccomp::Program>)> {
+        let compiled = self.confinement.as_ref().and_then(|c| c.floor.as_ref());
+        self.profile.seccomp.filter.as_ref().zip(compiled)
     }
 
     /// Whether denied system calls are to be seen.

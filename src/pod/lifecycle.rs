@@ -244,15 +244,16 @@ impl Pod {
     fn filters(&self, spec: &Spec, isolation: &Isolation) -> Result<Filters> {
         let own = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
         let watch = self.can_watch && isolation.reports_denials();
-        if own.is_none() && !(watch && isolation.floor().is_some()) {
+        let floor = isolation.floor();
+        if own.is_none() && !(watch && floor.is_some()) {
             return Ok(Filters::default());
         }
-        let key = fingerprint(&(own, isolation.floor(), watch));
+        let key = fingerprint(&(own, floor.map(|(spec, _)| spec), watch));
         if let Some(filters) = lock(&self.filters).get(&key) {
             return Ok(filters.clone());
         }
         let watched = if watch {
-            seccomp::watch(isolation.floor(), own)?.map(Arc::new)
+            seccomp::watch(floor, own)?.map(Arc::new)
         } else {
             None
         };

@@ -143,6 +143,16 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> R
     Ok(())
 }
 
+/// Gives a detached mount the ids of a user namespace's maps. Linux 5.12.
+pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> Result<()> {
+    let attr = MountAttr {
+        attr_set: attr::IDMAP,
+        userns_fd: users.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    mount_setattr(tree, recursive, &attr)
+}
+
 /// What [`mount_setattr`] does, for kernels that lack it (before 5.12): on an attached mount, and on that one alone. Ids
 /// cannot be mapped there, nor attributes changed recursively: `ENOSYS`.
 pub fn remount(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<()> {

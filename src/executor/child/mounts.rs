@@ -44,12 +44,7 @@ pub(super) fn change(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -
 
 /// Gives a detached mount the ids of a user namespace's maps.
 pub(super) fn map_ids(tree: &OwnedFd, maps: &OwnedFd, recursive: bool) -> Outcome<()> {
-    let attr = MountAttr {
-        attr_set: attr::IDMAP,
-        userns_fd: maps.as_raw_fd() as u64,
-        ..MountAttr::default()
-    };
-    m::mount_setattr(tree.as_fd(), recursive, &attr).map_err(at(
+    m::map_ids(tree.as_fd(), maps.as_fd(), recursive).map_err(at(
         "map ids (can its file system, on this kernel?): mount_setattr",
     ))
 }

@@ -160,14 +160,17 @@ fn asks_others(spec: &LinuxSeccomp) -> bool {
 }
 
 /// Puts the filters into one that asks. `None` where there is nothing to see, or where it cannot be done: then the filters are
-/// to be loaded one by one, and their denials are not seen.
-pub fn watch(floor: Option<&LinuxSeccomp>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
+/// to be loaded one by one, and their denials are not seen. The floor comes with what it compiles to.
+pub fn watch(
+    floor: Option<(&LinuxSeccomp, &Arc<Program>)>,
+    own: Option<&LinuxSeccomp>,
+) -> Result<Option<Watched>> {
+    let (floor, plain_floor) = floor.unzip();
     if floor.into_iter().chain(own).any(asks_others) {
         return Ok(None);
     }
-    let plain = |spec: Option<&LinuxSeccomp>| spec.map(compile).transpose();
     let asking = |spec: Option<&LinuxSeccomp>| spec.map(|s| compile_with(s, None, ask)).transpose();
-    let (plain_floor, plain_own) = (plain(floor)?, plain(own)?);
+    let plain_own = own.map(compile).transpose()?;
     let Some((insns, flags)) = merge(asking(own)?, asking(floor)?) else {
         return Ok(None);
     };
@@ -186,7 +189,7 @@ pub fn watch(floor: Option<&LinuxSeccomp>, own: Option<&LinuxSeccomp>) -> Result
             flags,
             listener: None,
         }),
-        floor: plain_floor.map(Arc::new),
+        floor: plain_floor.cloned(),
         own: plain_own.map(Arc::new),
     };
     // Between the loading of the filter and the program, with nobody there to be asked.
@@ -256,6 +259,11 @@ mod tests {
             number: (NATIVE.number)(name).unwrap(),
             args: all,
         }
+    }
+
+    fn watch(floor: Option<&LinuxSeccomp>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
+        let compiled = floor.map(|f| Arc::new(compile(f).unwrap()));
+        super::watch(floor.zip(compiled.as_ref()), own)
     }
 
     #[test]
