@@ -300,11 +300,10 @@ fn exec_with_flags_and_files() {
         .unwrap();
     assert!(status.success());
     let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
-    assert!(
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap()
-            .contains("2000")
-    );
+    // The kernel lets the shim know of the exec before it has put the arguments in place.
+    wait_until("the new program", Duration::from_secs(5), || {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("2000"))
+    });
     refused(
         &p.call(&["exec", &p.id, "nosuch"]),
         "executable file not found in $PATH",
