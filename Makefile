@@ -34,10 +34,10 @@ run: prepare build ## an nginx pod, served by the shim, on a private containerd
 test: test-unit test-integration ## all tests but the virtual machine's
 
 test-unit: prepare
-	cargo test --lib --bins
+	cargo test --features sabotage --lib --bins
 
 test-integration: prepare
-	cargo test --test integration -- $(TESTS)
+	cargo test --features sabotage --test integration -- $(TESTS)
 
 test-v2: prepare build ## the integration tests on cgroup v2, in a virtual machine under software emulation
 	VM_MACHINES=$(if $(TESTS),1,2) tests/vm/test.sh $(or $(TESTS),--skip start_protocol)
@@ -49,7 +49,7 @@ test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel t
 	VM_KERNEL=bullseye COFFERDAM_ONLY=oci,features,task_api tests/vm/test.sh $(TESTS)
 
 stress: prepare build ## 5,000 containers and 5,000 execs that end at once, 16 at a time
-	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --test integration -- stress::
+	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --features sabotage --test integration -- stress::
 
 fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --target $(TARGET)
@@ -67,7 +67,7 @@ bench-short: prepare build
 
 lint: prepare ## formatting and clippy, warnings are errors
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features sabotage -- -D warnings
 
 install: build ## binaries and links into PREFIX/bin (default /usr/local)
 	install -D -m 755 $(BIN)/containerd-shim-cofferdam-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cofferdam-v1

@@ -8,16 +8,20 @@
 //! 4. [`executor`]: creates, starts and enters containers from an OCI spec.
 //! 5. [`cgroup`] and [`stdio`]: used by both.
 //!
-//! Beside them, [`cli`] is the OCI runtime command line over the executor.
+//! 6. [`isolation`]: profiles, and what they make of a spec.
+//! 7. [`sys`]: system calls, and all of the `unsafe`.
 //!
-//! 6. [`sys`]: system calls, and all of the `unsafe`.
+//! Beside them, [`cli`] is the command line: OCI's operations over the executor, and what people ask shims through
+//! [`control`]; [`inspect`] is what they see of the kernel.
 
 #![warn(missing_docs)]
 
 pub mod bootstrap;
 pub mod cgroup;
 pub mod cli;
+pub mod control;
 pub mod executor;
+pub mod inspect;
 pub mod isolation;
 pub mod pod;
 pub mod service;

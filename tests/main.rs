@@ -9,6 +9,7 @@ mod cli;
 mod common;
 mod crash;
 mod denials;
+mod explain;
 mod features;
 mod isolation;
 mod lifecycle;
@@ -206,6 +207,7 @@ fn main() {
         isolation::cases,
         users::cases,
         denials::cases,
+        explain::cases,
         common::cases,
         lifecycle::cases,
         oci::cases,

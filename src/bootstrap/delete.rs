@@ -14,6 +14,7 @@ use containerd_shim::protos::protobuf::{Message, MessageField};
 use super::start::socket_path;
 use super::{Error, Result, write_out};
 use crate::cgroup::{Cgroup, Layout};
+use crate::control;
 use crate::executor::{hooks, spec};
 use crate::isolation::pool;
 use crate::pod::Record;
@@ -45,6 +46,9 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         if std::os::unix::net::UnixStream::connect(socket).is_err() {
             fs::remove_file(socket).ok();
         }
+    }
+    if record.shim > 0 {
+        control::remove_socket(record.shim);
     }
     // Last, when no process has them any more.
     if let Some(first) = record.users {

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Result, logging, profile, start};
 use crate::cgroup::Layout;
+use crate::control;
 use crate::pod::{Isolation, Pod, Publisher};
 use crate::service;
 use crate::sys::{memory, process};
@@ -64,7 +65,9 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         Err(e) => (Some(e.clone()), Vec::new()),
     };
     let pod = Pod::new(
+        flags.id.clone(),
         flags.namespace.clone(),
+        profile.to_owned(),
         layout,
         isolation,
         Publisher::start(&flags.namespace, events),
@@ -90,6 +93,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         );
     }
     handle_signals(&pod)?;
+    answer_people(&flags.id, &pod);
     tokio::spawn(pod.clone().give_back_when_idle());
     let forgotten = pod.clone();
     tokio::spawn(async move {
@@ -107,6 +111,26 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     crate::stdio::wait_for_loggers();
     log::info!("pod={} msg=\"done\"", flags.id);
     Ok(())
+}
+
+/// Without a socket the pod runs all the same, and people cannot look into it.
+fn answer_people(id: &str, pod: &std::sync::Arc<Pod>) {
+    let pod = pod.clone();
+    match control::Server::bind() {
+        Ok(server) => {
+            tokio::spawn(server.run(move |ask| {
+                let pod = pod.clone();
+                async move {
+                    let answer = tokio::task::spawn_blocking(move || pod.answer(ask)).await;
+                    answer.unwrap_or_else(|e| control::Answer::Error(e.to_string()))
+                }
+            }));
+        }
+        Err(e) => log::warn!(
+            "pod={id} error={:?} msg=\"no control socket\"",
+            e.to_string()
+        ),
+    }
 }
 
 fn handle_signals(pod: &std::sync::Arc<Pod>) -> Result<()> {

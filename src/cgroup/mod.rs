@@ -110,6 +110,21 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     }
 }
 
+/// A limit, as it was asked for and as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// JSON path in the spec.
+    pub field: String,
+    /// The control file.
+    pub file: String,
+    /// What was asked for.
+    pub wanted: String,
+    /// What the file says; none where there is no file.
+    pub found: Option<String>,
+    /// Nobody asked for it.
+    pub optional: bool,
+}
+
 /// The control groups of one container: the same relative path in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
@@ -244,6 +259,33 @@ impl Cgroup {
             }
         }
         Ok(settings)
+    }
+
+    /// What `resources` ask for, and what is in the live groups.
+    pub fn compare(&self, resources: &LinuxResources) -> Result<Vec<Comparison>> {
+        let one = |s: Setting| {
+            let file = self.controller_dir(s.controller).map(|d| d.join(&s.file));
+            let found = file.and_then(|f| fs::read_to_string(f).ok());
+            Comparison {
+                field: s.field,
+                file: s.file,
+                wanted: s.value,
+                found: found.map(|f| f.trim().to_owned()),
+                optional: s.optional,
+            }
+        };
+        let settings = self.settings(Some(resources))?;
+        Ok(settings.into_iter().map(one).collect())
+    }
+
+    /// How many eBPF programs filter devices, and how many connections, in the v2 tree. None where there is no such tree.
+    pub fn programs(&self) -> Option<(u32, u32)> {
+        let group = fs::File::open(self.unified_dir()?).ok()?;
+        let count = |hook| sys::bpf::attached(std::os::fd::AsFd::as_fd(&group), hook).unwrap_or(0);
+        Some((
+            count(sys::bpf::CGROUP_DEVICE),
+            count(sys::bpf::SockAddrHook::Connect4 as u32),
+        ))
     }
 
     fn make_directories(&self) -> Result<()> {

@@ -2,11 +2,13 @@
 //! people and tools rely on them.
 
 mod exec;
+mod explain;
 mod lifecycle;
 mod profile;
 mod report;
 mod store;
 mod terminal;
+mod top;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -197,6 +199,26 @@ enum Command {
     /// Isolation profiles
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// What is enforced on a live pod or container, next to what was promised and asked for. Status 1 where something is missing
+    Explain {
+        /// Id of a pod or of a container, or the beginning of one
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Every mount and path, also those that are as they were asked for
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// The pods of this node, live: class, isolation, containers, memory, processes, CPU, denied calls, age
+    Top {
+        /// Print everything once, as JSON
+        #[arg(long)]
+        json: bool,
+        /// What to sort by
+        #[arg(short, long, value_enum, default_value = "pod")]
+        sort: top::Sort,
+    },
     /// Print what the executor supports, as OCI features JSON
     Features,
     /// Print the version
@@ -433,6 +455,8 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Spec { bundle } => done(report::spec(bundle.as_deref())),
+        Command::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
+        Command::Top { json, sort } => top::top(*json, *sort),
         Command::Features => {
             print(&format!("{:#}\n", crate::bootstrap::features()));
             Ok(0)

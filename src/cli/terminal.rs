@@ -58,10 +58,11 @@ pub(super) fn own_size() -> Option<(u16, u16)> {
 }
 
 /// Our own terminal, passing on every byte as it is typed; as it was again when this goes.
-struct Raw(Termios);
+pub(super) struct Raw(Termios);
 
 impl Raw {
-    fn new() -> Option<Self> {
+    /// None where standard input is no terminal.
+    pub fn new() -> Option<Self> {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);

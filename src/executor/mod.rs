@@ -20,6 +20,8 @@ mod netdev;
 mod plan;
 mod process;
 mod rootfs;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod scheduling;
 mod script;
 pub mod seccomp;

@@ -159,6 +159,8 @@ impl Job {
         terminal: bool,
         supervised: Option<Supervised>,
     ) -> Self {
+        #[cfg(feature = "sabotage")]
+        let script = script.sabotage();
         Self {
             script,
             birth,

@@ -77,7 +77,7 @@ fn namespaces(spec: &Spec) -> impl Iterator<Item = &oci_spec::runtime::LinuxName
 }
 
 /// The spec's namespace of a type.
-pub(super) fn namespace(
+pub fn namespace(
     spec: &Spec,
     typ: LinuxNamespaceType,
 ) -> Option<&oci_spec::runtime::LinuxNamespace> {

@@ -53,6 +53,8 @@ pub struct Given {
     pub core_size: u64,
     /// The first of the 65,536 ids that the pod was given, where the profile gives it some.
     pub users: Option<u32>,
+    /// Whether the node's control groups are v2 only.
+    pub cgroup_v2: bool,
 }
 
 /// Puts the profile's floor under a container's spec.
@@ -102,6 +104,9 @@ pub fn apply(profile: &Profile, own: Given, mut spec: Spec) -> Result<Applied, R
     network(profile, &mut linux, &mut report);
     users(profile, own.users, &mut spec, &mut linux, &mut report)?;
     resources(profile, &mut linux, &mut report);
+    if profile.limits.memory_oom_group && own.cgroup_v2 {
+        oom_group(&mut linux);
+    }
     spec.set_linux(Some(linux));
     Ok(Applied { spec, report })
 }
@@ -621,6 +626,51 @@ fn resources(profile: &Profile, linux: &mut Linux, report: &mut Vec<String>) {
     }
 }
 
+/// Puts the profile's ceilings over resources that a live container is to get. What they say nothing of stays as it is.
+pub fn apply_to_update(profile: &Profile, resources: LinuxResources) -> LinuxResources {
+    let limits = &profile.limits;
+    let over = |limit: Limit| Limit {
+        default: None,
+        max: limit.max,
+    };
+    let mut r = resources;
+    // Left out, and 0, change nothing; below that is no limit.
+    let asked = |value: Option<i64>| value.filter(|v| *v != 0);
+    if let Some(value) = asked(r.pids().as_ref().map(LinuxPids::limit))
+        && let Some(pids) = limited(Some(value), over(limits.pids))
+    {
+        let mut new = LinuxPids::default();
+        new.set_limit(pids);
+        r.set_pids(Some(new));
+    }
+    let memory = *r.memory();
+    if let Some(mut memory) = memory
+        && let Some(value) = asked(memory.limit())
+        && let Some(bytes) = limited(Some(value), over(limits.memory))
+    {
+        memory.set_limit(Some(bytes));
+        memory.set_swap(Some(bytes));
+        r.set_memory(Some(memory));
+    }
+    let mut ignored = Vec::new();
+    swap(over(limits.swap), &mut r, &mut ignored);
+    if r.cpu().as_ref().is_some_and(|c| asked(c.quota()).is_some()) {
+        cpu(over(limits.millicpus), &mut r, &mut ignored);
+    }
+    r
+}
+
+/// `memory.oom.group`, unless the spec says something of it.
+fn oom_group(linux: &mut Linux) {
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    let mut unified = resources.unified().clone().unwrap_or_default();
+    unified
+        .entry("memory.oom.group".into())
+        .or_insert_with(|| "1".into());
+    resources.set_unified(Some(unified));
+    linux.set_resources(Some(resources));
+}
+
 /// Swap, of which OCI has the sum with memory.
 fn swap(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
     let Some(mut memory) = *r.memory() else {
@@ -685,6 +735,7 @@ mod tests {
         open_files: 20_000,
         core_size: 0,
         users: None,
+        cgroup_v2: false,
     };
 
     fn profile(name: &str) -> Profile {
@@ -868,6 +919,52 @@ mod tests {
                 .clone()
                 .unwrap();
             assert_eq!(r.memory().unwrap().swap(), expected, "{memory}");
+        }
+    }
+
+    #[test]
+    fn an_update_stays_below_the_ceilings() {
+        let mut p = profile("untrusted");
+        p.limits.memory = Limit {
+            default: Some(1),
+            max: Some(1000),
+        };
+        p.limits.millicpus = Limit {
+            default: Some(1),
+            max: Some(500),
+        };
+        let update = |json: Value| {
+            let asked: LinuxResources = serde_json::from_value(json).unwrap();
+            serde_json::to_value(apply_to_update(&p, asked)).unwrap()
+        };
+        for (asked, expected) in [
+            (
+                json!({ "pids": { "limit": 10 } }),
+                json!({ "pids": { "limit": 10 } }),
+            ),
+            (
+                json!({ "pids": { "limit": -1 } }),
+                json!({ "pids": { "limit": 4096 } }),
+            ),
+            (
+                json!({ "memory": { "limit": 500, "swap": 900 } }),
+                json!({ "memory": { "limit": 500, "swap": 500 } }),
+            ),
+            (
+                json!({ "memory": { "limit": -1, "swap": -1 } }),
+                json!({ "memory": { "limit": 1000, "swap": 1000 } }),
+            ),
+            (
+                json!({ "cpu": { "quota": 90_000, "period": 100_000 } }),
+                json!({ "cpu": { "quota": 50_000, "period": 100_000 } }),
+            ),
+            (
+                json!({ "cpu": { "shares": 2 } }),
+                json!({ "cpu": { "shares": 2 } }),
+            ),
+            (json!({}), json!({})),
+        ] {
+            assert_eq!(update(asked.clone()), expected, "{asked}");
         }
     }
 

@@ -7,8 +7,8 @@ mod floor;
 pub mod pool;
 mod profile;
 
-pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec};
+pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec, apply_to_update};
 pub use profile::{
-    BUILT_IN, DIRECTORY, EgressRule, Error, Profile, Scope, Unmappable, UserNamespace,
+    BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, Profile, Scope, Unmappable, UserNamespace,
     UserNamespaceMode, names,
 };

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 
-use super::denials::{Count, Denials};
-use super::isolation::Isolation;
+use super::denials::Denials;
+use super::isolation::{Isolation, own_limits};
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Metrics};
+use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{Enter, Supervised, hooks, seccomp};
 
@@ -42,6 +43,12 @@ pub struct Container {
     pub(super) init: Arc<Process>,
     pub(super) execs: Mutex<HashMap<String, Arc<Process>>>,
     pub(super) paused: AtomicBool,
+    /// Whether its resources were changed after Create.
+    pub(super) updated: AtomicBool,
+    /// In seconds since 1970.
+    pub(super) created: u64,
+    /// The first of the ids that the pod was given.
+    pub(super) users: Option<u32>,
     /// OOM kills that were announced.
     pub(super) oom_announced: AtomicU64,
     /// The counters as they were when the init ended: a client may ask until Delete, when the group may be gone.
@@ -66,6 +73,59 @@ impl Container {
     /// Directory of `config.json`.
     pub fn bundle(&self) -> &Path {
         &self.bundle
+    }
+
+    /// Everything about it that people ask for.
+    pub(super) fn describe(&self) -> control::Container {
+        let report = self.init.report();
+        let given = own_limits();
+        let counters = self.cgroup.counters();
+        let number = |pointer: &str| {
+            counters
+                .pointer(pointer)
+                .and_then(serde_json::Value::as_u64)
+        };
+        // A limit beyond what any machine has is none.
+        let limit = |pointer: &str| number(pointer).filter(|l| *l > 0 && *l < i64::MAX as u64 / 2);
+        let filters = match (&self.denials, self.isolation.floor(), &self.seccomp) {
+            (Some(_), ..) => 1,
+            (None, floor, own) => u32::from(floor.is_some()) + u32::from(own.is_some()),
+        };
+        control::Container {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            pid: report.pid,
+            status: if self.is_paused() {
+                "paused"
+            } else {
+                name(report.status)
+            }
+            .into(),
+            created: self.created,
+            cgroup: self.cgroup.cgroups_path(),
+            profile: self.isolation.name().to_owned(),
+            profile_toml: self.isolation.to_toml(),
+            unavailable: self.isolation.missing(),
+            users: self.users,
+            open_files: given.open_files,
+            core_size: given.core_size,
+            filters,
+            watched: self.denials.is_some(),
+            updated: self.updated.load(Ordering::Relaxed),
+            learning: false,
+            usage: control::Usage {
+                memory: number("/memory/usage/usage").unwrap_or(0),
+                memory_limit: limit("/memory/usage/limit"),
+                pids: number("/pids/current").unwrap_or(0),
+                pids_limit: limit("/pids/limit"),
+                cpu: number("/cpu/usage/total").unwrap_or(0),
+            },
+            denials: self
+                .denials
+                .as_ref()
+                .map(|d| d.counts())
+                .unwrap_or_default(),
+        }
     }
 
     /// Its init.
@@ -138,14 +198,6 @@ impl Container {
         .await
     }
 
-    /// The denials so far.
-    pub fn denials(&self) -> Vec<Count> {
-        self.denials
-            .as_ref()
-            .map(|d| d.counts())
-            .unwrap_or_default()
-    }
-
     /// Every process in the container. The init is among them as long as it is not deleted, also when it has ended:
     /// containerd takes a shim whose list is empty for a leaked one when it restarts.
     pub fn pids(&self) -> Vec<Usage> {
@@ -208,7 +260,9 @@ impl Container {
         if self.init.report().status == Status::Stopped {
             return Err(Error::Unknown("cannot update a stopped container".into()));
         }
-        Ok(self.cgroup.update(resources)?)
+        let resources = self.isolation.apply_to_update(resources);
+        self.updated.store(true, Ordering::Relaxed);
+        Ok(self.cgroup.update(&resources)?)
     }
 
     /// OOM kills that were not announced yet; they count as announced from now on.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 
 use super::{Isolation, lock};
+use crate::control;
 use crate::executor::Watcher;
 use crate::executor::seccomp::{Call, Judgement, Verdict, Watched};
 use crate::sys::notify::{self, Notification, Readiness};
@@ -73,19 +74,6 @@ impl Purse {
     }
 }
 
-/// A rule that denied calls, and how many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
-    /// The system call's name.
-    pub call: String,
-    /// Whose rule.
-    pub rule: String,
-    /// `denied` or `audited`.
-    pub what: &'static str,
-    /// How many.
-    pub count: u64,
-}
-
 type Key = (String, String, &'static str);
 
 #[derive(Debug)]
@@ -133,12 +121,12 @@ impl Denials {
     }
 
     /// How often which rule denied what.
-    pub fn counts(&self) -> Vec<Count> {
+    pub fn counts(&self) -> Vec<control::Denials> {
         let state = lock(&self.state);
-        let count = |((call, rule, what), count): (&Key, &u64)| Count {
+        let count = |((call, rule, what), count): (&Key, &u64)| control::Denials {
             call: call.clone(),
             rule: rule.clone(),
-            what,
+            what: (*what).to_owned(),
             count: *count,
         };
         state.counts.iter().map(count).collect()

@@ -159,21 +159,28 @@ impl Isolation {
         }
         let given = Given {
             users,
+            cgroup_v2: layout.is_v2(),
             ..own_limits()
         };
         let applied = isolation::apply(&self.profile, given, spec)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
-        let mut spec = applied.spec;
-        if self.profile.limits.memory_oom_group && layout.is_v2() {
-            oom_group(&mut spec);
-        }
         for change in &applied.report {
             log::info!(
                 "id={id} profile={} change={change:?} msg=\"tightened\"",
                 self.name()
             );
         }
-        Ok(spec)
+        Ok(applied.spec)
+    }
+
+    /// Changed resources of a live container, under the profile's ceilings.
+    pub(super) fn apply_to_update(&self, resources: &LinuxResources) -> LinuxResources {
+        isolation::apply_to_update(&self.profile, resources.clone())
+    }
+
+    /// The profile, with all that it inherits.
+    pub(super) fn to_toml(&self) -> String {
+        self.profile.to_toml()
     }
 
     /// An exec's process under the profile.
@@ -187,25 +194,13 @@ impl Isolation {
     }
 }
 
-fn own_limits() -> Given {
+pub(super) fn own_limits() -> Given {
     use nix::sys::resource::{Resource, getrlimit};
     let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
     Given {
         open_files: hard(Resource::RLIMIT_NOFILE),
         core_size: hard(Resource::RLIMIT_CORE),
         users: None,
+        cgroup_v2: false,
     }
-}
-
-/// `memory.oom.group`, unless the spec says something of it.
-fn oom_group(spec: &mut Spec) {
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-    let mut unified = resources.unified().clone().unwrap_or_default();
-    unified
-        .entry("memory.oom.group".into())
-        .or_insert_with(|| "1".into());
-    resources.set_unified(Some(unified));
-    linux.set_resources(Some(resources));
-    spec.set_linux(Some(linux));
 }

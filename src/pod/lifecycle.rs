@@ -182,6 +182,7 @@ impl Pod {
         let record = Record {
             pid: spawned.pid,
             start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
+            shim: std::process::id(),
             cgroup: cgroup.cgroups_path(),
             users: first,
             exit: None,
@@ -234,6 +235,9 @@ impl Pod {
             init,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
+            updated: AtomicBool::new(false),
+            created: super::seconds_since_1970(),
+            users: first,
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
         };

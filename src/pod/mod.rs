@@ -21,10 +21,10 @@ use containerd_shim_protos::shim::oci;
 use tokio::sync::Notify;
 
 use crate::cgroup::Layout;
+use crate::control;
 use crate::executor::{RootMount, seccomp};
 use crate::stdio::Addresses;
 pub use container::{Container, Usage};
-pub use denials::Count;
 pub use error::Error;
 pub use events::Publisher;
 pub use isolation::{Isolation, ProfileSource};
@@ -76,6 +76,12 @@ fn can_watch() -> bool {
     status.lines().any(|l| l == "Seccomp:\t0") && crate::sys::creds::permitted() & SYS_PTRACE != 0
 }
 
+fn seconds_since_1970() -> u64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
 enum Slot {
     Creating,
     Ready(Arc<Container>),
@@ -83,7 +89,12 @@ enum Slot {
 
 /// One pod.
 pub struct Pod {
+    id: String,
     namespace: String,
+    /// The profile that the shim's name stands for.
+    class: String,
+    /// In seconds since 1970.
+    started: u64,
     layout: Arc<Layout>,
     /// Why no container can be created, where the profile is broken.
     isolation: std::result::Result<Arc<Isolation>, String>,
@@ -101,15 +112,20 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// An empty pod of a containerd namespace.
+    /// An empty pod of a containerd namespace. `class` is the name of its profile.
     pub fn new(
+        id: String,
         namespace: String,
+        class: String,
         layout: Layout,
         isolation: std::result::Result<Isolation, String>,
         events: Publisher,
     ) -> Arc<Self> {
         Arc::new(Self {
+            id,
             namespace,
+            class,
+            started: seconds_since_1970(),
             layout: Arc::new(layout),
             isolation: isolation.map(Arc::new),
             events,
@@ -237,6 +253,33 @@ impl Pod {
     /// Waits until containerd has taken every event, for a bounded time.
     pub async fn flush_events(&self, within: Duration) {
         self.events.flush(within).await;
+    }
+
+    /// Answers what people ask of the pod. Blocks.
+    pub fn answer(&self, ask: control::Ask) -> control::Answer {
+        match ask {
+            control::Ask::State => match serde_json::to_value(self.describe()) {
+                Ok(pod) => control::Answer::Ok(pod),
+                Err(e) => control::Answer::Error(e.to_string()),
+            },
+            _ => control::Answer::Error("not yet".into()),
+        }
+    }
+
+    fn describe(&self) -> control::Pod {
+        let mut containers: Vec<control::Container> =
+            self.all().iter().map(|c| c.describe()).collect();
+        containers.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        control::Pod {
+            id: self.id.clone(),
+            namespace: self.namespace.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            class: self.class.clone(),
+            broken: self.isolation.as_ref().err().cloned(),
+            started: self.started,
+            containers,
+        }
     }
 
     /// A text for people: every container and process, and what is pending.

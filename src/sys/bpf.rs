@@ -132,12 +132,13 @@ struct ProgAttach {
     replace_bpf_fd: u32,
 }
 
-const BPF_CGROUP_DEVICE: u32 = 6;
+/// The hook of device programs in a cgroup, `enum bpf_attach_type`.
+pub const CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
 /// Attaches a device program to a cgroup, beside those of its ancestors.
 pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
-    attach_program(cgroup, program, BPF_CGROUP_DEVICE)
+    attach_program(cgroup, program, CGROUP_DEVICE)
 }
 
 fn attach_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, attach_type: u32) -> Result<()> {
@@ -172,25 +173,44 @@ struct ProgQuery {
     pad: u32,
 }
 
-/// Detaches every device program that is attached to this very cgroup, except `keep`.
-pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_>>) -> Result<()> {
+/// How many programs are attached to this very cgroup at a hook.
+pub fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> Result<u32> {
     let mut ids = [0u32; 64];
     let mut query = ProgQuery {
         target_fd: cgroup.as_raw_fd() as u32,
-        attach_type: BPF_CGROUP_DEVICE,
+        attach_type: hook,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: ids.len() as u32,
         ..ProgQuery::default()
     };
+    query_programs(&mut query)?;
+    Ok(query.prog_cnt)
+}
+
+fn query_programs(query: &mut ProgQuery) -> Result<()> {
     // SAFETY: `query` points at a live buffer of `prog_cnt` entries.
     check(unsafe {
         libc::syscall(
             libc::SYS_bpf,
             16, /* BPF_PROG_QUERY */
-            &raw mut query,
+            std::ptr::from_mut(query),
             size_of::<ProgQuery>(),
         )
     })?;
+    Ok(())
+}
+
+/// Detaches every device program that is attached to this very cgroup, except `keep`.
+pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut ids = [0u32; 64];
+    let mut query = ProgQuery {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type: CGROUP_DEVICE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        ..ProgQuery::default()
+    };
+    query_programs(&mut query)?;
     let keep = keep.map(program_id).transpose()?;
     for id in ids
         .iter()
@@ -213,7 +233,7 @@ pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_
         let attr = ProgAttach {
             target_fd: cgroup.as_raw_fd() as u32,
             attach_bpf_fd: fd.as_raw_fd() as u32,
-            attach_type: BPF_CGROUP_DEVICE,
+            attach_type: CGROUP_DEVICE,
             ..ProgAttach::default()
         };
         // SAFETY: `attr` is live and its size is passed.

@@ -151,6 +151,15 @@ pub fn disable_speculation(feature: u64) -> Result<()> {
     prctl(SET_SPECULATION_CTRL, feature, FORCE_DISABLE, 0, 0)
 }
 
+/// Whether a process can turn a kind of speculation off for itself: `PR_GET_SPECULATION_CTRL`.
+pub fn can_disable_speculation(feature: u64) -> bool {
+    const GET_SPECULATION_CTRL: i32 = 52;
+    const BY_PRCTL: i32 = 1;
+    // SAFETY: plain numbers.
+    let state = unsafe { libc::prctl(GET_SPECULATION_CTRL, feature, 0u64, 0u64, 0u64) };
+    state >= 0 && state & BY_PRCTL != 0
+}
+
 /// A new core-scheduling cookie for the calling process, or with `from` another process's: `PR_SCHED_CORE`, Linux 5.14.
 pub fn core_scheduling(from: Option<i32>) -> Result<()> {
     const SCHED_CORE: i32 = 62;
@@ -161,4 +170,20 @@ pub fn core_scheduling(from: Option<i32>) -> Result<()> {
         None => prctl(SCHED_CORE, CREATE, 0, THREAD_GROUP, 0),
         Some(pid) => prctl(SCHED_CORE, SHARE_FROM, pid as u64, 0, 0),
     }
+}
+
+/// The core-scheduling cookie of a process; 0 is none. `PR_SCHED_CORE_GET`
+pub fn core_scheduling_cookie(pid: i32) -> Result<u64> {
+    const SCHED_CORE: i32 = 62;
+    const GET: u64 = 0;
+    const THREAD: u64 = 0;
+    let mut cookie = 0u64;
+    prctl(
+        SCHED_CORE,
+        GET,
+        pid as u64,
+        THREAD,
+        (&raw mut cookie) as u64,
+    )?;
+    Ok(cookie)
 }

@@ -93,6 +93,25 @@ pub fn openat2(dir: RawFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> 
     Err(Errno::EAGAIN)
 }
 
+/// The id of the mount that `fd` is on, as `mountinfo` has it, and whether `fd` is the mount's root: `statx(2)`, Linux 5.8.
+pub fn mount_of(fd: BorrowedFd<'_>) -> Result<(u64, bool)> {
+    const MNT_ID: u32 = 0x1000;
+    const ATTR_MOUNT_ROOT: u64 = 0x2000;
+    // SAFETY: all zeros are a valid `statx`.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a static empty string, and `stat` is writable.
+    check(libc::c_long::from(unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            MNT_ID,
+            &raw mut stat,
+        )
+    }))?;
+    Ok((stat.stx_mnt_id, stat.stx_attributes & ATTR_MOUNT_ROOT != 0))
+}
+
 /// Clones the mount at `path` (relative to `dir`) into a detached tree.
 pub fn open_tree_clone(dir: RawFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
     let mut flags = 1 /* OPEN_TREE_CLONE */ | libc::O_CLOEXEC;

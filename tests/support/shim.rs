@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cofferdam::control;
 use containerd_shim_protos::api::{
     CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
     DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ForwardRequest, KillRequest, Mount,
@@ -114,6 +115,11 @@ impl Shim {
 
     /// The same under another name, which stands for an isolation profile.
     pub fn start_as(version: u8, program: &str) -> Self {
+        Self::start_with(version, program, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(version: u8, program: &str, environment: &[(&str, &str)]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "cdtest-{}-shim{}",
@@ -140,6 +146,7 @@ impl Shim {
             .arg(dir.join("c"))
             .arg("start")
             .env("TTRPC_ADDRESS", dir.join("events"))
+            .envs(environment.iter().copied())
             .current_dir(dir.join("pod"))
             .stdin(Stdio::null())
             .output()
@@ -428,6 +435,14 @@ impl Shim {
             .map(drop)
     }
 
+    /// Kills a container that runs, and deletes it.
+    #[track_caller]
+    pub fn finish(&self, id: &str) {
+        self.kill(id, "", 9, true).unwrap();
+        assert_eq!(self.wait(id, "").unwrap(), 137);
+        self.delete(id, "").unwrap();
+    }
+
     /// The shim's own process, if it is there.
     pub fn pid(&self) -> Option<i32> {
         let address = self.dir.join("c").display().to_string();
@@ -448,11 +463,15 @@ impl Shim {
     /// Ends the shim, whose containers must be deleted, and looks for what is left.
     #[track_caller]
     pub fn end(self) {
+        let control = self.pid().map(|pid| control::socket_of(pid as u32));
         self.shutdown().ok();
         wait_until("the shim ends", Duration::from_secs(10), || {
             self.pid().is_none()
         });
         assert!(UnixStream::connect(self.socket()).is_err());
+        if let Some(socket) = control {
+            assert!(!socket.exists(), "{} is left", socket.display());
+        }
         for hierarchy in leftovers::hierarchies() {
             let group = hierarchy.join(&self.name);
             assert!(!group.exists(), "{} is left", group.display());
@@ -464,6 +483,7 @@ impl Drop for Shim {
     fn drop(&mut self) {
         if let Some(pid) = self.pid() {
             kill(pid);
+            fs::remove_file(control::socket_of(pid as u32)).ok();
             for hierarchy in leftovers::hierarchies() {
                 leftovers::remove_group(&hierarchy.join(&self.name));
             }

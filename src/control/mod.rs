@@ -1,0 +1,143 @@
+//! What people ask shims: a private socket for each pod below `/run/cofferdam/pods`, root's alone. One line of JSON asks, one
+//! document of JSON answers. No containerd is needed.
+
+mod client;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Found, ask, find, find_container, pods};
+pub use server::{Server, remove_socket};
+
+/// Where the sockets are, named by the shims' pids.
+pub const DIRECTORY: &str = "/run/cofferdam/pods";
+
+/// The socket of a shim.
+pub fn socket_of(pid: u32) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{pid}.sock"))
+}
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Ask {
+    /// What is in the pod: [`Pod`].
+    State,
+    /// Record from now on what its containers use.
+    LearnStart {
+        /// One container; left out, all, and those to come.
+        container: Option<String>,
+    },
+    /// What was recorded so far.
+    LearnShow {
+        /// One container; left out, all.
+        container: Option<String>,
+    },
+    /// The same, and no more is recorded.
+    LearnStop {
+        /// One container; left out, all.
+        container: Option<String>,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// Why not, for people.
+    Error(String),
+}
+
+/// A pod, as its shim tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pod {
+    /// The id that containerd gave it: its first container's.
+    pub id: String,
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The shim's pid.
+    pub pid: u32,
+    /// The shim's version.
+    pub version: String,
+    /// The profile that the shim's name stands for.
+    pub class: String,
+    /// Why no container can be created, where the profile is broken.
+    pub broken: Option<String>,
+    /// When the shim started, in seconds since 1970.
+    pub started: u64,
+    /// Its containers, by their ids.
+    pub containers: Vec<Container>,
+}
+
+/// A container, as its shim tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Directory of `config.json`.
+    pub bundle: PathBuf,
+    /// The init's pid on the node.
+    pub pid: i32,
+    /// `created`, `running`, `paused` or `stopped`.
+    pub status: String,
+    /// When it was created, in seconds since 1970.
+    pub created: u64,
+    /// Its control groups, as a `linux.cgroupsPath`.
+    pub cgroup: PathBuf,
+    /// The profile's name.
+    pub profile: String,
+    /// The profile with all that it inherits, as TOML.
+    pub profile_toml: String,
+    /// What the kernel cannot do of the profile.
+    pub unavailable: Vec<String>,
+    /// The first of the ids that the pod was given.
+    pub users: Option<u32>,
+    /// The shim's own hard `RLIMIT_NOFILE`.
+    pub open_files: u64,
+    /// The shim's own hard `RLIMIT_CORE`.
+    pub core_size: u64,
+    /// Filters that were loaded into its processes.
+    pub filters: u32,
+    /// Whether the denials of these are seen.
+    pub watched: bool,
+    /// Whether resources were changed after Create.
+    pub updated: bool,
+    /// Whether what it uses is being recorded.
+    pub learning: bool,
+    /// What it uses of the node.
+    pub usage: Usage,
+    /// What its filters denied so far.
+    pub denials: Vec<Denials>,
+}
+
+/// Counters of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Its limit; none where there is none.
+    pub memory_limit: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Their limit.
+    pub pids_limit: Option<u64>,
+    /// Nanoseconds of CPU so far.
+    pub cpu: u64,
+}
+
+/// A rule, and how often it denied a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denials {
+    /// The system call's name.
+    pub call: String,
+    /// Whose rule.
+    pub rule: String,
+    /// `denied` or `audited`.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+}

@@ -1,0 +1,123 @@
+//! One process, as `/proc` shows it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::executor::capabilities::NAMES;
+
+/// `/proc/PID/status`, by its keys.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Status(HashMap<String, String>);
+
+impl Status {
+    /// None where the process is gone.
+    pub fn of(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Some(Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Self {
+        let pair = |line: &str| {
+            let (key, value) = line.split_once(':')?;
+            Some((key.to_owned(), value.trim().to_owned()))
+        };
+        Self(text.lines().filter_map(pair).collect())
+    }
+
+    pub fn get(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", String::as_str)
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).parse().ok()
+    }
+
+    /// A set of capabilities: `CapBnd` and the like.
+    pub fn capabilities(&self, key: &str) -> u64 {
+        u64::from_str_radix(self.get(key), 16).unwrap_or(0)
+    }
+
+    /// Real, effective, saved and file system id: `Uid` or `Gid`.
+    pub fn effective(&self, key: &str) -> u32 {
+        let mut ids = self.get(key).split_whitespace();
+        ids.nth(1).and_then(|id| id.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The namespace of a process: `user`, `mnt`, ….
+pub(super) fn namespace(pid: impl std::fmt::Display, name: &str) -> Option<u64> {
+    inode(Path::new(&format!("/proc/{pid}/ns/{name}")))
+}
+
+/// The inode of what a path leads to.
+pub(super) fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|m| m.ino())
+}
+
+/// `uid_map` or `gid_map`: inside, outside, how many.
+pub(super) fn id_map(pid: i32, file: &str) -> Vec<(u32, u32, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = |line: &str| {
+        let mut n = line.split_whitespace().map(str::parse::<u32>);
+        Some((n.next()?.ok()?, n.next()?.ok()?, n.next()?.ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The label of a security module, without the mode.
+pub(super) fn label(pid: i32, module: &str) -> Option<String> {
+    let read = |file: String| fs::read_to_string(file).ok();
+    let label = read(format!("/proc/{pid}/attr/{module}/current"))
+        .or_else(|| read(format!("/proc/{pid}/attr/current")))?;
+    let label = label.trim_end_matches(['\0', '\n']);
+    let label = label.split(" (").next().unwrap_or_default();
+    (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// Soft and hard limit by the name that `/proc/PID/limits` has.
+pub(super) fn limit(pid: i32, name: &str) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let rest = text.lines().find_map(|l| l.strip_prefix(name))?;
+    let number = |word: &str| match word {
+        "unlimited" => Some(u64::MAX),
+        n => n.parse().ok(),
+    };
+    let mut words = rest.split_whitespace();
+    Some((number(words.next()?)?, number(words.next()?)?))
+}
+
+/// Names of capabilities, without `CAP_`, for people.
+pub(super) fn names(set: u64) -> String {
+    let known = |bit: &usize| set & (1 << bit) != 0;
+    let names: Vec<&str> = (0..NAMES.len())
+        .filter(known)
+        .filter_map(|bit| NAMES.get(bit)?.strip_prefix("CAP_"))
+        .collect();
+    if names.is_empty() {
+        "none".into()
+    } else if names.len() == NAMES.len() {
+        "all".into()
+    } else {
+        names.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ourselves() {
+        let me = std::process::id() as i32;
+        let status = Status::of(me).unwrap();
+        assert_eq!(status.number("Pid"), Some(me as u64));
+        assert!(status.capabilities("CapBnd") > 0);
+        assert_eq!(status.effective("Uid"), nix::unistd::geteuid().as_raw());
+        assert_eq!(namespace("self", "mnt"), namespace(me, "mnt"));
+        assert!(limit(me, "Max open files").is_some_and(|(soft, hard)| soft <= hard));
+        assert_eq!(names(0b1001), "CHOWN FOWNER");
+        assert!(Status::of(-1).is_none());
+    }
+}
