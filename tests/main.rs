@@ -5,6 +5,7 @@ mod support;
 
 mod attacks;
 mod bad_input;
+mod check;
 mod cli;
 mod common;
 mod crash;
@@ -208,6 +209,7 @@ fn main() {
         users::cases,
         denials::cases,
         explain::cases,
+        check::cases,
         common::cases,
         lifecycle::cases,
         oci::cases,

@@ -57,6 +57,9 @@ pub(super) fn explain(id: &str, as_json: bool, verbose: bool) -> Result<i32> {
     Ok(i32::from(missing > 0))
 }
 
+/// Where lines are broken.
+const WIDTH: usize = 118;
+
 fn name(mark: Mark) -> &'static str {
     match mark {
         Mark::Kept => "kept",
@@ -123,10 +126,22 @@ fn quiet(e: &Explanation, section: &str, verbose: bool) -> usize {
 
 fn one(line: &Line) -> String {
     let mark = name(line.mark);
-    let detail = match line.mark {
-        Mark::Kept | Mark::Note | Mark::NotShown => line.found.clone(),
-        Mark::Tightened => format!("{}   (asked: {})", line.found, line.asked),
-        Mark::Missing => format!("{}   (promised: {})", line.found, line.promised),
+    let (aside, text) = match line.mark {
+        Mark::Kept | Mark::Note | Mark::NotShown => ("", ""),
+        Mark::Tightened => ("asked", line.asked.as_str()),
+        Mark::Missing => ("promised", line.promised.as_str()),
     };
-    format!("   │    {mark:<9} {:<26} {detail}\n", line.what)
+    let mut out = format!("   │    {mark:<9} {:<26} {}", line.what, line.found);
+    let aside = if aside.is_empty() {
+        String::new()
+    } else {
+        format!("({aside}: {text})")
+    };
+    // What does not fit beside it goes below.
+    if !aside.is_empty() && out.chars().count() + aside.chars().count() + 3 > WIDTH {
+        out.push_str(&format!("\n   │    {:<9} {:<26} {aside}", "", ""));
+    } else if !aside.is_empty() {
+        out.push_str(&format!("   {aside}"));
+    }
+    out + "\n"
 }

@@ -1,6 +1,7 @@
 //! `cofferdam`, the OCI runtime command line over the executor: OCI runtime.md "Operations", with runc's flags where
 //! people and tools rely on them.
 
+mod check;
 mod exec;
 mod explain;
 mod lifecycle;
@@ -19,6 +20,7 @@ use std::sync::OnceLock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::executor;
+use crate::inspect::containerd::Source;
 
 /// What a command ends with, unless it succeeds.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,23 @@ enum ProfileCommand {
     Show {
         /// Name, or file
         profile: String,
+    },
+    /// Differences between two profiles, or of a spec before and after one. Status 1 where there are any
+    Diff {
+        /// Name, or file
+        profile: String,
+        /// Name, or file, of another one
+        #[arg(required_unless_present_any = ["spec", "container"])]
+        other: Option<String>,
+        /// A config.json, to be seen under the profile
+        #[arg(long, conflicts_with = "other")]
+        spec: Option<PathBuf>,
+        /// The id of a live container, whose config.json is to be seen under the profile
+        #[arg(long, conflicts_with_all = ["other", "spec"])]
+        container: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say what is wrong with profiles, if anything is
     Validate {
@@ -199,6 +218,23 @@ enum Command {
     /// Isolation profiles
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Whether this node can enforce profiles, with remedies. Status 1 where something fails, 3 where something is degraded
+    Check {
+        /// Names of profiles; without any, those that containerd's handlers use
+        profiles: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Also what is as it should be
+        #[arg(short, long)]
+        verbose: bool,
+        /// containerd's program
+        #[arg(long, default_value = "containerd")]
+        containerd: PathBuf,
+        /// Its configuration file, where it is not the default one
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
     /// What is enforced on a live pod or container, next to what was promised and asked for. Status 1 where something is missing
     Explain {
         /// Id of a pod or of a container, or the beginning of one
@@ -455,6 +491,19 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Spec { bundle } => done(report::spec(bundle.as_deref())),
+        Command::Check {
+            profiles,
+            json,
+            verbose,
+            containerd,
+            config,
+        } => {
+            let source = Source {
+                program: containerd.clone(),
+                config: config.clone(),
+            };
+            Ok(check::check(profiles, &source, *json, *verbose))
+        }
         Command::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
         Command::Top { json, sort } => top::top(*json, *sort),
         Command::Features => {
@@ -467,6 +516,22 @@ fn dispatch(cli: &Cli) -> Result<i32> {
                 Ok(0)
             }
             ProfileCommand::Show { profile } => done(profile::show(profile)),
+            ProfileCommand::Diff {
+                profile: one,
+                other,
+                spec,
+                container,
+                json,
+            } => {
+                let with = match (other, spec, container) {
+                    (Some(other), ..) => profile::With::Profile(other),
+                    (_, Some(spec), _) => profile::With::Spec(spec.clone()),
+                    (.., container) => {
+                        profile::With::Container(container.as_deref().unwrap_or_default())
+                    }
+                };
+                profile::diff(one, &with, *json)
+            }
             ProfileCommand::Validate { profiles } => done(profile::validate(profiles)),
         },
         Command::Version => {

@@ -1,9 +1,16 @@
 //! `cofferdam profile`: which isolation profiles there are, what is in them, and whether one is right.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use super::{Error, Result, print};
-use crate::isolation::{BUILT_IN, DIRECTORY, Profile, names};
+use crate::cgroup::Layout;
+use crate::control;
+use crate::executor::spec;
+use crate::isolation::{self, BUILT_IN, DIRECTORY, Profile, names};
+use crate::pod::given;
 
 /// A profile by its name, or from a file. Others that it extends are looked for beside the file, then among the built-in.
 fn load(what: &str) -> Result<Profile> {
@@ -54,5 +61,154 @@ pub(super) fn validate(what: &[String]) -> Result<()> {
         Ok(())
     } else {
         Err(Error::Other(broken.join("\n")))
+    }
+}
+
+/// What a profile is compared with.
+pub(super) enum With<'a> {
+    /// Another one.
+    Profile(&'a str),
+    /// A spec before it.
+    Spec(PathBuf),
+    /// The spec of a live container before it.
+    Container(&'a str),
+}
+
+pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
+    let profile = load(what)?;
+    let (before, after) = match with {
+        With::Profile(other) => (table(&profile)?, table(&load(other)?)?),
+        With::Spec(path) => under(&profile, path)?,
+        With::Container(id) => {
+            let pod = control::find(id).map_err(Error::Other)?;
+            let containers = control::find_container(&pod, id);
+            let [container] = containers.as_slice() else {
+                return Err(Error::Other(format!(
+                    "{id:?} stands for {} containers: name one",
+                    containers.len()
+                )));
+            };
+            under(&profile, &container.bundle.join("config.json"))?
+        }
+    };
+    let changes = changes(&before, &after);
+    if as_json {
+        let one = |(key, (before, after)): (&String, &(Value, Value))| json!({ "key": key, "before": before, "after": after });
+        let all: Vec<Value> = changes.iter().map(one).collect();
+        print(&format!("{:#}\n", Value::Array(all)));
+    } else {
+        for (key, (before, after)) in &changes {
+            print(&format!("{key}\n"));
+            for (mark, value) in [('-', before), ('+', after)] {
+                if !value.is_null() {
+                    print(&format!("  {mark} {value}\n"));
+                }
+            }
+        }
+    }
+    Ok(i32::from(!changes.is_empty()))
+}
+
+fn table(profile: &Profile) -> Result<Value> {
+    serde_json::to_value(profile).map_err(|e| Error::Other(e.to_string()))
+}
+
+/// A spec, and what the profile makes of it.
+fn under(profile: &Profile, path: &Path) -> Result<(Value, Value)> {
+    let bundle = path.parent().unwrap_or(Path::new("."));
+    if path.file_name().is_none_or(|n| n != "config.json") {
+        return Err(Error::Other(format!(
+            "{}: expected the config.json of a bundle",
+            path.display()
+        )));
+    }
+    let asked = spec::load(bundle)?;
+    let v2 = Layout::detect().is_ok_and(|l| l.is_v2());
+    let given = isolation::Given {
+        cgroup_v2: v2,
+        ..given()
+    };
+    let to_value = |spec| serde_json::to_value(spec).map_err(|e| Error::Other(e.to_string()));
+    let applied =
+        isolation::apply(profile, given, asked.clone()).map_err(|e| Error::Other(e.to_string()))?;
+    Ok((to_value(&asked)?, to_value(&applied.spec)?))
+}
+
+/// Keys whose values differ. Lists of words are taken apart: what was taken away, and what was added.
+fn changes(before: &Value, after: &Value) -> BTreeMap<String, (Value, Value)> {
+    let mut out = BTreeMap::new();
+    compare("", before, after, &mut out);
+    out
+}
+
+fn compare(key: &str, before: &Value, after: &Value, out: &mut BTreeMap<String, (Value, Value)>) {
+    let below = |name: &str| {
+        if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        }
+    };
+    match (before, after) {
+        _ if before == after => {}
+        // What is left out and what is empty are the same.
+        (Value::Null, Value::Array(a)) | (Value::Array(a), Value::Null) if a.is_empty() => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                let of = |t: &serde_json::Map<String, Value>| t.get(name).cloned();
+                let (a, b) = (of(a).unwrap_or_default(), of(b).unwrap_or_default());
+                compare(&below(name), &a, &b, out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.iter().chain(b).all(Value::is_string) => {
+            let only = |of: &[Value], other: &[Value]| -> Value {
+                let left: Vec<Value> = of.iter().filter(|v| !other.contains(v)).cloned().collect();
+                if left.is_empty() {
+                    Value::Null
+                } else {
+                    left.into()
+                }
+            };
+            let (gone, new) = (only(a, b), only(b, a));
+            if gone.is_null() && new.is_null() {
+                // In another order.
+                out.insert(key.to_owned(), (before.clone(), after.clone()));
+            } else {
+                out.insert(key.to_owned(), (gone, new));
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                compare(&format!("{key}[{i}]"), a, b, out);
+            }
+        }
+        _ => {
+            out.insert(key.to_owned(), (before.clone(), after.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let before = json!({ "a": { "b": 1, "c": ["x", "y"] }, "d": [{ "e": 1 }], "same": true });
+        let after =
+            json!({ "a": { "b": 2, "c": ["y", "z"] }, "d": [{ "e": 2 }], "same": true, "new": 1 });
+        let told = changes(&before, &after);
+        let expected = [
+            ("a.b", json!(1), json!(2)),
+            ("a.c", json!(["x"]), json!(["z"])),
+            ("d[0].e", json!(1), json!(2)),
+            ("new", Value::Null, json!(1)),
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (key, before, after) in expected {
+            assert_eq!(told[key], (before, after), "{key}");
+        }
+        assert!(changes(&before, &before).is_empty());
     }
 }

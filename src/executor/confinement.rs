@@ -11,7 +11,7 @@ use super::script::Step;
 use super::seccomp::Program;
 use super::{Error, Result};
 use crate::cgroup::Destination;
-use crate::sys::confine::landlock as ll;
+use crate::sys::confine::{self, landlock as ll};
 use crate::sys::kernel;
 
 // linux/securebits.h
@@ -157,6 +157,13 @@ impl Confinement {
         }
         if self.core_scheduling && !kernel::has_core_scheduling() {
             missing.push("process.core_scheduling (Linux 5.14, CONFIG_SCHED_CORE)".into());
+        }
+        for (feature, what) in [(0, "store bypass"), (1, "indirect branches")] {
+            if self.mitigate_speculation && confine::speculates_for_good(feature) {
+                missing.push(format!(
+                    "process.mitigate_speculation: {what} (Linux 4.17, and a switch for this processor)"
+                ));
+            }
         }
         missing
     }

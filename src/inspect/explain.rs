@@ -453,9 +453,9 @@ impl Case<'_> {
                 "unknown",
             ];
             let kept = found.is_empty() || good.iter().any(|g| found.contains(g));
-            let shown = match (kept, confine::can_disable_speculation(feature)) {
+            let shown = match (kept, confine::speculates_for_good(feature)) {
                 (true, _) if found.is_empty() => "not told by this kernel".to_owned(),
-                (false, false) => format!("{found}: this kernel has no switch for this processor"),
+                (false, true) => format!("{found}: this kernel has no switch for this processor"),
                 _ => found,
             };
             lines.added(what, process.mitigate_speculation, shown, kept);
@@ -574,7 +574,7 @@ impl Case<'_> {
         others
             .filter(|c| c.id != self.container.id && c.status == "running")
             .filter(|c| process::namespace(c.pid, file) == namespace)
-            .map(|c| c.id.clone())
+            .map(|c| c.id.chars().take(12).collect())
             .collect()
     }
 

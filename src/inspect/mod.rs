@@ -1,8 +1,12 @@
-//! What is enforced, read back from the kernel: on a container ([`explain`]).
+//! What there is, read from the kernel: what is enforced on a container ([`explain`]), and what this node can enforce
+//! ([`check`]).
 
+pub mod containerd;
 mod explain;
 mod limits;
 mod mounts;
+mod node;
 mod process;
 
 pub use explain::{Explanation, Line, Mark, explain};
+pub use node::{Finding, State, check};

@@ -194,7 +194,8 @@ impl Isolation {
     }
 }
 
-pub(super) fn own_limits() -> Given {
+/// What this process has to give to others.
+pub fn own_limits() -> Given {
     use nix::sys::resource::{Resource, getrlimit};
     let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
     Given {

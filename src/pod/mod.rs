@@ -27,7 +27,7 @@ use crate::stdio::Addresses;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::Publisher;
-pub use isolation::{Isolation, ProfileSource};
+pub use isolation::{Isolation, ProfileSource, own_limits as given};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 

@@ -151,13 +151,14 @@ pub fn disable_speculation(feature: u64) -> Result<()> {
     prctl(SET_SPECULATION_CTRL, feature, FORCE_DISABLE, 0, 0)
 }
 
-/// Whether a process can turn a kind of speculation off for itself: `PR_GET_SPECULATION_CTRL`.
-pub fn can_disable_speculation(feature: u64) -> bool {
+/// Whether a kind of speculation goes on, and no process can turn it off for itself: `PR_GET_SPECULATION_CTRL`.
+pub fn speculates_for_good(feature: u64) -> bool {
     const GET_SPECULATION_CTRL: i32 = 52;
     const BY_PRCTL: i32 = 1;
+    const ENABLED: i32 = 2;
     // SAFETY: plain numbers.
     let state = unsafe { libc::prctl(GET_SPECULATION_CTRL, feature, 0u64, 0u64, 0u64) };
-    state >= 0 && state & BY_PRCTL != 0
+    state >= 0 && state & ENABLED != 0 && state & BY_PRCTL == 0
 }
 
 /// A new core-scheduling cookie for the calling process, or with `from` another process's: `PR_SCHED_CORE`, Linux 5.14.

@@ -398,6 +398,11 @@ impl Daemon {
         }
     }
 
+    /// Its release's name, and where its programs are.
+    pub fn programs(&self) -> (&'static str, PathBuf) {
+        (self.release.name(), self.release.programs())
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }

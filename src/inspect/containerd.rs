@@ -1,0 +1,448 @@
+//! containerd, as it is set up: its version, its merged configuration, the handlers of ours in it, and their binaries.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use toml::{Table, Value};
+
+use super::node::{Findings, State};
+use crate::isolation::Profile;
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The program.
+    pub program: PathBuf,
+    /// Its configuration file; containerd's own default where none is given.
+    pub config: Option<PathBuf>,
+}
+
+/// What was learnt.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    /// The profiles that handlers stand for.
+    pub profiles: Vec<String>,
+    /// Where containerd keeps images.
+    pub root: PathBuf,
+}
+
+const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
+const HANDLER: &str =
+    "add shim-config/containerd-2.x.toml (or -1.x) to containerd's configuration, and restart it";
+
+pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
+    let mut installed = Installed {
+        root: "/var/lib/containerd".into(),
+        ..Installed::default()
+    };
+    let version = Command::new(&source.program).arg("--version").output();
+    let version = match version {
+        Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
+        Ok(o) => {
+            let why = String::from_utf8_lossy(&o.stderr).trim().to_owned();
+            out.say(
+                "program",
+                State::Failing,
+                why,
+                "mend the installation of containerd",
+            );
+            return installed;
+        }
+        Err(e) => {
+            let found = format!("{}: {e}", source.program.display());
+            let remedy = "install containerd 1.6 or later, or say where it is: --containerd PATH";
+            out.say("program", State::Failing, found, remedy);
+            return installed;
+        }
+    };
+    let number = version
+        .split_whitespace()
+        .nth(2)
+        .unwrap_or_default()
+        .to_owned();
+    let (major, minor) = numbers(&number);
+    let state = if (major, minor) >= (1, 6) {
+        State::Ok
+    } else {
+        State::Failing
+    };
+    out.say("version", state, &number, "use containerd 1.6 or later");
+    let Some(config) = dump(source, out) else {
+        return installed;
+    };
+    if let Some(root) = config.get("root").and_then(Value::as_str) {
+        installed.root = root.into();
+    }
+    imports(source, &config, out);
+    let daemon = daemon(source);
+    let runtimes = runtimes(&config);
+    let ours: Vec<(&String, &Table)> = runtimes
+        .iter()
+        .filter_map(|(name, runtime)| Some((name, runtime.as_table()?)))
+        .filter(|(_, r)| is_ours(r))
+        .collect();
+    if ours.is_empty() {
+        let found = format!(
+            "none of ours among {}",
+            runtimes.keys().cloned().collect::<Vec<_>>().join(" ")
+        );
+        out.say("handlers", State::Failing, found, HANDLER);
+    }
+    let mut profiles = BTreeSet::new();
+    for (name, runtime) in ours {
+        if let Some(profile) = handler(name, runtime, daemon.as_ref(), out) {
+            profiles.insert(profile);
+        }
+    }
+    if let Some(daemon) = &daemon {
+        restarted(source, daemon, out);
+    } else {
+        let remedy = "start it: systemctl start containerd";
+        out.say("daemon", State::Degraded, "not running", remedy);
+    }
+    installed.profiles = profiles.into_iter().collect();
+    installed
+}
+
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version
+        .trim_start_matches('v')
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// The configuration with everything that it imports.
+fn dump(source: &Source, out: &mut Findings) -> Option<Table> {
+    let mut command = Command::new(&source.program);
+    if let Some(config) = &source.config {
+        command.arg("--config").arg(config);
+    }
+    let dumped = command.args(["config", "dump"]).output().ok()?;
+    if !dumped.status.success() {
+        let why = String::from_utf8_lossy(&dumped.stderr).trim().to_owned();
+        out.say(
+            "configuration",
+            State::Failing,
+            why,
+            "mend the configuration file",
+        );
+        return None;
+    }
+    match toml::from_str::<Table>(&String::from_utf8_lossy(&dumped.stdout)) {
+        Ok(table) => {
+            let version = table.get("version").and_then(Value::as_integer);
+            let found = version.map_or("no version".into(), |v| format!("version {v}"));
+            out.say("configuration", State::Ok, found, "");
+            Some(table)
+        }
+        Err(e) => {
+            let remedy = "report this: containerd's dump is no TOML";
+            out.say("configuration", State::Failing, e.to_string(), remedy);
+            None
+        }
+    }
+}
+
+/// Files that are to be merged, and are not there.
+fn imports(source: &Source, config: &Table, out: &mut Findings) {
+    let main = main_file(source);
+    let list = config.get("imports").and_then(Value::as_array);
+    let patterns = list.into_iter().flatten().filter_map(Value::as_str);
+    let missing: Vec<&str> = patterns
+        .filter(|p| {
+            // containerd lists the file itself, too, and a pattern may match nothing.
+            let literal = !p.contains(['*', '?', '[']);
+            let path = main.parent().unwrap_or(Path::new("/")).join(p);
+            literal && path != main && !path.exists()
+        })
+        .collect();
+    if !missing.is_empty() {
+        let remedy = "make the files, or take them out of imports";
+        out.say("imports", State::Degraded, missing.join(" "), remedy);
+    }
+}
+
+fn main_file(source: &Source) -> PathBuf {
+    let config = source.config.clone();
+    config.unwrap_or_else(|| DEFAULT_CONFIG.into())
+}
+
+/// CRI's runtimes, in the places that versions 2 and 3 have for them.
+fn runtimes(config: &Table) -> Table {
+    let plugins = config.get("plugins").and_then(Value::as_table);
+    let of = |plugin: &str| {
+        plugins?
+            .get(plugin)?
+            .get("containerd")?
+            .get("runtimes")?
+            .as_table()
+            .cloned()
+    };
+    of("io.containerd.cri.v1.runtime")
+        .or_else(|| of("io.containerd.grpc.v1.cri"))
+        .unwrap_or_default()
+}
+
+fn text<'a>(runtime: &'a Table, key: &str) -> &'a str {
+    runtime.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn is_ours(runtime: &Table) -> bool {
+    text(runtime, "runtime_type").starts_with("io.containerd.cofferdam")
+        || text(runtime, "runtime_path").contains("containerd-shim-cofferdam")
+}
+
+/// The binary's name: `io.containerd.NAME.VERSION` is `containerd-shim-NAME-VERSION` (containerd `pkg/shim/util.go`).
+fn binary(runtime_type: &str) -> Option<String> {
+    let mut parts = runtime_type.split('.').rev();
+    let (version, name) = (parts.next()?, parts.next()?);
+    Some(format!("containerd-shim-{name}-{version}"))
+}
+
+/// One handler; the name of its profile.
+fn handler(
+    name: &str,
+    runtime: &Table,
+    daemon: Option<&Daemon>,
+    out: &mut Findings,
+) -> Option<String> {
+    let what = format!("handler {name}");
+    let path = text(runtime, "runtime_path");
+    let program = if path.is_empty() {
+        let file = binary(text(runtime, "runtime_type"))?;
+        let dirs = daemon.map_or_else(
+            || std::env::var_os("PATH").unwrap_or_default(),
+            |d| d.path.clone(),
+        );
+        let found = std::env::split_paths(&dirs)
+            .map(|d| d.join(&file))
+            .find(|f| f.is_file());
+        let Some(found) = found else {
+            out.say(
+                &what,
+                State::Failing,
+                format!("no {file} in {}", dirs.to_string_lossy()),
+                "install it (make install), or link it: the name chooses the profile",
+            );
+            return None;
+        };
+        found
+    } else {
+        PathBuf::from(path)
+    };
+    let answer = match Command::new(&program).arg("-v").output() {
+        Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
+        Err(e) => {
+            let found = format!("{}: {e}", program.display());
+            out.say(
+                &what,
+                State::Failing,
+                found,
+                "install the shim there: make install",
+            );
+            return None;
+        }
+    };
+    let value = |key: &str| {
+        let line = answer.lines().find_map(|l| l.trim().strip_prefix(key));
+        line.map(|v| v.trim().to_owned()).unwrap_or_default()
+    };
+    let (version, mut profile) = (value("Version:"), value("Profile:"));
+    let own = env!("CARGO_PKG_VERSION");
+    if version != own {
+        out.say(
+            &what,
+            State::Degraded,
+            format!(
+                "{} is version {version:?}, this command {own}",
+                program.display()
+            ),
+            "install both from one build: make install",
+        );
+    }
+    // containerd 2.x: another sandboxer than its own would ask for an API that we do not serve.
+    let sandboxer = text(runtime, "sandboxer");
+    if !matches!(sandboxer, "" | "podsandbox") {
+        out.say(
+            &what,
+            State::Failing,
+            format!("sandboxer = {sandboxer:?}"),
+            "sandboxer = \"podsandbox\"",
+        );
+    }
+    let options = runtime.get("options").and_then(Value::as_table);
+    let config = options.map_or("", |o| text(o, "ConfigPath"));
+    if config.is_empty() {
+        if let Err(e) = Profile::load(&profile) {
+            out.say(&what, State::Failing, e.to_string(), "mend the profile");
+        }
+    } else {
+        config.clone_into(&mut profile);
+        let file = Path::new(config);
+        let parsed = fs::read_to_string(file)
+            .map_err(|e| format!("{config}: {e}"))
+            .and_then(|text| {
+                let dir = file.parent().unwrap_or(Path::new("/"));
+                let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                Profile::parse(dir, &name, config, &text).map_err(|e| e.to_string())
+            });
+        if let Err(e) = parsed {
+            out.say(
+                &what,
+                State::Failing,
+                e,
+                "mend the file that ConfigPath names",
+            );
+        }
+    }
+    let known = ["privileged_without_host_devices"];
+    for key in known {
+        if runtime.get(key).and_then(Value::as_bool) == Some(true) {
+            out.say(&what, State::Ok, format!("{key} = true"), "");
+        }
+    }
+    out.say(
+        &what,
+        State::Ok,
+        format!("{}, profile {profile}", program.display()),
+        "",
+    );
+    (config.is_empty()).then_some(profile)
+}
+
+/// The running daemon.
+struct Daemon {
+    path: std::ffi::OsString,
+    /// Seconds since 1970.
+    started: SystemTime,
+}
+
+/// The process that runs this program with this configuration, where there is one.
+fn daemon(source: &Source) -> Option<Daemon> {
+    let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|d| d.join(&source.program))
+        .find(|f| f.is_file())?;
+    let wanted = fs::canonicalize(wanted).ok()?;
+    let config = main_file(source);
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = boot
+        .lines()
+        .find_map(|l| l.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let file = |name: &str| entry.path().join(name);
+        if fs::read_link(file("exe")).ok().as_ref() != Some(&wanted)
+            || configuration_of(&fs::read(file("cmdline")).unwrap_or_default()) != config
+        {
+            continue;
+        }
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let path = environment
+            .split(|b| *b == 0)
+            .find_map(|v| v.strip_prefix(b"PATH="))
+            .unwrap_or_default();
+        // Clock ticks are hundredths of a second: `sysconf(3)`, _SC_CLK_TCK.
+        let ticks = crate::sys::process::start_time(pid)?;
+        return Some(Daemon {
+            path: std::ffi::OsStr::from_bytes(path).to_owned(),
+            started: UNIX_EPOCH + Duration::from_secs(boot + ticks / 100),
+        });
+    }
+    None
+}
+
+/// The file that a daemon with these arguments reads.
+fn configuration_of(cmdline: &[u8]) -> PathBuf {
+    let args: Vec<String> = cmdline
+        .split(|b| *b == 0)
+        .map(|a| String::from_utf8_lossy(a).into_owned())
+        .collect();
+    let after = |flag: &str| {
+        let at = args.iter().position(|a| a == flag)?;
+        args.get(at + 1).cloned()
+    };
+    let joined = || {
+        args.iter()
+            .find_map(|a| a.strip_prefix("--config="))
+            .map(str::to_owned)
+    };
+    let found = after("--config").or_else(|| after("-c")).or_else(joined);
+    found.map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
+}
+
+/// Whether the daemon has read the configuration as it is now.
+fn restarted(source: &Source, daemon: &Daemon, out: &mut Findings) {
+    let mut files = vec![main_file(source)];
+    let drop_ins = fs::read_dir("/etc/containerd/conf.d").into_iter().flatten();
+    if source.config.is_none() {
+        files.extend(drop_ins.flatten().map(|e| e.path()));
+    }
+    let newer: Vec<String> = files
+        .iter()
+        .filter(|f| {
+            let changed = fs::metadata(f).and_then(|m| m.modified());
+            changed.is_ok_and(|c| c > daemon.started + Duration::from_secs(1))
+        })
+        .map(|f| f.display().to_string())
+        .collect();
+    if newer.is_empty() {
+        out.say("daemon", State::Ok, "runs, with this configuration", "");
+    } else {
+        let found = format!("started before {} changed", newer.join(" "));
+        out.say(
+            "daemon",
+            State::Degraded,
+            found,
+            "systemctl restart containerd",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_versions() {
+        assert_eq!(
+            binary("io.containerd.cofferdam-hardened.v1").unwrap(),
+            "containerd-shim-cofferdam-hardened-v1"
+        );
+        assert_eq!(numbers("2.1.9+unknown"), (2, 1));
+        assert_eq!(numbers("v1.6.20"), (1, 6));
+        assert_eq!(numbers("1.6.20~ds1"), (1, 6));
+    }
+
+    #[test]
+    fn which_file_a_daemon_reads() {
+        for (args, expected) in [
+            ("containerd", DEFAULT_CONFIG),
+            ("containerd\0--config\0/x.toml\0", "/x.toml"),
+            ("containerd\0-c\0/y.toml\0--log-level\0info", "/y.toml"),
+            ("containerd\0--config=/z.toml", "/z.toml"),
+        ] {
+            assert_eq!(configuration_of(args.as_bytes()), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn runtimes_of_both_versions() {
+        for plugin in ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"] {
+            let text = format!(
+                "[plugins.\"{plugin}\".containerd.runtimes.mine]\nruntime_type = \"io.containerd.cofferdam.v1\"\n"
+            );
+            let found = runtimes(&toml::from_str(&text).unwrap());
+            assert!(is_ours(found["mine"].as_table().unwrap()));
+        }
+    }
+}

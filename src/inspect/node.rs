@@ -1,0 +1,323 @@
+//! Whether this node can do what profiles promise: its kernel, its control groups, its file systems.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::containerd;
+use crate::cgroup::Layout;
+use crate::executor::{PodUsers, check_mappable};
+use crate::isolation::pool::RANGE;
+use crate::isolation::{DIRECTORY, Profile, UserNamespaceMode, names};
+use crate::pod::Isolation;
+use crate::sys::kernel;
+
+/// The oldest kernel that we run on.
+const FLOOR: (u32, u32) = (5, 10);
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Pods run, with less than a profile promises, or than there could be.
+    Degraded,
+    /// Pods do not run, or not where they should.
+    Failing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it belongs to, for people.
+    pub area: String,
+    /// What it is.
+    pub what: String,
+    /// How bad it is.
+    pub state: State,
+    /// What there is.
+    pub found: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub remedy: String,
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub area: String,
+    pub all: Vec<Finding>,
+}
+
+impl Findings {
+    pub fn say(&mut self, what: &str, state: State, found: impl Into<String>, remedy: &str) {
+        self.all.push(Finding {
+            area: self.area.clone(),
+            what: what.to_owned(),
+            state,
+            found: found.into(),
+            remedy: if state == State::Ok { "" } else { remedy }.to_owned(),
+        });
+    }
+
+    fn test(&mut self, what: &str, good: bool, bad: State, found: impl Into<String>, remedy: &str) {
+        let state = if good { State::Ok } else { bad };
+        self.say(what, state, found, remedy);
+    }
+}
+
+/// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
+pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
+    let mut out = Findings::default();
+    out.area = "kernel".into();
+    kernel_itself(&mut out);
+    out.area = "control groups".into();
+    control_groups(&mut out);
+    out.area = "containerd".into();
+    let installed = containerd::check(daemon, &mut out);
+    let wanted = match (profiles.is_empty(), installed.profiles.is_empty()) {
+        (false, _) => profiles.to_vec(),
+        (true, false) => installed.profiles,
+        (true, true) => names(Path::new(DIRECTORY)),
+    };
+    for name in wanted {
+        out.area = format!("profile {name}");
+        profile(&name, &installed.root, &mut out);
+    }
+    out.all
+}
+
+fn kernel_itself(out: &mut Findings) {
+    let (major, minor) = kernel::version();
+    out.test(
+        "Linux",
+        (major, minor) >= FLOOR,
+        State::Failing,
+        format!("{major}.{minor}"),
+        "use Linux 5.10 or later",
+    );
+    let root = nix::unistd::geteuid().is_root();
+    out.test(
+        "root",
+        root,
+        State::Failing,
+        if root { "yes" } else { "no" },
+        "run this as root, as containerd and its shims do",
+    );
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let actions: Vec<&str> = actions.split_whitespace().collect();
+    out.test(
+        "seccomp",
+        actions.contains(&"errno"),
+        State::Failing,
+        actions.join(" "),
+        "use a kernel with CONFIG_SECCOMP_FILTER",
+    );
+    out.test(
+        "denials are seen",
+        actions.contains(&"user_notif"),
+        State::Degraded,
+        if actions.contains(&"user_notif") {
+            "user_notif"
+        } else {
+            "no user_notif"
+        },
+        "use Linux 5.0 or later; until then nobody is told of denied calls",
+    );
+    let modules = kernel::security_modules();
+    out.say("security modules", State::Ok, modules.join(" "), "");
+    let abi = kernel::landlock_abi();
+    out.test(
+        "landlock",
+        abi > 0,
+        State::Degraded,
+        format!("ABI {abi}"),
+        "boot with lsm=landlock,... (CONFIG_SECURITY_LANDLOCK): profiles lose their landlock sections",
+    );
+    let max = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let max = max.trim();
+    out.test(
+        "user namespaces",
+        max.parse::<u64>().is_ok_and(|n| n > 0),
+        State::Degraded,
+        format!("at most {}", if max.is_empty() { "none" } else { max }),
+        "sysctl user.max_user_namespaces=15000: pods with users of their own do not start",
+    );
+    for offer in kernel::offers() {
+        let (major, minor) = offer.since;
+        out.test(
+            offer.name,
+            offer.available,
+            State::Degraded,
+            if offer.available {
+                "there"
+            } else {
+                "not there"
+            },
+            &format!("Linux {major}.{minor} has it"),
+        );
+    }
+}
+
+fn control_groups(out: &mut Findings) {
+    let layout = match Layout::detect() {
+        Ok(layout) => layout,
+        Err(e) => {
+            let remedy = "mount -t cgroup2 none /sys/fs/cgroup";
+            out.say("hierarchies", State::Failing, e.to_string(), remedy);
+            return;
+        }
+    };
+    let mode = match (layout.is_v2(), layout.unified().is_some()) {
+        (true, _) => "v2",
+        (false, true) => "v1, with a v2 tree beside it",
+        (false, false) => "v1",
+    };
+    out.say("mode", State::Ok, mode, "");
+    for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
+        let there = match controller {
+            "io" if !layout.is_v2() => layout.find("blkio").is_some(),
+            _ => layout.find(controller).is_some(),
+        };
+        out.test(
+            controller,
+            there,
+            State::Degraded,
+            if there { "there" } else { "not there" },
+            &format!(
+                "enable it (cgroup_enable={controller} on the kernel's command line): its limits refuse pods that set them"
+            ),
+        );
+    }
+}
+
+fn profile(name: &str, root: &Path, out: &mut Findings) {
+    let profile = match Profile::load(name) {
+        Ok(profile) => profile,
+        Err(e) => {
+            let remedy =
+                "mend the file: `cofferdam profile validate` says no more, no pod of it starts";
+            out.say("profile", State::Failing, e.to_string(), remedy);
+            return;
+        }
+    };
+    match Isolation::load(name) {
+        Ok(isolation) => {
+            let missing = isolation.missing();
+            for what in &missing {
+                let (key, since) = what.split_once(" (").unwrap_or((what, ""));
+                let since = since.trim_end_matches(')');
+                out.say(
+                    key,
+                    State::Degraded,
+                    "this kernel cannot",
+                    &format!("needs {since}"),
+                );
+            }
+            if missing.is_empty() {
+                out.say("everything it asks of the kernel", State::Ok, "there", "");
+            }
+        }
+        Err(e) => {
+            let remedy = "use a kernel that has it, or landlock.required = false";
+            out.say("required", State::Failing, e, remedy);
+        }
+    }
+    if profile.network.egress.is_some() {
+        let tree = Layout::detect().is_ok_and(|l| l.unified().is_some());
+        out.test(
+            "network.egress",
+            tree,
+            State::Failing,
+            if tree { "a v2 tree" } else { "no v2 tree" },
+            "mount a cgroup2 tree: without one no pod of this profile starts",
+        );
+    }
+    if profile.user_namespace.mode == UserNamespaceMode::Auto {
+        users(&profile, root, out);
+    }
+    if profile.process.write_xor_execute {
+        out.say(
+            "process.write_xor_execute",
+            State::Ok,
+            "no program that compiles at run time (Java, JavaScript, …) works in it",
+            "",
+        );
+    }
+}
+
+/// Whether pods can have users of their own: the ids, and the file systems that they see.
+fn users(profile: &Profile, root: &Path, out: &mut Findings) {
+    let pool = profile.user_namespace.pool;
+    let last = u64::from(pool.first) + u64::from(pool.ranges) * u64::from(RANGE);
+    let mut taken = Vec::new();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            let mut parts = line.split(':').skip(1).map(str::parse::<u64>);
+            if let (Some(Ok(first)), Some(Ok(count))) = (parts.next(), parts.next())
+                && first < last
+                && first + count > u64::from(pool.first)
+            {
+                taken.push(format!("{file}: {line}"));
+            }
+        }
+    }
+    out.test(
+        "user_namespace.pool",
+        taken.is_empty(),
+        State::Degraded,
+        if taken.is_empty() {
+            format!("{} ranges from {} on", pool.ranges, pool.first)
+        } else {
+            taken.join(", ")
+        },
+        "give the profile another pool, or those users other ids: two would share them",
+    );
+    let namespace = match PodUsers::new(pool.first, RANGE, false) {
+        Ok(namespace) => namespace,
+        Err(e) => {
+            let remedy = "see user namespaces above: pods of this profile do not start";
+            out.say("user namespace", State::Failing, e.to_string(), remedy);
+            return;
+        }
+    };
+    out.say("user namespace", State::Ok, "can be made", "");
+    for (what, path) in [
+        ("images", root),
+        ("volumes", Path::new("/var/lib/kubelet")),
+        ("in memory", Path::new("/dev/shm")),
+    ] {
+        if !path.exists() {
+            continue;
+        }
+        match check_mappable(path, &[], &namespace) {
+            Ok(()) => {
+                let found = format!("{} can be mapped", path.display());
+                out.say(what, State::Ok, found, "");
+            }
+            Err(e) => out.say(
+                what,
+                State::Degraded,
+                e.to_string(),
+                "put it on ext4, xfs or btrfs (Linux 5.12), or tmpfs (Linux 6.3); until then unmappable decides: the node's \
+                 users, or no pod",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_well_needs_no_remedy() {
+        let mut out = Findings::default();
+        out.test("a", true, State::Failing, "x", "do this");
+        out.test("b", false, State::Degraded, "y", "do that");
+        let remedies: Vec<&str> = out.all.iter().map(|f| f.remedy.as_str()).collect();
+        assert_eq!(remedies, ["", "do that"]);
+        assert!(State::Failing > State::Degraded && State::Degraded > State::Ok);
+    }
+}
