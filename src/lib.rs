@@ -23,6 +23,7 @@ pub mod control;
 pub mod executor;
 pub mod inspect;
 pub mod isolation;
+pub mod learn;
 pub mod pod;
 pub mod service;
 pub mod stdio;

@@ -4,18 +4,16 @@
 use std::fs;
 use std::process::Command;
 
-use containerd_shim_protos::api::{CreateTaskResponse, Mount};
+use containerd_shim_protos::api::{CreateTaskRequest, Mount};
 use serde_json::json;
 
 use crate::Case;
-use crate::isolation::{fifo, read_all};
+use crate::isolation::{fifo, run_under};
 use crate::support::shim::{Shim, Streams};
 use crate::support::{Output, test_directory};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
-    let missing = (!root().join("etc/debian_version").exists())
-        .then(|| "no root of common services here".to_owned());
     [
         Case::plain("common::standard", || {
             all_work("containerd-shim-cofferdam-v1");
@@ -27,8 +25,14 @@ pub fn cases() -> Vec<Case> {
             all_work("containerd-shim-cofferdam-untrusted-v1");
         }),
     ]
-    .map(|case| case.unless(missing.clone()))
+    .map(|case| case.unless(missing()))
     .into()
+}
+
+/// Why there is none of this.
+pub fn missing() -> Option<String> {
+    let there = root().join("etc/debian_version").exists();
+    (!there).then(|| "no root of common services here".to_owned())
 }
 
 fn root() -> std::path::PathBuf {
@@ -99,10 +103,10 @@ const WORK: [(&str, &str, &str); 8] = [
 ];
 
 /// A network as CNI leaves it: made on the node, with the loopback device up.
-struct Network(String);
+pub struct Network(String);
 
 impl Network {
-    fn make(name: &str) -> Self {
+    pub fn make(name: &str) -> Self {
         let this = Self(format!("cdtest-{}-{name}", std::process::id()));
         ip(&["netns", "add", &this.0]);
         ip(&["-n", &this.0, "link", "set", "lo", "up"]);
@@ -120,50 +124,52 @@ impl Drop for Network {
     }
 }
 
+/// The request for a container that runs a script in the common root, of which it has a layer of its own below the shim's
+/// directory.
+pub fn request(s: &Shim, network: &Network, id: &str, script: &str) -> CreateTaskRequest {
+    let mut spec = s.spec(id, &["bash", "-c", script]);
+    spec["process"]["env"] = json!([
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/root",
+        "LC_ALL=C.UTF-8"
+    ]);
+    spec["root"]["readonly"] = json!(false);
+    for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+        if namespace["type"] == "network" {
+            namespace["path"] = json!(format!("/run/netns/{}", network.0));
+        }
+    }
+    let out = fifo(s, &format!("{id}-out"));
+    let streams = Streams {
+        stdout: out.clone(),
+        stderr: out,
+        ..Streams::default()
+    };
+    let mut request = s.create_request(id, &spec, streams);
+    let layers = s.dir().join(format!("{id}-layers"));
+    fs::create_dir_all(layers.join("fs")).unwrap();
+    fs::create_dir_all(layers.join("work")).unwrap();
+    request.rootfs = vec![Mount {
+        type_: "overlay".into(),
+        source: "overlay".into(),
+        options: vec![
+            format!("lowerdir={}", root().display()),
+            format!("upperdir={}", layers.join("fs").display()),
+            format!("workdir={}", layers.join("work").display()),
+        ],
+        ..Mount::default()
+    }];
+    request
+}
+
 fn all_work(program: &str) {
     let network = Network::make(program);
     let s = Shim::start_as(3, program);
     for (name, script, expected) in WORK {
-        let mut spec = s.spec(name, &["bash", "-c", script]);
-        spec["process"]["env"] = json!([
-            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME=/root",
-            "LC_ALL=C.UTF-8"
-        ]);
-        spec["root"]["readonly"] = json!(false);
-        for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
-            if namespace["type"] == "network" {
-                namespace["path"] = json!(format!("/run/netns/{}", network.0));
-            }
-        }
-        let out = fifo(&s, &format!("{name}-out"));
-        let streams = Streams {
-            stdout: out.clone(),
-            stderr: out.clone(),
-            ..Streams::default()
-        };
-        let mut request = s.create_request(name, &spec, streams);
-        let layers = s.dir().join(format!("{name}-layers"));
-        fs::create_dir_all(layers.join("fs")).unwrap();
-        fs::create_dir_all(layers.join("work")).unwrap();
-        request.rootfs = vec![Mount {
-            type_: "overlay".into(),
-            source: "overlay".into(),
-            options: vec![
-                format!("lowerdir={}", root().display()),
-                format!("upperdir={}", layers.join("fs").display()),
-                format!("workdir={}", layers.join("work").display()),
-            ],
-            ..Mount::default()
-        }];
-        s.call::<CreateTaskResponse>("Create", &request).unwrap();
-        let reader = read_all(&out);
-        s.start_process(name, "").unwrap();
-        s.wait(name, "").unwrap();
-        s.delete(name, "").unwrap();
-        let text = reader.join().unwrap();
+        let request = request(&s, &network, name, script);
+        let (text, _) = run_under(&s, &request).unwrap();
         assert!(text.ends_with(expected), "{name} under {program}:\n{text}");
-        fs::remove_dir_all(layers).unwrap();
+        fs::remove_dir_all(s.dir().join(format!("{name}-layers"))).unwrap();
     }
     s.end();
 }

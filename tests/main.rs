@@ -13,6 +13,7 @@ mod denials;
 mod explain;
 mod features;
 mod isolation;
+mod learn;
 mod lifecycle;
 mod oci;
 mod pod;
@@ -210,6 +211,7 @@ fn main() {
         denials::cases,
         explain::cases,
         check::cases,
+        learn::cases,
         common::cases,
         lifecycle::cases,
         oci::cases,

@@ -36,6 +36,8 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        // What they start has their name until it executes something: recordings know our own processes by it.
+        .thread_name(process::name())
         .thread_stack_size(THREAD_STACK)
         .max_blocking_threads(MAX_THREADS)
         .thread_keep_alive(THREAD_KEEP_ALIVE)

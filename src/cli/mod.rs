@@ -4,6 +4,7 @@
 mod check;
 mod exec;
 mod explain;
+mod learn;
 mod lifecycle;
 mod profile;
 mod report;
@@ -246,6 +247,9 @@ enum Command {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// What a live pod uses of the kernel, and the smallest profile that covers it
+    #[command(subcommand)]
+    Learn(learn::LearnCommand),
     /// The pods of this node, live: class, isolation, containers, memory, processes, CPU, denied calls, age
     Top {
         /// Print everything once, as JSON
@@ -505,6 +509,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             Ok(check::check(profiles, &source, *json, *verbose))
         }
         Command::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
+        Command::Learn(command) => done(learn::run(command)),
         Command::Top { json, sort } => top::top(*json, *sort),
         Command::Features => {
             print(&format!("{:#}\n", crate::bootstrap::features()));

@@ -30,7 +30,7 @@ pub enum Ask {
         /// One container; left out, all, and those to come.
         container: Option<String>,
     },
-    /// What was recorded so far.
+    /// What was recorded so far: a list of [`crate::learn::Recorded`].
     LearnShow {
         /// One container; left out, all.
         container: Option<String>,

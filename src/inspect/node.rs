@@ -69,8 +69,10 @@ impl Findings {
 
 /// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
 pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
-    let mut out = Findings::default();
-    out.area = "kernel".into();
+    let mut out = Findings {
+        area: "kernel".into(),
+        ..Findings::default()
+    };
     kernel_itself(&mut out);
     out.area = "control groups".into();
     control_groups(&mut out);

@@ -9,6 +9,6 @@ mod profile;
 
 pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec, apply_to_update};
 pub use profile::{
-    BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, Profile, Scope, Unmappable, UserNamespace,
-    UserNamespaceMode, names,
+    BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Profile, Scope, Unmappable,
+    UserNamespace, UserNamespaceMode, names,
 };

@@ -108,6 +108,29 @@ pub struct Profile {
     pub user_namespace: UserNamespace,
     /// The network.
     pub network: Network,
+    /// Recording what pods use.
+    pub learn: Learn,
+}
+
+/// `[learn]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learn {
+    /// Whether `cofferdam learn` records.
+    pub policy: LearnPolicy,
+}
+
+/// Whether what a container uses is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LearnPolicy {
+    /// When root asks for it.
+    #[default]
+    Allow,
+    /// Not at all: what hostile code does teaches nothing.
+    Never,
+    /// From the first instruction of every container's program.
+    Always,
 }
 
 /// `[user_namespace]`

@@ -16,6 +16,7 @@ use crate::cgroup::{Cgroup, stats::Metrics};
 use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{Enter, Supervised, hooks, seccomp};
+use crate::learn::Recorder;
 
 /// How long a kill waits for processes to go.
 const KILL_WITHIN: Duration = Duration::from_secs(10);
@@ -40,6 +41,10 @@ pub struct Container {
     pub(super) isolation: Arc<Isolation>,
     pub(super) hooks: Option<Arc<hooks::Subject>>,
     pub(super) new_keyring: bool,
+    /// Calls that the pod's own filter allows.
+    pub(super) allowed: Option<usize>,
+    /// What it uses, while that is recorded.
+    pub(super) recorder: Mutex<Option<Recorder>>,
     pub(super) init: Arc<Process>,
     pub(super) execs: Mutex<HashMap<String, Arc<Process>>>,
     pub(super) paused: AtomicBool,
@@ -112,7 +117,7 @@ impl Container {
             filters,
             watched: self.denials.is_some(),
             updated: self.updated.load(Ordering::Relaxed),
-            learning: false,
+            learning: lock(&self.recorder).is_some(),
             usage: control::Usage {
                 memory: number("/memory/usage/usage").unwrap_or(0),
                 memory_limit: limit("/memory/usage/limit"),

@@ -141,6 +141,11 @@ impl Isolation {
         }
     }
 
+    /// Whether what containers use is recorded.
+    pub(super) fn learn(&self) -> isolation::LearnPolicy {
+        self.profile.learn.policy
+    }
+
     /// What the profile says of user namespaces.
     pub(super) fn user_namespace(&self) -> isolation::UserNamespace {
         self.profile.user_namespace

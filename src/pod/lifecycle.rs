@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::denials::Denials;
+use super::learn;
 use super::process::{Exit, Process, State, Status};
 use super::record::Record;
 use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
@@ -232,6 +233,8 @@ impl Pod {
             isolation,
             hooks,
             new_keyring,
+            allowed: learn::allowed(&spec),
+            recorder: Mutex::default(),
             init,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
@@ -241,6 +244,7 @@ impl Pod {
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
         };
+        self.learn_from_start(&container);
         Ok(Built { container, spawned })
     }
 
@@ -569,6 +573,7 @@ impl Pod {
         closing.await;
         let c = container.clone();
         blocking(move || {
+            c.keep_recording();
             c.cgroup.kill_and_wait(REMOVE_WITHIN)?;
             if let Err(e) = c.cgroup.remove(REMOVE_WITHIN) {
                 log::warn!(

@@ -6,6 +6,7 @@ mod denials;
 mod error;
 mod events;
 mod isolation;
+mod learn;
 mod lifecycle;
 mod oom;
 mod process;
@@ -14,6 +15,7 @@ mod users;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +106,8 @@ pub struct Pod {
     filters: Mutex<HashMap<u64, Filters>>,
     /// Whether this process can see what filters deny.
     can_watch: bool,
+    /// Whether containers to come are recorded.
+    learning: AtomicBool,
     /// What the containers' users are, where the profile gives them some.
     users: Mutex<users::Decision>,
     shutdown: Notify,
@@ -132,6 +136,7 @@ impl Pod {
             containers: Mutex::default(),
             filters: Mutex::default(),
             can_watch: can_watch(),
+            learning: AtomicBool::new(false),
             users: Mutex::default(),
             shutdown: Notify::new(),
             activity: Notify::new(),
@@ -257,12 +262,16 @@ impl Pod {
 
     /// Answers what people ask of the pod. Blocks.
     pub fn answer(&self, ask: control::Ask) -> control::Answer {
-        match ask {
-            control::Ask::State => match serde_json::to_value(self.describe()) {
-                Ok(pod) => control::Answer::Ok(pod),
-                Err(e) => control::Answer::Error(e.to_string()),
-            },
-            _ => control::Answer::Error("not yet".into()),
+        use control::Ask;
+        let answer = match ask {
+            Ask::State => serde_json::to_value(self.describe()).map_err(|e| e.to_string()),
+            Ask::LearnStart { container } => self.learn_start(container.as_deref()),
+            Ask::LearnShow { container } => self.learn_show(container.as_deref(), false),
+            Ask::LearnStop { container } => self.learn_show(container.as_deref(), true),
+        };
+        match answer {
+            Ok(value) => control::Answer::Ok(value),
+            Err(why) => control::Answer::Error(why),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Loading seccomp filters and cgroup v2 device programs.
+//! Loading seccomp filters and eBPF programs.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -55,6 +55,16 @@ struct ProgLoad {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    pad: u32,
 }
 
 /// Where a program of `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` is asked; the values are `enum bpf_attach_type`.
@@ -100,15 +110,114 @@ pub fn load_device_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
     load_program(15, 0, insns)
 }
 
+/// Where a program is asked that watches and decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// A raw tracepoint, `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+    Tracepoint(&'static std::ffi::CStr),
+    /// The end of a kernel function, by its BTF id: Linux 5.5.
+    Exit(u32),
+}
+
+/// Loads a program and attaches it for as long as the two descriptors live.
+pub fn probe(at: Probe, insns: &[EbpfInsn]) -> Result<(OwnedFd, OwnedFd)> {
+    const RAW_TRACEPOINT: u32 = 17;
+    const TRACING: u32 = 26;
+    let (prog_type, expected_attach_type, attach_btf_id, name) = match at {
+        Probe::Tracepoint(name) => (RAW_TRACEPOINT, 0, 0, name.as_ptr() as u64),
+        Probe::Exit(id) => (TRACING, 25, id, 0),
+    };
+    let program = load(ProgLoad {
+        prog_type,
+        expected_attach_type,
+        attach_btf_id,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        // Helpers that read memory are for programs that may be used under the GPL, as ours may: it is generated.
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        ..ProgLoad::default()
+    })?;
+    let open = [name, program.as_raw_fd() as u64];
+    let link = bpf(17 /* BPF_RAW_TRACEPOINT_OPEN */, &open)?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok((program, unsafe { OwnedFd::from_raw_fd(link as RawFd) }))
+}
+
+fn bpf<T>(command: i32, attr: &T) -> Result<libc::c_long> {
+    // SAFETY: callers pass the start of union bpf_attr for the command, pointing at live buffers; its size is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    })
+}
+
+/// A map from keys to values of fixed sizes, `BPF_MAP_TYPE_HASH`.
+#[derive(Debug)]
+pub struct HashMap {
+    fd: OwnedFd,
+    key: usize,
+    value: usize,
+}
+
+impl HashMap {
+    /// Makes it. Memory is taken as entries come.
+    pub fn new(key: usize, value: usize, entries: u32) -> Result<Self> {
+        const HASH: u32 = 1;
+        const NO_PREALLOC: u32 = 1;
+        let attr = [HASH, key as u32, value as u32, entries, NO_PREALLOC];
+        let fd = bpf(0 /* BPF_MAP_CREATE */, &attr)?;
+        // SAFETY: the kernel has just returned this descriptor to us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Self { fd, key, value })
+    }
+
+    /// Its descriptor, for programs.
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Everything in it. What is added meanwhile may be missing.
+    pub fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut key: Option<Vec<u8>> = None;
+        loop {
+            let mut next = vec![0u8; self.key];
+            let before = key.as_ref().map_or(0, |k| k.as_ptr() as u64);
+            let attr = [self.fd() as u64, before, next.as_mut_ptr() as u64];
+            if bpf(4 /* BPF_MAP_GET_NEXT_KEY */, &attr).is_err() {
+                return all;
+            }
+            let mut value = vec![0u8; self.value];
+            let attr = [
+                self.fd() as u64,
+                next.as_ptr() as u64,
+                value.as_mut_ptr() as u64,
+                0,
+            ];
+            if bpf(1 /* BPF_MAP_LOOKUP_ELEM */, &attr).is_ok() {
+                all.push((next.clone(), value));
+            }
+            key = Some(next);
+        }
+    }
+}
+
 fn load_program(prog_type: u32, attach_type: u32, insns: &[EbpfInsn]) -> Result<OwnedFd> {
-    let attr = ProgLoad {
+    load(ProgLoad {
         prog_type,
         expected_attach_type: attach_type,
         insn_cnt: insns.len() as u32,
         insns: insns.as_ptr() as u64,
         license: c"Apache".as_ptr() as u64,
         ..ProgLoad::default()
-    };
+    })
+}
+
+fn load(attr: ProgLoad) -> Result<OwnedFd> {
     // SAFETY: `attr` points at live buffers and its size is passed.
     let fd = check(unsafe {
         libc::syscall(

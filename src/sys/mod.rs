@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod confine;
 pub mod copy;
 pub mod creds;
+pub mod ebpf;
 pub mod kernel;
 pub mod memory;
 pub mod mount;

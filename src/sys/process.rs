@@ -237,6 +237,12 @@ pub fn own_pid() -> i32 {
     unsafe { libc::getpid() }
 }
 
+/// The name of this process's first thread, `/proc/PID/comm`.
+pub fn name() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    name.trim_end_matches('\n').to_owned()
+}
+
 /// Opens a pidfd. Linux 5.3.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: plain numbers.

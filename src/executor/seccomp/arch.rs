@@ -152,6 +152,11 @@ pub fn is_known(name: &str) -> bool {
     numbers.iter().any(|number| number(name).is_some())
 }
 
+/// The name of one of this machine's own system calls.
+pub fn own_name(number: u32) -> String {
+    name_of(NATIVE.audit, number)
+}
+
 /// The name of a call that came from a process, with its number and `AUDIT_ARCH_*`.
 pub fn name_of(arch: u32, number: u32) -> String {
     let name = |found: Option<&'static str>| found.map(str::to_owned);

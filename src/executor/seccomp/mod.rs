@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Result};
 use crate::sys::bpf::Insn;
 use arch::{Abi, NATIVE, X32_BIT, X86_64, abi};
-pub use arch::{is_known, name_of};
+pub use arch::{is_known, name_of, own_name};
 pub use watch::{Call, Judgement, Verdict, Watched, watch};
 
 /// A compiled filter.

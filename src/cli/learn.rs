@@ -1,0 +1,146 @@
+//! `cofferdam learn`: what a live pod uses, and the smallest profile that covers it.
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::{Error, Result, print};
+use crate::control::{self, Ask};
+use crate::learn::{self, Recorded};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LearnCommand {
+    /// Record from now on what the containers of a pod use, and those to come; or one container
+    Start {
+        /// Id of a pod or of a container, or the beginning of one
+        id: String,
+    },
+    /// Print what was recorded so far, and go on
+    Show {
+        /// Id of a pod or of a container, or the beginning of one
+        id: String,
+        /// As JSON, with everything that was counted
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the profile that covers it, and record no more. Of a container that was deleted meanwhile, too
+    Stop {
+        /// Id of a pod or of a container, or the beginning of one
+        id: String,
+        /// Where to: NAME.toml and NAME.seccomp.json for each container
+        #[arg(short, long, default_value = ".")]
+        output: std::path::PathBuf,
+        /// Its name; for one container. The container's id without it
+        #[arg(short, long)]
+        name: Option<String>,
+    },
+}
+
+/// The shim's pid, and the container that is meant; none for all of the pod.
+fn target(id: &str) -> Result<(u32, Option<String>)> {
+    let pod = control::find(id).map_err(Error::Other)?;
+    let containers = control::find_container(&pod, id);
+    match containers.as_slice() {
+        [one] if pod.containers.len() > 1 => Ok((pod.pid, Some(one.id.clone()))),
+        // A container's own name, though it is the only one: others may come.
+        [one] if one.id != pod.id && one.id.starts_with(id) => Ok((pod.pid, Some(one.id.clone()))),
+        _ => Ok((pod.pid, None)),
+    }
+}
+
+pub(super) fn run(command: &LearnCommand) -> Result<()> {
+    match command {
+        LearnCommand::Start { id } => start(id),
+        LearnCommand::Show { id, json } => show(id, *json),
+        LearnCommand::Stop { id, output, name } => stop(id, output, name.as_deref()),
+    }
+}
+
+fn start(id: &str) -> Result<()> {
+    let (pid, container) = target(id)?;
+    let started: Vec<String> =
+        control::ask(pid, &Ask::LearnStart { container }).map_err(Error::Other)?;
+    for id in &started {
+        print(&format!("recording {id}\n"));
+    }
+    if started.is_empty() {
+        print("recording the containers to come\n");
+    }
+    Ok(())
+}
+
+/// What was recorded of a pod or container, which may be deleted; and the shim to be told, where there is one.
+fn recorded(id: &str) -> Result<(Vec<Recorded>, Option<u32>, Option<String>)> {
+    if let Some(kept) = learn::kept(id) {
+        return Ok((vec![kept], None, None));
+    }
+    let (pid, container) = target(id)?;
+    let question = Ask::LearnShow {
+        container: container.clone(),
+    };
+    let all = control::ask(pid, &question).map_err(Error::Other)?;
+    Ok((all, Some(pid), container))
+}
+
+fn show(id: &str, as_json: bool) -> Result<()> {
+    let (all, ..) = recorded(id)?;
+    if all.is_empty() {
+        return Err(nothing(id));
+    }
+    if as_json {
+        let text = serde_json::to_string_pretty(&all).map_err(|e| Error::Other(e.to_string()))?;
+        print(&format!("{text}\n"));
+        return Ok(());
+    }
+    for recorded in &all {
+        let file = format!("{}.seccomp.json", recorded.container);
+        print(&learn::learnt(recorded, Path::new(&file)).profile);
+    }
+    Ok(())
+}
+
+fn nothing(id: &str) -> Error {
+    Error::Other(format!(
+        "{id}: nothing is being recorded: `cofferdam learn start {id}` begins"
+    ))
+}
+
+fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
+    let (all, shim, container) = recorded(id)?;
+    if name.is_some() && all.len() > 1 {
+        return Err(Error::Other(format!(
+            "{} containers were recorded: --name is for one",
+            all.len()
+        )));
+    }
+    for recorded in &all {
+        let name = name.unwrap_or(&recorded.container);
+        let (profile, filter, calls) = learn::store(recorded, output, name)
+            .map_err(Error::io(format!("write into {}", output.display())))?;
+        let before = match recorded.allowed {
+            Some(n) => format!(" (the pod's own filter allows {n})"),
+            None => String::new(),
+        };
+        print(&format!(
+            "{}: {calls} calls{before}\n  {}\n  {}\n",
+            recorded.container,
+            profile.display(),
+            filter.display()
+        ));
+        for gap in &recorded.gaps {
+            print(&format!("  not recorded: {gap}\n"));
+        }
+    }
+    // Only now that the files are there: where that failed, nothing is lost.
+    match shim {
+        Some(pid) => {
+            control::ask::<Vec<Recorded>>(pid, &Ask::LearnStop { container })
+                .map_err(Error::Other)?;
+        }
+        None => learn::forget(id),
+    }
+    if all.is_empty() {
+        return Err(nothing(id));
+    }
+    Ok(())
+}

@@ -1,0 +1,477 @@
+//! Learning: what a container uses of the kernel, recorded while it works, and the smallest profile that covers it.
+//!
+//! Programs in the kernel count system calls, capabilities and files of one pid namespace ([`programs`]); nothing of the
+//! container is stopped or slowed by more than that, and nothing is there while nobody records.
+
+mod btf;
+mod elf;
+mod programs;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::executor::capabilities;
+use crate::executor::seccomp;
+use crate::sys::bpf::{self, HashMap, Probe};
+use crate::sys::process;
+use btf::Btf;
+use programs::{NUMBER_KEY, PATH_KEY, REFUSED, Watched};
+pub use write::{Learnt, learnt, store};
+
+/// Where the recordings of containers that are deleted are kept, until somebody takes them.
+pub const DIRECTORY: &str = "/run/cofferdam/learnt";
+
+fn kept_file(container: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{container}.json"))
+}
+
+/// Keeps the recording of a container that goes.
+pub fn keep(recorded: &Recorded) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(DIRECTORY)?;
+    fs::write(
+        kept_file(&recorded.container),
+        serde_json::to_vec(recorded)?,
+    )
+}
+
+/// A recording that was kept.
+pub fn kept(container: &str) -> Option<Recorded> {
+    if container.contains('/') {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(kept_file(container)).ok()?).ok()
+}
+
+/// Removes it.
+pub fn forget(container: &str) {
+    fs::remove_file(kept_file(container)).ok();
+}
+
+/// Different paths that are kept; there are more in a container that makes its own names.
+const MAX_PATHS: u32 = 16 * 1024;
+const MAX_NUMBERS: u32 = 1024;
+/// How far back a process's directory is looked for.
+const MAX_ANCESTORS: u32 = 64;
+
+/// A file that was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// How often for reading only.
+    pub read: u64,
+    /// How often for writing, or made.
+    pub written: u64,
+    /// How often to be executed.
+    pub executed: u64,
+}
+
+/// A capability that decided something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// How often it was there.
+    pub had: u64,
+    /// How often it was not.
+    pub lacked: u64,
+}
+
+/// What a container used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The container's id.
+    pub container: String,
+    /// The profile that it ran under.
+    pub profile: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// Whether the start of its program was seen.
+    pub from_start: bool,
+    /// System calls that its filters let through, and how often.
+    pub calls: BTreeMap<String, u64>,
+    /// Calls that its own filter allows; none where it has no filter.
+    pub allowed: Option<usize>,
+    /// Capabilities.
+    pub capabilities: BTreeMap<String, Decided>,
+    /// Files, by their paths in the container.
+    pub files: BTreeMap<String, Use>,
+    /// Paths that were made, moved or removed.
+    pub changed: BTreeSet<String>,
+    /// The same, relative to directories that cannot be told any more.
+    pub unresolved: BTreeSet<String>,
+    /// What could not be recorded, and why.
+    pub gaps: Vec<String>,
+}
+
+/// A recording that goes on until this is dropped.
+#[derive(Debug)]
+pub struct Recorder {
+    /// The pid namespace of the container.
+    namespace: u64,
+    /// Its root.
+    root: File,
+    since: u64,
+    from_start: bool,
+    calls: HashMap,
+    capabilities: HashMap,
+    paths: HashMap,
+    forks: HashMap,
+    /// The init's directory at first.
+    directory: Option<String>,
+    gaps: Vec<String>,
+    /// Programs and what holds them in place.
+    _probes: Vec<(OwnedFd, OwnedFd)>,
+}
+
+impl Recorder {
+    /// Records what the pid namespace of `pid` uses. The error is for people.
+    pub fn start(pid: i32, from_start: bool) -> Result<Self, String> {
+        let namespace = |pid: &str| {
+            let link = format!("/proc/{pid}/ns/pid");
+            fs::metadata(&link).map_err(|e| format!("{link}: {e}"))
+        };
+        let (theirs, ours) = (namespace(&pid.to_string())?, namespace("self")?);
+        if theirs.ino() == ours.ino() {
+            return Err(
+                "the container shares the node's pid namespace: its processes cannot be told from the node's".into(),
+            );
+        }
+        let root = File::open(format!("/proc/{pid}/root")).map_err(|e| format!("its root: {e}"))?;
+        let mut comm = [0u8; 16];
+        for (to, from) in comm.iter_mut().zip(process::name().as_bytes()) {
+            *to = *from;
+        }
+        // The kernel's own form of the number, linux/kdev_t.h.
+        let (major, minor) = (libc::major(theirs.dev()), libc::minor(theirs.dev()));
+        let watched = Watched {
+            dev: u64::from(major) << 20 | u64::from(minor),
+            ino: theirs.ino(),
+            comm,
+        };
+        let map = |key, entries| {
+            HashMap::new(key, 8, entries).map_err(|e| format!("make an eBPF map: {}", e.desc()))
+        };
+        let (calls, capabilities) = (map(NUMBER_KEY, MAX_NUMBERS)?, map(NUMBER_KEY, MAX_NUMBERS)?);
+        let (paths, forks) = (map(PATH_KEY, MAX_PATHS)?, map(NUMBER_KEY, MAX_PATHS)?);
+        let attach = |at, insns: &[_]| bpf::probe(at, insns).map_err(|e| e.desc().to_owned());
+        // Without the calls there is nothing to learn; the rest is as good as the kernel allows.
+        let first = attach(
+            Probe::Tracepoint(c"sys_enter"),
+            &programs::calls(watched, calls.fd()),
+        )
+        .map_err(|e| {
+            format!("attach to system calls: {e} (needs Linux 5.7 with CONFIG_BPF_SYSCALL)")
+        })?;
+        let (mut probes, mut gaps) = (vec![first], Vec::new());
+        let mut more = |what: &str, probe: Result<_, String>| match probe {
+            Ok(probe) => probes.push(probe),
+            Err(e) => gaps.push(format!("{what}: {e}")),
+        };
+        for second in [false, true] {
+            let insns = programs::paths(watched, paths.fd(), second);
+            more("files", attach(Probe::Tracepoint(c"sys_exit"), &insns));
+        }
+        let insns = programs::forks(watched, forks.fd());
+        more("files", attach(Probe::Tracepoint(c"sys_exit"), &insns));
+        let types = Btf::load()
+            .map_err(|e| format!("the kernel's types: {e} (needs CONFIG_DEBUG_INFO_BTF)"));
+        let insns = types.as_ref().map_err(Clone::clone).and_then(|btf| {
+            programs::programs(watched, paths.fd(), btf)
+                .ok_or_else(|| "this kernel's types are others".to_owned())
+        });
+        let at = Probe::Tracepoint(c"sched_process_exec");
+        more("files", insns.and_then(|insns| attach(at, &insns)));
+        let fd = capabilities.fd();
+        let at_tracepoint = attach(
+            Probe::Tracepoint(c"cap_capable"),
+            &programs::capabilities(watched, fd, true),
+        );
+        more(
+            "capabilities",
+            at_tracepoint.or_else(|_| {
+                let id = types?.function("cap_capable");
+                let id = id.ok_or_else(|| "this kernel has no such function".to_owned())?;
+                attach(Probe::Exit(id), &programs::capabilities(watched, fd, false))
+            }),
+        );
+        Ok(Self {
+            namespace: theirs.ino(),
+            root,
+            since: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            from_start,
+            calls,
+            capabilities,
+            paths,
+            forks,
+            directory: directory_of(pid, "cwd"),
+            gaps,
+            _probes: probes,
+        })
+    }
+
+    /// Everything so far. `pids` are the container's processes on the node.
+    pub fn recorded(&self, pids: &[i32]) -> Recorded {
+        let mut out = Recorded {
+            since: self.since,
+            from_start: self.from_start,
+            gaps: self.gaps.clone(),
+            ..Recorded::default()
+        };
+        for (number, count) in numbers(&self.calls) {
+            let name = seccomp::own_name(number as u32);
+            *out.calls.entry(name).or_default() += count;
+        }
+        for (number, count) in numbers(&self.capabilities) {
+            let index = (number & !REFUSED) as usize;
+            let name = capabilities::NAMES
+                .get(index)
+                .map_or_else(|| format!("CAP_{index}"), |n| (*n).to_owned());
+            let decided = out.capabilities.entry(name).or_default();
+            if number & REFUSED == 0 {
+                decided.had += count;
+            } else {
+                decided.lacked += count;
+            }
+        }
+        let entries = self.paths.entries();
+        if entries.len() as u32 >= MAX_PATHS {
+            out.gaps.push(format!(
+                "files: more than {MAX_PATHS}; the later ones are missing"
+            ));
+        }
+        let tree = self.tree(pids, &entries);
+        for (key, value) in entries {
+            let (call, flags) = (i64::from(word(&key, 0)), word(&key, 12) as i32);
+            let (path, count) = (text(&key, 16), wide(&value));
+            if call == libc::SYS_chdir || path.is_empty() {
+                continue;
+            }
+            let found = tree.resolve(&path, word(&key, 4) as i32, word(&key, 8));
+            if found.is_empty() {
+                out.unresolved.insert(path);
+            }
+            for path in found {
+                if call != libc::SYS_execve && !programs::opens(call) {
+                    out.changed.insert(path);
+                    continue;
+                }
+                let file = out.files.entry(path).or_default();
+                if call == libc::SYS_execve {
+                    file.executed += count;
+                } else if flags & (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) != 0 {
+                    file.written += count;
+                } else {
+                    file.read += count;
+                }
+            }
+        }
+        self.add_loaders(&mut out);
+        out
+    }
+
+    /// What the kernel executes for a program: the loader that its file names.
+    fn add_loaders(&self, out: &mut Recorded) {
+        let executed = out.files.iter().filter(|(_, f)| f.executed > 0);
+        let loaders: Vec<(String, u64)> = executed
+            .filter_map(|(path, f)| Some((elf::loader(&self.root, path)?, f.executed)))
+            .collect();
+        for (loader, times) in loaders {
+            out.files.entry(loader).or_default().executed += times;
+        }
+    }
+
+    /// Whose child and in which directories processes were.
+    fn tree(&self, pids: &[i32], paths: &[(Vec<u8>, Vec<u8>)]) -> Tree {
+        let mut tree = Tree {
+            first: self.directory.clone(),
+            ..Tree::default()
+        };
+        for (key, _) in self.forks.entries() {
+            tree.parents.insert(word(&key, 4), word(&key, 0));
+        }
+        for (key, _) in paths {
+            if i64::from(word(key, 0)) == libc::SYS_chdir {
+                let of = tree.directories.entry(word(key, 8)).or_default();
+                of.insert(text(key, 16));
+            }
+        }
+        for pid in pids {
+            let inside = || {
+                let ns = fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+                let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
+                let number = line.split_whitespace().last()?.parse().ok()?;
+                (ns.ino() == self.namespace).then_some(number)
+            };
+            if let Some(number) = inside() {
+                tree.live.insert(number, *pid);
+            }
+        }
+        tree
+    }
+}
+
+/// Processes, by their numbers in the container.
+#[derive(Debug, Default)]
+struct Tree {
+    /// The init's directory at first.
+    first: Option<String>,
+    /// Those that are still there, and their numbers on the node.
+    live: BTreeMap<u32, i32>,
+    parents: BTreeMap<u32, u32>,
+    /// Where each went, in no order.
+    directories: BTreeMap<u32, BTreeSet<String>>,
+}
+
+impl Tree {
+    /// What a path may be in the container: more than one where its process was in more than one directory.
+    fn resolve(&self, path: &str, directory: i32, process: u32) -> Vec<String> {
+        if path.starts_with('/') {
+            return vec![clean(Path::new(path))];
+        }
+        let bases = if directory == libc::AT_FDCWD {
+            self.directories(process, MAX_ANCESTORS)
+        } else {
+            let live = self.live.get(&process);
+            let base = live.and_then(|pid| directory_of(*pid, &format!("fd/{directory}")));
+            base.into_iter().collect()
+        };
+        let join = |base: String| clean(&Path::new(&base).join(path));
+        bases.into_iter().map(join).collect()
+    }
+
+    fn directories(&self, process: u32, ancestors: u32) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        if let Some(pid) = self.live.get(&process) {
+            all.extend(directory_of(*pid, "cwd"));
+        }
+        let before = || match (self.parents.get(&process), ancestors.checked_sub(1)) {
+            (Some(parent), Some(left)) => self.directories(*parent, left),
+            _ => self.first.iter().cloned().collect(),
+        };
+        match self.directories.get(&process) {
+            Some(own) => {
+                for path in own {
+                    if path.starts_with('/') {
+                        all.insert(clean(Path::new(path)));
+                    } else {
+                        let from = before().into_iter();
+                        all.extend(from.map(|base| clean(&Path::new(&base).join(path))));
+                    }
+                }
+            }
+            None => all.extend(before()),
+        }
+        all
+    }
+}
+
+/// A directory that a process has, by its path in the container.
+fn directory_of(pid: i32, link: &str) -> Option<String> {
+    // As the node sees it: the container's root is taken off.
+    let base = fs::read_link(format!("/proc/{pid}/{link}")).ok()?;
+    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    let base = match base.strip_prefix(&root) {
+        Ok(inside) => Path::new("/").join(inside),
+        Err(_) => base,
+    };
+    base.is_absolute().then(|| clean(&base))
+}
+
+/// Without `.` and `..`.
+fn clean(path: &Path) -> String {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => out.push(name),
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out.to_string_lossy().into_owned()
+}
+
+fn numbers(map: &HashMap) -> Vec<(u64, u64)> {
+    let entries = map.entries().into_iter();
+    entries
+        .map(|(key, value)| (wide(&key), wide(&value)))
+        .collect()
+}
+
+fn wide(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk::<8>()
+        .map_or(0, |b| u64::from_ne_bytes(*b))
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>);
+    bytes.map_or(0, |b| u32::from_ne_bytes(*b))
+}
+
+fn text(bytes: &[u8], from: usize) -> String {
+    let bytes = bytes.get(from..).unwrap_or_default();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_container() {
+        const HERE: i32 = libc::AT_FDCWD;
+        let dirs = |of: &[&str]| of.iter().map(|d| (*d).to_owned()).collect::<BTreeSet<_>>();
+        let tree = Tree {
+            first: Some("/srv".into()),
+            parents: [(2, 1), (3, 2), (4, 3), (9, 9)].into(),
+            directories: [(2, dirs(&["/a/../b", "sub"])), (4, dirs(&["deep"]))].into(),
+            live: BTreeMap::new(),
+        };
+        assert_eq!(tree.resolve("/a/../b/./c", 0, 7), ["/b/c"]);
+        assert_eq!(tree.resolve("x", HERE, 1), ["/srv/x"]);
+        assert_eq!(
+            tree.resolve("x", HERE, 3),
+            ["/b/x", "/srv/sub/x"],
+            "its parent's"
+        );
+        assert_eq!(tree.resolve("x", HERE, 4), ["/b/deep/x", "/srv/sub/deep/x"]);
+        assert_eq!(tree.resolve("x", HERE, 9), ["/srv/x"], "a circle ends");
+        assert!(
+            tree.resolve("x", 5, 3).is_empty(),
+            "a descriptor that is gone"
+        );
+        let me = std::process::id();
+        let here = std::env::current_dir().unwrap();
+        let live = Tree {
+            live: [(1, me as i32)].into(),
+            ..Tree::default()
+        };
+        assert_eq!(
+            live.resolve("x", HERE, 1),
+            [here.join("x").to_string_lossy()]
+        );
+    }
+
+    #[test]
+    fn words_of_keys() {
+        let key = [1u8, 0, 0, 0, 2, 0, 0, 0, b'/', b'x', 0, b'y'];
+        assert_eq!(
+            (word(&key, 0), word(&key, 4), text(&key, 8)),
+            (1, 2, "/x".into())
+        );
+    }
+}

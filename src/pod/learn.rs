@@ -1,0 +1,127 @@
+//! Recording what the containers of a pod use.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use oci_spec::runtime::{LinuxSeccompAction, Spec};
+use serde_json::Value;
+
+use super::{Container, Pod, Status, lock};
+use crate::isolation::LearnPolicy;
+use crate::learn::{self, Recorded, Recorder};
+
+/// How many calls a spec's own filter allows; none where it has no filter, or one that lists what is denied.
+pub(super) fn allowed(spec: &Spec) -> Option<usize> {
+    let filter = spec.linux().as_ref()?.seccomp().as_ref()?;
+    if filter.default_action() == LinuxSeccompAction::ScmpActAllow {
+        return None;
+    }
+    let rules = filter.syscalls().iter().flatten();
+    let names = rules
+        .filter(|r| r.action() == LinuxSeccompAction::ScmpActAllow)
+        .flat_map(|r| r.names().iter());
+    Some(names.collect::<std::collections::BTreeSet<_>>().len())
+}
+
+impl Pod {
+    /// A container whose profile wants it, or whose pod is being learnt from, is recorded from its program's first call on.
+    pub(super) fn learn_from_start(&self, container: &Container) {
+        let wanted = match container.isolation.learn() {
+            LearnPolicy::Always => true,
+            LearnPolicy::Allow => self.learning.load(Ordering::Relaxed),
+            LearnPolicy::Never => false,
+        };
+        if !wanted {
+            return;
+        }
+        match Recorder::start(container.init.pid(), true) {
+            Ok(recorder) => *lock(&container.recorder) = Some(recorder),
+            Err(e) => log::warn!(
+                "id={} error={e:?} msg=\"nothing is recorded\"",
+                container.id
+            ),
+        }
+    }
+
+    fn chosen(&self, container: Option<&str>) -> Result<Vec<Arc<Container>>, String> {
+        match container {
+            Some(id) => Ok(vec![self.container(id).map_err(|e| e.to_string())?]),
+            None => Ok(self.all()),
+        }
+    }
+
+    /// Begins. What is recorded already goes on.
+    pub(super) fn learn_start(&self, container: Option<&str>) -> Result<Value, String> {
+        let mut started = Vec::new();
+        for c in self.chosen(container)? {
+            if c.isolation.learn() == LearnPolicy::Never {
+                return Err(format!(
+                    "profile {:?} of container {} does not allow it: learn.policy = \"never\"",
+                    c.isolation.name(),
+                    c.id
+                ));
+            }
+            let mut recorder = lock(&c.recorder);
+            if recorder.is_none() && c.init.report().status != Status::Stopped {
+                let from_start = c.init.report().status == Status::Created;
+                *recorder = Some(Recorder::start(c.init.pid(), from_start)?);
+            }
+            started.push(c.id.clone());
+        }
+        if container.is_none() {
+            self.learning.store(true, Ordering::Relaxed);
+        }
+        Ok(started.into())
+    }
+
+    /// Everything so far.
+    pub(super) fn learn_show(&self, container: Option<&str>, stop: bool) -> Result<Value, String> {
+        let mut all = Vec::new();
+        for c in self.chosen(container)? {
+            if let Some(recorded) = c.recorded() {
+                all.push(recorded);
+            } else if container.is_some() {
+                return Err(format!(
+                    "container {}: nothing is being recorded: `cofferdam learn start` begins",
+                    c.id
+                ));
+            }
+            if stop {
+                lock(&c.recorder).take();
+            }
+        }
+        if stop && container.is_none() {
+            self.learning.store(false, Ordering::Relaxed);
+        }
+        serde_json::to_value(all).map_err(|e| e.to_string())
+    }
+}
+
+impl Container {
+    fn recorded(&self) -> Option<Recorded> {
+        let recorder = lock(&self.recorder);
+        let recorded = recorder.as_ref()?.recorded(&self.cgroup.pids());
+        Some(Recorded {
+            container: self.id.clone(),
+            profile: self.isolation.name().to_owned(),
+            allowed: self.allowed,
+            ..recorded
+        })
+    }
+
+    /// Before the container goes: what was recorded stays.
+    pub(super) fn keep_recording(&self) {
+        let Some(recorded) = self.recorded() else {
+            return;
+        };
+        lock(&self.recorder).take();
+        match learn::keep(&recorded) {
+            Ok(()) => log::info!("id={} msg=\"its recording is kept\"", self.id),
+            Err(e) => log::warn!(
+                "id={} error={:?} msg=\"what was recorded is lost\"",
+                self.id,
+                e.to_string()
+            ),
+        }
+    }
+}
