@@ -17,7 +17,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-short lint install uninstall clean help
+.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-short lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ build: ## the two binaries, in target/…/release
 prepare: ## installs what tests and demo need, and builds their images
 	tests/prepare.sh
 
-run: prepare build ## an nginx pod, served by the shim, on a private containerd
-	COFFERDAM_SHIM=$(SHIM) cargo run --quiet --example run
+run: prepare build ## pods in each isolation class on a private containerd, and what cofferdam shows of them
+	COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam cargo run --quiet --example run
+
+pictures: prepare build ## docs/pictures, from a real run
+	COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam cargo run --quiet --example run -- docs/pictures
 
 test: test-unit test-integration ## all tests but the virtual machine's
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use cofferdam::control;
 use serde_json::json;
 
 use crate::attacks;
@@ -34,6 +35,13 @@ fn lines(s: &Shim) -> Vec<String> {
         .filter(of_denials)
         .map(str::to_owned)
         .collect()
+}
+
+/// What a container's filters denied so far, as its shim tells.
+fn counters(s: &Shim, id: &str) -> Vec<control::Denials> {
+    let pod: control::Pod = control::ask(s.pid().unwrap() as u32, &control::Ask::State).unwrap();
+    let found = pod.containers.into_iter().find(|c| c.id == id);
+    found.unwrap().denials
 }
 
 /// A profile that says something of each call that attackers try, under a name of its own.
@@ -80,8 +88,27 @@ fn every_denied_attack() {
             let before = lines(&s).len();
             let mut spec = greedy(&s, attack, &["/dev/attacker"]);
             spec["process"]["env"] = json!([format!("{}=only={attack}", attacks::MARK)]);
-            let (text, _) = crate::isolation::output(&s, attack, &spec);
+            let out = fifo(&s, &format!("{attack}-out"));
+            let reader = read_all(&out);
+            let streams = Streams {
+                stdout: out.clone(),
+                stderr: out,
+                ..Streams::default()
+            };
+            s.create_with(attack, &spec, streams).unwrap();
+            s.start_process(attack, "").unwrap();
+            s.wait(attack, "").unwrap();
+            let counted = counters(&s, attack);
+            s.delete(attack, "").unwrap();
+            let text = reader.join().unwrap();
             assert!(!text.contains(" ok"), "{attack}: {text}");
+            // The counter names them as well, and nothing else.
+            let calls: Vec<&str> = counted.iter().map(|d| d.call.as_str()).collect();
+            assert_eq!(calls, [call], "{attack} under {program}");
+            assert!(
+                rule.contains(&counted[0].rule) && counted[0].what == "denied",
+                "{counted:?}"
+            );
             let seen = || lines(&s).split_off(before);
             let found = || {
                 let (call, id) = (format!(" call={call} "), format!("id={attack} "));
