@@ -17,7 +17,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-short lint install uninstall clean help
+.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,11 +62,18 @@ fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target 2>&1 | tail -n 12 || exit 1; \
 	done
 
-bench: prepare build ## against containerd's own shim with runc: ratios
-	COFFERDAM_SHIM=$(SHIM) cargo bench --bench compare -- --rounds 100 --json target/bench.json --check 0.5,0.3
+BENCH := COFFERDAM_SHIM=$(SHIM) COFFERDAM_NOTHING=$(CURDIR)/$(BIN)/examples/nothing COFFERDAM_FLOOR=$(CURDIR)/$(BIN)/examples/floor \
+	cargo bench --bench compare --
 
-bench-short: prepare build
-	COFFERDAM_SHIM=$(SHIM) cargo bench --bench compare -- --rounds 15 --check 0.5,0.3
+bench-tools: prepare build
+	cargo build --profile bench --example nothing --example floor
+
+bench: bench-tools ## everything, against runc, a shim that does nothing, runsc and the bare kernel: 30 minutes
+	tests/prepare.sh runsc
+	$(BENCH) --json docs/benchmarks.json --docs docs/pictures --check
+
+bench-short: bench-tools
+	$(BENCH) --short --check
 
 lint: prepare ## formatting and clippy, warnings are errors
 	cargo fmt --check

@@ -28,3 +28,4 @@ pub mod pod;
 pub mod service;
 pub mod stdio;
 pub mod sys;
+pub mod trace;

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::place::program;
-use crate::support::{Daemon, Output, repository, shim_directory};
+use crate::support::{Daemon, Output, shim_directory};
 
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
@@ -198,8 +198,8 @@ fn profile_diff() {
     // A spec, before and after.
     let dir = std::env::temp_dir().join(format!("cofferdam-diff-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
-    let seed = repository().join("fuzz/seeds/spec/containerd.json");
-    let mut seed: Value = serde_json::from_str(&fs::read_to_string(seed).unwrap()).unwrap();
+    let seed = include_str!("../fuzz/seeds/spec/containerd.json");
+    let mut seed: Value = serde_json::from_str(seed).unwrap();
     seed["linux"]["devices"] = Value::Array(Vec::new());
     fs::write(dir.join("config.json"), seed.to_string()).unwrap();
     let spec =

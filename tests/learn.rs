@@ -36,10 +36,10 @@ pub fn cases() -> Vec<crate::Case> {
 
 const NGINX_WORK: &str = "nginx; for i in 1 2 3; do busybox wget -q -O - http://127.0.0.1/ | grep -c 'Welcome to nginx!</h1>'; done; \
      nginx -s quit 2> /dev/null";
-const REDIS_WORK: &str = "redis-server --daemonize yes --dir /var/lib/redis > /dev/null; \
+const REDIS_WORK: &str = "sleep 0.01; redis-server --daemonize yes --dir /var/lib/redis > /dev/null; \
      for i in $(seq 200); do redis-cli ping > /dev/null 2>&1 && break; sleep 0.05; done; redis-cli set a 41 > /dev/null; redis-cli incr a; \
      redis-cli bgsave > /dev/null; for i in $(seq 200); do [ -s /var/lib/redis/dump.rdb ] && break; sleep 0.05; done; redis-cli shutdown; echo saved";
-const PYTHON_WORK: &str = "mkdir -p /srv/data; cat > /srv/app.py <<'X'\n\
+const PYTHON_WORK: &str = "sleep 0.01; mkdir -p /srv/data; cat > /srv/app.py <<'X'\n\
      import http.server, json, os, sqlite3\n\
      class H(http.server.BaseHTTPRequestHandler):\n\
     \x20   def do_GET(self):\n\

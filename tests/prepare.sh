@@ -143,7 +143,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 install_packages containerd runc containernetworking-plugins iptables busybox-static buildah g++ mmdebstrap curl podman procps \
-    protobuf-compiler gcc libc6-dev iproute2 util-linux
+    protobuf-compiler gcc libc6-dev iproute2 util-linux "$@"
 unpack_containerd 2 sid
 build_images
 build_common

@@ -1,6 +1,7 @@
 //! The task API, row by row of what containerd's own shim answers, as `containerd.task.v2.Task` and
 //! `containerd.task.v3.Task`: requests to the shim itself, without a containerd.
 
+use std::fs;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest, Status, WaitRequest, WaitResponse};
@@ -345,13 +346,18 @@ fn kill_all(s: &Shim) {
     // Children that left their parents are reached, too.
     let script = "trap : TERM; sleep 1000 & (setsid sleep 1000 &) ; while :; do sleep 0.01; done";
     s.run("box", &["sh", "-c", script]);
-    let running = || s.pids("box").unwrap().processes.len();
-    wait_until("all run", Duration::from_secs(5), || running() >= 3);
+    let sleepers = || {
+        let pids = s.pids("box").unwrap().processes.into_iter();
+        let cmdline = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        pids.filter(|p| cmdline(p.pid).starts_with("sleep\x001000"))
+            .count()
+    };
+    wait_until("all run", Duration::from_secs(5), || sleepers() == 2);
     s.kill("box", "", 15, true).unwrap();
     wait_until(
         "those that do not catch it end",
         Duration::from_secs(5),
-        || running() <= 2,
+        || sleepers() == 0,
     );
     assert_eq!(s.state("box", "").unwrap().status.unwrap(), Status::RUNNING);
     s.kill("box", "", 9, true).unwrap();

@@ -13,6 +13,7 @@ use crate::control;
 use crate::pod::{Isolation, Pod, Publisher};
 use crate::service;
 use crate::sys::{memory, process};
+use crate::trace;
 
 /// At the end of the pod, events that containerd does not take by then are lost.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
@@ -24,6 +25,7 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
 const FIRST_CONTAINER_WITHIN: Duration = Duration::from_secs(600);
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
+    let beginning = trace::span("serve: begin");
     memory::keep_allocator_small();
     logging::init(flags.debug);
     process::set_not_dumpable()
@@ -43,6 +45,7 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         .thread_keep_alive(THREAD_KEEP_ALIVE)
         .build()
         .map_err(Error::io("start the event loop"))?;
+    drop(beginning);
     let served = runtime.block_on(serve(name, flags, UnixListener::from(listener)));
     // Blocking work that is still under way belongs to requests that nobody waits for any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -50,6 +53,7 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
 }
 
 async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> {
+    let listening = trace::span("serve: load the profile and listen");
     let socket = listener
         .local_addr()
         .ok()
@@ -94,6 +98,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
             flags.id
         );
     }
+    drop(listening);
     handle_signals(&pod)?;
     answer_people(&flags.id, &pod);
     tokio::spawn(pod.clone().give_back_when_idle());
@@ -123,6 +128,7 @@ fn answer_people(id: &str, pod: &std::sync::Arc<Pod>) {
             tokio::spawn(server.run(move |ask| {
                 let pod = pod.clone();
                 async move {
+                    pod.note_activity();
                     let answer = tokio::task::spawn_blocking(move || pod.answer(ask)).await;
                     answer.unwrap_or_else(|e| control::Answer::Error(e.to_string()))
                 }

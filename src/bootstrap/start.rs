@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::dialect::{Environment, Params};
 use super::{Error, Result, SERVE, protect, write_out};
 use crate::sys::process;
+use crate::trace;
 
 /// Which annotation groups containers into one shim, in this order; containerd `cmd/containerd-shim-runc-v2/manager`.
 const GROUP_ANNOTATIONS: [&str; 2] = [
@@ -27,6 +28,7 @@ const MAX_INPUT: u64 = 10 << 20;
 pub(super) const LISTENER: i32 = 3;
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
+    let _trace = trace::span("start");
     let env = |key: &str| std::env::var(key).unwrap_or_default();
     let environment = Environment {
         ttrpc_address: env("TTRPC_ADDRESS"),
@@ -127,7 +129,10 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
 
 /// Runs the server, detached, with nothing of ours held open: containerd reads our output until its end.
 fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<()> {
+    let sealing = trace::span("seal the program");
     let program = protect::sealed_program()?;
+    drop(sealing);
+    let _trace = trace::span("spawn the server");
     let mut command = Command::new(PathBuf::from(format!(
         "/proc/self/fd/{}",
         std::os::fd::AsRawFd::as_raw_fd(&program.as_fd())

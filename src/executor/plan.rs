@@ -21,6 +21,7 @@ use super::{
     rootfs, scheduling, userns, validate,
 };
 use crate::cgroup::Cgroup;
+use crate::trace;
 
 /// What [`init`] needs to know.
 pub struct InitPlan<'a> {
@@ -138,7 +139,9 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
         .linux()
         .as_ref()
         .and_then(|l| l.resources().as_ref());
+    let groups = trace::span("make control groups");
     let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
+    drop(groups);
     let egress = plan.confinement.as_ref().and_then(|c| c.egress.clone());
     let restricted = match (egress, cgroup) {
         (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(&allowed).map_err(Error::from),
@@ -146,7 +149,10 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
         (None, _) => Ok(()),
     };
     let spawned = restricted
-        .and_then(|()| init(plan))
+        .and_then(|()| {
+            let _planning = trace::span("plan");
+            init(plan)
+        })
         .and_then(|job| job.spawn(hooks));
     drop(placeholder);
     if spawned.is_err() {
@@ -371,6 +377,7 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         .collect();
     steps.splice(before_propagation..before_propagation, takes);
     let script = Script {
+        times: None,
         steps,
         program,
         preserve_fds: plan.preserve_fds,
@@ -435,6 +442,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     own.stdio_step(false, &mut steps);
     own.late_steps(None, false, &mut steps)?;
     let script = Script {
+        times: None,
         steps,
         program,
         preserve_fds: plan.preserve_fds,

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::capabilities::Sets;
 use super::confinement::Ruleset;
 use super::seccomp::Program;
+use crate::sys::memory::SharedTimes;
 use crate::sys::mount::MountAttr;
 use crate::sys::process::{CStrVec, SchedAttr};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 /// What a child does, in order.
 pub(super) struct Script {
     pub steps: Vec<Step>,
+    /// When each step was done, where a trace is wanted.
+    pub times: Option<Arc<SharedTimes>>,
     pub program: UserProgram,
     /// How many descriptors after the standard three the program gets.
     pub preserve_fds: u32,

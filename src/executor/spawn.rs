@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::netdev::{self, NetDevice};
 use super::script::{Question, Script};
 use super::{Error, Result, child, hooks, seccomp, userns};
+use crate::sys::memory::SharedTimes;
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
+use crate::trace;
 use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -72,6 +74,7 @@ pub struct Spawned {
 #[derive(Debug)]
 pub struct Gate {
     control: OwnedFd,
+    times: Option<Arc<SharedTimes>>,
     watcher: Option<Watcher>,
     behind: BehindGate,
 }
@@ -161,6 +164,10 @@ impl Job {
     ) -> Self {
         #[cfg(feature = "sabotage")]
         let script = script.sabotage();
+        let script = Script {
+            times: times(script.steps.len()),
+            ..script
+        };
         Self {
             script,
             birth,
@@ -197,10 +204,15 @@ impl Job {
     /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
     pub fn spawn(mut self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
         let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
+        let cloning = trace::span("clone3");
         let (mut pid, mut pidfd) = self.clone(&theirs)?;
+        drop(cloning);
+        let _child = trace::span("wait for the child");
         drop(theirs);
         match self.converse(&ours, &mut pid, &mut pidfd, subject) {
             Ok((terminal, at_gate)) => {
+                let names = self.script.steps.iter().map(super::script::Step::describe);
+                trace_steps(self.script.times.as_ref(), pid, 0, names);
                 let gate = at_gate.then(|| self.gate(ours));
                 if self.terminal && terminal.is_none() {
                     kill(pid, &pidfd);
@@ -339,6 +351,7 @@ impl Job {
             .collect();
         Gate {
             control,
+            times: self.script.times.clone(),
             watcher: self.watcher.clone(),
             behind: BehindGate {
                 program: self.program(),
@@ -347,6 +360,29 @@ impl Job {
                 supervised: self.supervised.clone(),
             },
         }
+    }
+}
+
+/// Somewhere for the child to note times, where a trace is wanted.
+fn times(steps: usize) -> Option<Arc<SharedTimes>> {
+    let times = || SharedTimes::new(steps + 1).ok().map(Arc::new);
+    trace::is_on().then(times).flatten()
+}
+
+/// What the child did, from a step on, as far as it came.
+fn trace_steps(
+    times: Option<&Arc<SharedTimes>>,
+    pid: i32,
+    first: usize,
+    names: impl Iterator<Item = String>,
+) {
+    let Some(times) = times else { return };
+    for (i, name) in names.enumerate() {
+        let (from, to) = (times.get(first + i), times.get(first + i + 1));
+        if to == 0 {
+            return;
+        }
+        trace::event(&name, pid, pid, from, to);
     }
 }
 
@@ -456,9 +492,19 @@ impl Gate {
         let control = socket::connect(path).map_err(Error::system("reach the container's init"))?;
         Ok(Self {
             control,
+            times: None,
             watcher: None,
             behind,
         })
+    }
+
+    fn trace(&self, pid: i32) {
+        let BehindGate { steps, first, .. } = &self.behind;
+        trace_steps(self.times.as_ref(), pid, *first, steps.iter().cloned());
+        if let Some(times) = &self.times {
+            let done = times.get(first + steps.len());
+            trace::event("execve", pid, pid, done, trace::now());
+        }
     }
 
     /// What is behind it.
@@ -473,7 +519,10 @@ impl Gate {
             .map_err(Error::system("open the container's gate"))?;
         loop {
             match listen(&self.control)? {
-                Heard::End => return Ok(()),
+                Heard::End => {
+                    self.trace(pid);
+                    return Ok(());
+                }
                 Heard::Asks(q) => {
                     if let Err(e) = answer(&self.control, q, pid, pidfd, subject) {
                         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();

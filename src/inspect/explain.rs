@@ -445,20 +445,22 @@ impl Case<'_> {
             ),
         ] {
             let found = speculation(key);
-            let good = [
-                "force mitigated",
-                "force disabled",
-                "not vulnerable",
-                "always",
-                "unknown",
-            ];
-            let kept = found.is_empty() || good.iter().any(|g| found.contains(g));
-            let shown = match (kept, confine::speculates_for_good(feature)) {
-                (true, _) if found.is_empty() => "not told by this kernel".to_owned(),
-                (false, true) => format!("{found}: this kernel has no switch for this processor"),
-                _ => found,
+            if !process.mitigate_speculation {
+                continue;
+            }
+            if ["", "unknown", "unsupported"].contains(&found.as_str()) {
+                lines.push(what, "no", "yes", "not told by this kernel", Mark::NotShown);
+                continue;
+            }
+            // arch/x86/kernel/cpu/bugs.c, fs/proc/array.c
+            let good = ["mitigated", "not vulnerable", "disabled", "not affected"];
+            let kept = good.iter().any(|g| found.contains(g));
+            let shown = if !kept && confine::speculates_for_good(feature) {
+                format!("{found}: this kernel has no switch for this processor")
+            } else {
+                found
             };
-            lines.added(what, process.mitigate_speculation, shown, kept);
+            lines.added(what, true, shown, kept);
         }
         let cookie = confine::core_scheduling_cookie(self.pid());
         let shown = match cookie {

@@ -46,7 +46,9 @@ fn begin(watched: Watched) -> (Program, Label) {
     p.set(4, 8);
     p.call(NAMESPACE_PID);
     p.if_not(0, 0, end);
-    // A process that has not executed the container's program yet is ours.
+    // A process that has not executed the container's program yet is ours. Older kernels do not fill what is behind a name.
+    p.store_value(Size::Double, FP, -24, 0);
+    p.store_value(Size::Double, FP, -16, 0);
     p.copy(1, FP);
     p.add(1, -24);
     p.set(2, 16);

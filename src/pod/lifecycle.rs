@@ -28,6 +28,7 @@ use crate::executor::userns::Maps;
 use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
+use crate::trace;
 
 /// How long the removal of a container's groups waits for the kernel to let go of exiting processes.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
@@ -61,6 +62,7 @@ impl Pod {
     /// Creates a container, up to its gate.
     pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<i32> {
         let started = Instant::now();
+        let _trace = trace::span("Create");
         let id = request.id.clone();
         self.reserve(&id)?;
         let created = TaskCreate {
@@ -119,8 +121,11 @@ impl Pod {
                 "the option NoPivotRoot is not supported: a root that can be left is none".into(),
             ));
         }
+        let reading = trace::span("read config.json");
         let isolation = self.isolation(request.profile.as_ref())?;
         let asked = spec::load(&request.bundle)?;
+        drop(reading);
+        let applying = trace::span("apply the profile");
         let users = self.users(&isolation, &asked, &request)?;
         let first = users.as_ref().map(|u| u.first());
         let spec = isolation.apply(&request.id, &self.layout, first, asked)?;
@@ -129,11 +134,15 @@ impl Pod {
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
             ));
         }
+        drop(applying);
+        let compiling = trace::span("filters");
         let cgroup = Arc::new(Cgroup::of(self.layout.clone(), &spec, &request.id)?);
         let Filters {
             own: filter,
             watched,
         } = self.filters(&spec, &isolation)?;
+        drop(compiling);
+        let opening = trace::span("open streams");
         let denials = watched.map(|w| Denials::new(&request.id, isolation.clone(), w));
         let own_pids = spec::has_own_pid_namespace(&spec);
         let user = spec
@@ -158,6 +167,7 @@ impl Pod {
             own_pids,
             console_size(spec.process().as_ref()),
         )?;
+        drop(opening);
         let hooks = hooks::Subject::new(&spec, &request.id, &request.bundle).map(Arc::new);
         if !request.root_mounts.is_empty() {
             executor::prepare_root_directory(&spec, &request.bundle)?;
@@ -180,6 +190,7 @@ impl Pod {
             pivot: true,
         };
         let mut spawned = executor::create(plan, hooks.as_deref())?;
+        let recording = trace::span("write the record");
         let record = Record {
             pid: spawned.pid,
             start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
@@ -200,6 +211,7 @@ impl Pod {
                 request.bundle.display()
             )));
         }
+        drop(recording);
         let Some(gate) = spawned.gate.take() else {
             return Err(Error::Unknown("the init has no gate".into()));
         };
@@ -286,6 +298,7 @@ impl Pod {
 
     async fn start_init(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
         let began = Instant::now();
+        let _trace = trace::span("Start");
         let init = &container.init;
         let turn = init.turn.lock().await;
         let (gate, pid, pidfd) = init.transition(|state| match state {
@@ -430,6 +443,7 @@ impl Pod {
         let (pod, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let mut exit = reap(pidfd).await;
+            let ending = trace::span("exit");
             executor::forget_child(container.init.pid());
             if let Some(oom) = oom {
                 oom.abort();
@@ -467,6 +481,7 @@ impl Pod {
             record_exit(&container, exit);
             pod.publish_exit(&container, &container.init, exit);
             container.init.finish(exit);
+            drop(ending);
             log::info!("id={} status={} msg=\"exited\"", container.id, exit.status);
         });
         Ok(())
@@ -540,6 +555,7 @@ impl Pod {
 
     /// Deletes an ended (or never started) container or exec. Returns its pid and exit.
     pub async fn delete(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<(i32, Option<Exit>)> {
+        let _trace = trace::span("Delete");
         let container = self.container(id)?;
         if exec_id.is_empty() {
             self.delete_container(&container).await

@@ -11,6 +11,78 @@ pub fn keep_allocator_small() {
     }
 }
 
+/// Times that a child process notes, in memory that it shares with its parent.
+#[derive(Debug)]
+pub struct SharedTimes {
+    base: *mut u64,
+    len: usize,
+}
+
+// SAFETY: the memory is a mapping of its own, and is read and written by whole words only.
+unsafe impl Send for SharedTimes {}
+// SAFETY: as above.
+unsafe impl Sync for SharedTimes {}
+
+impl SharedTimes {
+    /// Room for so many.
+    pub fn new(len: usize) -> super::Result<Self> {
+        // SAFETY: an anonymous mapping at an address that the kernel chooses.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len * 8,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(nix::errno::Errno::last());
+        }
+        Ok(Self {
+            base: base.cast(),
+            len,
+        })
+    }
+
+    /// Notes the time. Async-signal-safe.
+    pub fn note(&self, index: usize) {
+        if index < self.len {
+            let mut now = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            // SAFETY: `now` is writable, and the index is within the mapping.
+            unsafe {
+                libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+                self.base
+                    .add(index)
+                    .write_volatile(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64);
+            }
+        }
+    }
+
+    /// A time in nanoseconds; 0 where none was noted.
+    pub fn get(&self, index: usize) -> u64 {
+        if index < self.len {
+            // SAFETY: the index is within the mapping.
+            unsafe { self.base.add(index).read_volatile() }
+        } else {
+            0
+        }
+    }
+}
+
+impl Drop for SharedTimes {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing refers to it any more.
+        unsafe {
+            libc::munmap(self.base.cast(), self.len * 8);
+        }
+    }
+}
+
 /// Gives back what an idle process does not need: unused heap pages (`malloc_trim(3)`), and its claim on its own program's
 /// pages (`madvise(2)`, `MADV_DONTNEED`), which stay in the page cache and are mapped again, a few at a time, when they are
 /// next used.

@@ -80,12 +80,19 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         lsm: None,
         chosen: 0,
     };
+    let note = |index: usize, script: &Script| {
+        if let Some(times) = &script.times {
+            times.note(index);
+        }
+    };
+    note(0, script);
     for index in 0..script.steps.len() {
         let outcome = step(&mut ctx, &mut script.steps, index, &mut script.program);
         if let Err(failure) = outcome {
             report(ctx.control(), index, &failure);
             process::exit_now(1);
         }
+        note(index + 1, script);
     }
     let errno = match script.program.candidates.get(ctx.chosen) {
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),

@@ -1,0 +1,163 @@
+//! Our shim against containerd's own with runc, against one that does nothing, and against the kernel's own cost: on the same
+//! containerd, interleaved in one run. Ratios are the result; absolute times are this machine's.
+//! `cargo bench --bench compare -- [--short] [--rounds N] [--json FILE] [--docs DIRECTORY] [--check]`
+
+#![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
+#![allow(dead_code)] // the tests' support is more than this needs
+
+mod client;
+mod life;
+mod measure;
+mod pods;
+mod profiles;
+mod reference;
+mod report;
+mod resources;
+mod runtimes;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use client::Client;
+use runtimes::{OURS, RUNC, Runtime};
+use serde_json::{Value, json};
+use support::{Daemon, Release, Setup};
+
+fn option(name: &str) -> Option<String> {
+    let args: Vec<String> = std::env::args().collect();
+    let at = args.iter().position(|a| a == name)?;
+    args.get(at + 1).cloned()
+}
+
+fn flag(name: &str) -> bool {
+    std::env::args().any(|a| a == name)
+}
+
+/// How much of everything.
+struct Size {
+    rounds: usize,
+    pods: usize,
+    idle: u64,
+    megabytes: u64,
+    shapes: &'static [(usize, usize)],
+    growth: &'static [usize],
+    in_a_pod: &'static [usize],
+}
+
+const FULL: Size = Size {
+    rounds: 100,
+    pods: 20,
+    idle: 60,
+    megabytes: 1000,
+    shapes: &[(1, 1), (20, 1), (100, 1), (20, 3), (20, 10)],
+    growth: &[1, 100, 250, 500, 1000],
+    in_a_pod: &[1, 25, 50, 100],
+};
+/// For CI: enough to see that something broke.
+const SHORT: Size = Size {
+    rounds: 15,
+    pods: 4,
+    idle: 5,
+    megabytes: 200,
+    shapes: &[(1, 1), (20, 1), (5, 5)],
+    growth: &[1, 30],
+    in_a_pod: &[1, 20],
+};
+
+fn main() {
+    let mut size = if flag("--short") { SHORT } else { FULL };
+    if let Some(rounds) = option("--rounds") {
+        size.rounds = rounds.parse().expect("--rounds takes a number");
+    }
+    let release = Release::V2;
+    if let Some(reason) = release.missing() {
+        panic!("{reason}");
+    }
+    let results = measure_all(release, &size);
+    print!("{}", report::table(&results));
+    if let Some(path) = option("--json") {
+        std::fs::write(path, serde_json::to_vec_pretty(&results).unwrap()).unwrap();
+    }
+    if let Some(directory) = option("--docs") {
+        report::draw(&results, Path::new(&directory));
+    }
+    support::clean_up();
+    let broken = report::broken(&results, flag("--short"));
+    for line in &broken {
+        println!("not reached: {line}");
+    }
+    if flag("--check") {
+        std::process::exit(i32::from(!broken.is_empty()));
+    }
+}
+
+fn say(what: &str) {
+    eprintln!("measuring {what}");
+}
+
+fn measure_all(release: Release, size: &Size) -> Value {
+    let runtimes = runtimes::all();
+    let pair: [Runtime; 2] = [OURS, RUNC];
+    let mut out = json!({
+        "conditions": {
+            "containerd": release.name(),
+            "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
+            "processors": std::thread::available_parallelism().map_or(0, usize::from),
+            "rounds": size.rounds,
+        }
+    });
+    let daemon = Daemon::start(release, Setup { cri: false });
+    let client = Client::connect(&daemon);
+    say("lives and execs, one after the other");
+    let apart = Duration::from_millis(50);
+    out["life"] = life::phases(&client, &runtimes, size.rounds, apart);
+    out["life_tight"] = life::phases(&client, &runtimes, size.rounds, Duration::ZERO);
+    say("what a start takes inside of the shim, and the kernel's own cost of it");
+    out["inside"] = json!({
+        "standard": life::inside(&client, &OURS, size.rounds).json(),
+        "hardened": life::inside(&client, &runtimes::HARDENED, size.rounds).json(),
+    });
+    if let Some(times) = reference::floor(&daemon, size.rounds) {
+        out["floor"] = times.json();
+    }
+    if let Some(times) = reference::runsc(&daemon, size.pods) {
+        out["runsc"] = times.json();
+    }
+    say("eight at a time");
+    out["eight"] = life::at_a_time(&client, &runtimes, size.pods);
+    say("profiles");
+    out["profiles"] = profiles::profiles(&client, size.rounds).into();
+    say("memory");
+    out["memory"] = resources::memory(&client, &pair, size.shapes);
+    say("idle shims");
+    out["idle"] = resources::idle(&client, &pair, size.idle);
+    say("output");
+    out["output_1"] = resources::output(&client, &pair, 1, size.megabytes);
+    out["output_50"] = resources::output(&client, &pair, 50, size.megabytes / 20);
+    say("growth");
+    for (key, runtime) in [("standard", OURS), ("runc", RUNC)] {
+        // runc's pods of a thousand would take half an hour.
+        let steps: Vec<usize> = size
+            .growth
+            .iter()
+            .copied()
+            .filter(|n| key == "standard" || *n <= 250)
+            .collect();
+        out["growth_node"][key] = resources::growth(&client, &runtime, &steps, false);
+        out["growth_pod"][key] = resources::growth(&client, &runtime, size.in_a_pod, true);
+    }
+    drop(client);
+    drop(daemon);
+    say("pods through CRI");
+    let daemon = Daemon::start(release, Setup { cri: true });
+    let handlers = [
+        "cofferdam",
+        "cofferdam-hardened",
+        "cofferdam-untrusted",
+        "runc",
+    ];
+    out["pods"] = pods::pods(&daemon, &handlers, size.pods);
+    out
+}

@@ -1,0 +1,177 @@
+//! What shims take while nothing happens, and while output flows; and how costs grow.
+
+use std::fs;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, container_of};
+use crate::measure::{Times, shims, usage};
+use crate::runtimes::Runtime;
+use crate::support::block_on;
+
+/// KiB of memory a pod, for so many pods of so many containers.
+pub fn memory(client: &Client<'_>, runtimes: &[Runtime], shapes: &[(usize, usize)]) -> Value {
+    let mut out = json!({});
+    for (pods, containers) in shapes {
+        for runtime in runtimes {
+            let names: Vec<String> = (0..*pods).map(|i| format!("m{i}")).collect();
+            names
+                .iter()
+                .for_each(|pod| client.run_pod(pod, *containers, runtime.id));
+            std::thread::sleep(Duration::from_millis(1500));
+            let used = usage(&shims(client.daemon, runtime.shim));
+            names
+                .iter()
+                .for_each(|pod| client.end_pod(pod, *containers));
+            let a_pod = |value: f64| value / *pods as f64;
+            out[format!("{pods}x{containers}")][runtime.name] = json!({
+                "pss_kib": a_pod(used.pss), "private_kib": a_pod(used.private),
+                "threads": a_pod(used.threads as f64), "processes": a_pod(used.processes as f64),
+            });
+        }
+    }
+    out
+}
+
+/// Wake-ups and CPU of a shim that is left alone.
+pub fn idle(client: &Client<'_>, runtimes: &[Runtime], seconds: u64) -> Value {
+    let mut out = json!({});
+    for (r, runtime) in runtimes.iter().enumerate() {
+        let id = format!("idle{r}");
+        client.run(&id, runtime.id);
+        // What was under way ends.
+        std::thread::sleep(Duration::from_secs(3));
+        let pids = shims(client.daemon, runtime.shim);
+        let before = usage(&pids);
+        std::thread::sleep(Duration::from_secs(seconds));
+        let after = usage(&pids);
+        client.end(&id);
+        out[runtime.name] = json!({
+            "seconds": seconds, "threads": after.threads,
+            "wakeups": after.switches.saturating_sub(before.switches),
+            "cpu_us": after.cpu.saturating_sub(before.cpu) / 1000,
+        });
+    }
+    out
+}
+
+/// Bytes a second from containers that write as fast as they can, and the CPU time of their shims.
+pub fn output(
+    client: &Client<'_>,
+    runtimes: &[Runtime],
+    containers: usize,
+    megabytes: u64,
+) -> Value {
+    let mut out = json!({});
+    for (r, runtime) in runtimes.iter().enumerate() {
+        let ids: Vec<String> = (0..containers)
+            .map(|i| format!("o{containers}-{r}-{i}"))
+            .collect();
+        let count = format!("count={megabytes}");
+        let args = ["dd", "if=/dev/zero", "bs=1M", count.as_str()];
+        let mut readers = Vec::new();
+        let mut prepared = Vec::new();
+        for id in &ids {
+            let fifo = client.daemon.dir().join(format!("{id}-out"));
+            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            prepared.push((
+                client.prepare(id, runtime.id, &args),
+                fifo.display().to_string(),
+            ));
+            readers.push(std::thread::spawn(move || {
+                let mut file = fs::File::open(&fifo).unwrap();
+                let (mut buffer, mut bytes) = (vec![0u8; 1 << 16], 0u64);
+                let begun = Instant::now();
+                while let Ok(n) = file.read(&mut buffer) {
+                    if n == 0 {
+                        break;
+                    }
+                    bytes += n as u64;
+                }
+                fs::remove_file(fifo).ok();
+                (bytes, begun.elapsed())
+            }));
+        }
+        block_on(async {
+            for (id, (mounts, stdout)) in ids.iter().zip(prepared) {
+                client.start_with_output(id, mounts, &stdout).await;
+            }
+        });
+        let begun = Instant::now();
+        block_on(async {
+            for id in &ids {
+                client.wait(id, "").await;
+            }
+        });
+        let took = begun.elapsed();
+        // Still there until Delete.
+        let cpu = usage(&shims(client.daemon, runtime.shim)).cpu;
+        let mut bytes = 0;
+        block_on(async {
+            for id in &ids {
+                client.delete(id).await;
+            }
+        });
+        let mut longest = took;
+        for reader in readers {
+            let (n, time) = reader.join().unwrap();
+            bytes += n;
+            if containers == 1 {
+                longest = time;
+            }
+        }
+        ids.iter().for_each(|id| client.forget(id));
+        assert_eq!(
+            bytes,
+            megabytes * (1 << 20) * containers as u64,
+            "{}",
+            runtime.name
+        );
+        out[runtime.name] = json!({
+            "mb_per_second": bytes as f64 / 1e6 / longest.as_secs_f64(),
+            "shim_cpu_ms_per_gb": cpu as f64 / 1e6 / (bytes as f64 / 1e9),
+        });
+    }
+    out
+}
+
+/// Milliseconds of a life with more and more sleeping containers beside it: on the node, each in a pod of its own, or in one pod.
+pub fn growth(client: &Client<'_>, runtime: &Runtime, steps: &[usize], in_one_pod: bool) -> Value {
+    const SAMPLES: usize = 15;
+    let (mut running, mut rows) = (0, Vec::new());
+    let name = |i: usize| {
+        if in_one_pod {
+            container_of("g", i)
+        } else {
+            format!("g{i}")
+        }
+    };
+    for target in steps {
+        while running < *target {
+            let id = name(running);
+            let pod = if in_one_pod { "g" } else { id.as_str() };
+            let mounts = client.prepare_in(pod, &id, runtime.id, &["sleep", "100000"]);
+            block_on(client.start(&id, mounts));
+            running += 1;
+        }
+        let times: Vec<Duration> = (0..SAMPLES)
+            .map(|i| {
+                let id = format!("gl{target}-{i}");
+                let pod = if in_one_pod { "g" } else { id.as_str() };
+                let mounts = client.prepare_in(pod, &id, runtime.id, &["/bin/true"]);
+                let begun = Instant::now();
+                block_on(client.live(&id, mounts));
+                let took = begun.elapsed();
+                client.forget(&id);
+                took
+            })
+            .collect();
+        rows.push(json!({ "containers": target, "life_ms": Times::of(&times).p50 }));
+    }
+    for i in (0..running).rev() {
+        client.end(&name(i));
+    }
+    Value::Array(rows)
+}
