@@ -99,6 +99,7 @@ impl Task for Nothing {
     }
 }
 
+#[allow(clippy::zombie_processes)] // the server outlives this process
 fn main() {
     let args: Vec<_> = std::env::args_os().collect();
     let flags = parse(args.get(1..).unwrap_or_default()).unwrap();

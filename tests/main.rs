@@ -27,6 +27,7 @@ mod streams;
 mod stress;
 mod systemd;
 mod task_api;
+mod trace;
 mod users;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -212,6 +213,7 @@ fn main() {
         explain::cases,
         check::cases,
         learn::cases,
+        trace::cases,
         common::cases,
         lifecycle::cases,
         oci::cases,

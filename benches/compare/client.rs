@@ -194,6 +194,8 @@ impl<'a> Client<'a> {
             container_id: id.into(),
             rootfs,
             stdout: stdout.into(),
+            // runc's shim wants both.
+            stderr: stdout.into(),
             ..Default::default()
         };
         self.tasks()

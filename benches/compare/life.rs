@@ -66,7 +66,9 @@ pub fn at_a_time(client: &Client<'_>, runtimes: &[Runtime], rounds: usize) -> Va
                 futures_all(lives.map(|(id, mounts)| client.live(id, mounts))).await;
             });
             spent[r].push(begun.elapsed());
-            ids.iter().for_each(|id| client.forget(id));
+            for id in &ids {
+                client.forget(id);
+            }
         }
     }
     for (r, runtime) in runtimes.iter().enumerate() {

@@ -111,6 +111,7 @@ fn create_with(
         Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(&spec, &args.id)?;
     let hooks = hooks::Subject::new(&spec, &args.id, &bundle);
     let plan = InitPlan {
+        born: None,
         spec: &spec,
         id: &args.id,
         bundle: &bundle,

@@ -19,6 +19,7 @@ pub fn plan(config: &[u8]) -> Result<()> {
             .map_err(|e| Error::field("/dev/null", e.to_string()))
     };
     let plan = InitPlan {
+        born: None,
         spec: &spec,
         id: "id",
         bundle: Path::new("/tmp"),

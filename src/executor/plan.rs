@@ -25,6 +25,9 @@ use crate::trace;
 
 /// What [`init`] needs to know.
 pub struct InitPlan<'a> {
+    /// Told the init's pid while it sets the container up: there is time for something then. Told again where the init goes
+    /// on as another process.
+    pub born: Option<&'a dyn Fn(i32)>,
     /// The spec that will be enforced.
     pub spec: &'a Spec,
     /// The container's id; hooks and keyring carry it.
@@ -143,6 +146,7 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
     let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
     drop(groups);
     let egress = plan.confinement.as_ref().and_then(|c| c.egress.clone());
+    let born = plan.born;
     let restricted = match (egress, cgroup) {
         (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(&allowed).map_err(Error::from),
         (Some(_), None) => Err(Error::field("network.egress", "needs cgroups")),
@@ -153,7 +157,7 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
             let _planning = trace::span("plan");
             init(plan)
         })
-        .and_then(|job| job.spawn(hooks));
+        .and_then(|job| job.spawn_and_tell(hooks, born));
     drop(placeholder);
     if spawned.is_err() {
         give_up(cgroup, hooks);

@@ -202,15 +202,31 @@ impl Job {
     }
 
     /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
-    pub fn spawn(mut self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
+    pub fn spawn(self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
+        self.spawn_and_tell(subject, None)
+    }
+
+    /// The same; `born` is told the pid as soon as there is one, while the process sets itself up.
+    pub(super) fn spawn_and_tell(
+        mut self,
+        subject: Option<&hooks::Subject>,
+        born: Option<&dyn Fn(i32)>,
+    ) -> Result<Spawned> {
         let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
         let cloning = trace::span("clone3");
         let (mut pid, mut pidfd) = self.clone(&theirs)?;
         drop(cloning);
         let _child = trace::span("wait for the child");
         drop(theirs);
+        let first = pid;
+        if let Some(born) = born {
+            born(pid);
+        }
         match self.converse(&ours, &mut pid, &mut pidfd, subject) {
             Ok((terminal, at_gate)) => {
+                if let Some(born) = born.filter(|_| pid != first) {
+                    born(pid);
+                }
                 let names = self.script.steps.iter().map(super::script::Step::describe);
                 trace_steps(self.script.times.as_ref(), pid, 0, names);
                 let gate = at_gate.then(|| self.gate(ours));

@@ -173,7 +173,24 @@ impl Pod {
             executor::prepare_root_directory(&spec, &request.bundle)?;
         }
         let new_keyring = !request.options.no_new_keyring;
+        // Written while the init sets the container up.
+        let recorded = std::cell::RefCell::new(Ok(()));
+        let record = |pid| {
+            let _recording = trace::span("write the record");
+            let record = Record {
+                pid,
+                start_time: sys::process::start_time(pid).unwrap_or(0),
+                shim: std::process::id(),
+                cgroup: cgroup.cgroups_path(),
+                users: first,
+                exit: None,
+            };
+            *recorded.borrow_mut() = record
+                .store(&request.bundle)
+                .and_then(|()| write_pid(&request.bundle, pid));
+        };
         let plan = InitPlan {
+            born: Some(&record),
             spec: &spec,
             id: &request.id,
             bundle: &request.bundle,
@@ -189,20 +206,10 @@ impl Pod {
             preserve_fds: 0,
             pivot: true,
         };
-        let mut spawned = executor::create(plan, hooks.as_deref())?;
-        let recording = trace::span("write the record");
-        let record = Record {
-            pid: spawned.pid,
-            start_time: sys::process::start_time(spawned.pid).unwrap_or(0),
-            shim: std::process::id(),
-            cgroup: cgroup.cgroups_path(),
-            users: first,
-            exit: None,
-        };
-        if let Err(e) = record
-            .store(&request.bundle)
-            .and_then(|()| write_pid(&request.bundle, spawned.pid))
-        {
+        let mut spawned = executor::create(plan, hooks.as_deref()).inspect_err(|_| {
+            Record::remove(&request.bundle);
+        })?;
+        if let Err(e) = recorded.into_inner() {
             sys::process::pidfd_send_signal(spawned.pidfd.as_fd(), libc::SIGKILL).ok();
             sys::process::wait_pidfd(spawned.pidfd.as_fd(), true).ok();
             executor::give_up(Some(&cgroup), hooks.as_deref());
@@ -211,7 +218,6 @@ impl Pod {
                 request.bundle.display()
             )));
         }
-        drop(recording);
         let Some(gate) = spawned.gate.take() else {
             return Err(Error::Unknown("the init has no gate".into()));
         };

@@ -41,6 +41,11 @@ impl Record {
         written
     }
 
+    /// Removes it, where a creation failed.
+    pub fn remove(bundle: &Path) {
+        fs::remove_file(bundle.join(FILE)).ok();
+    }
+
     /// Reads it.
     pub fn load(bundle: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(bundle.join(FILE))?)?)
