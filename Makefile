@@ -17,7 +17,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short lint install uninstall clean help
+.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short count count-write lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,14 @@ bench-tools: prepare build
 bench: bench-tools ## everything, against runc, a shim that does nothing, runsc and the bare kernel: 30 minutes
 	tests/prepare.sh runsc
 	$(BENCH) --json docs/benchmarks.json --docs docs/pictures --check
+
+count: ## instructions of a plan, a profile and a request, against benches/instructions: the same on a busy machine
+	tests/prepare.sh valgrind
+	cargo build --profile bench --features sabotage --example count
+	benches/count.sh $(BIN)/examples/count $(COUNT)
+
+count-write: ## writes benches/instructions anew
+	$(MAKE) count COUNT=--write
 
 bench-short: bench-tools
 	$(BENCH) --short --check

@@ -11,7 +11,7 @@ mod child;
 mod confinement;
 mod devices;
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub mod fuzz;
 pub mod hooks;
 mod mounts;

@@ -20,7 +20,7 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 }
 
 /// Parses a `config.json`.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub(super) fn parse_spec(text: &[u8]) -> Result<Spec> {
     parse_spec_of(text, PathBuf::from("config.json"))
 }

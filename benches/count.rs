@@ -1,0 +1,76 @@
+//! Work that is counted in instructions, by `benches/count.sh`: `count PART TIMES`. Unlike time, that is the same on a busy machine.
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use cofferdam::cgroup::Layout;
+use cofferdam::executor::fuzz;
+use cofferdam::isolation::{Given, Profile, apply};
+use cofferdam::pod::{Isolation, Pod, Publisher};
+use containerd_shim_protos::api::StateRequest;
+use containerd_shim_protos::shim_async::TaskClient;
+use ttrpc::asynchronous::Client;
+
+const CONFIG: &str = include_str!("../fuzz/seeds/spec/containerd.json");
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, part, times] = args.as_slice() else {
+        panic!("usage: count PART TIMES");
+    };
+    let times: usize = times.parse().unwrap();
+    match part.as_str() {
+        "plan" => (0..times).for_each(|_| fuzz::plan(CONFIG.as_bytes()).unwrap()),
+        "profile" => (0..times).for_each(|_| profile()),
+        "request" => requests(times),
+        other => panic!("{other:?}: expected plan, profile or request"),
+    }
+}
+
+/// Loads a profile and puts it under a spec, as each Create does.
+fn profile() {
+    let mut spec: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
+    spec["linux"]["devices"] = serde_json::json!([]);
+    let profile = Profile::load_from(Path::new("/nonexistent"), "hardened").unwrap();
+    let given = Given {
+        open_files: 1024,
+        core_size: 0,
+        users: None,
+        cgroup_v2: false,
+    };
+    apply(&profile, given, serde_json::from_value(spec).unwrap()).unwrap();
+}
+
+/// Requests to the pod's service over its socket, one after the other; the client is counted, too.
+fn requests(times: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let path = std::env::temp_dir().join(format!("cofferdam-count-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let pod = Pod::new(
+            "pod".into(),
+            "count".into(),
+            "standard".into(),
+            Layout::detect().unwrap(),
+            Isolation::load("standard"),
+            Publisher::start("count", None),
+        );
+        let _server = cofferdam::service::serve(&pod, listener).await.unwrap();
+        let address = format!("unix://{}", path.display());
+        let client = TaskClient::new(Client::connect(&address).await.unwrap());
+        for _ in 0..times {
+            let request = StateRequest {
+                id: "nothing".into(),
+                ..StateRequest::default()
+            };
+            let answer = client
+                .state(ttrpc::context::with_timeout(0), &request)
+                .await;
+            assert!(answer.is_err(), "there is no such container");
+        }
+        std::fs::remove_file(path).unwrap();
+    });
+}
