@@ -28,6 +28,7 @@ pub fn cases() -> Vec<crate::Case> {
         Case::plain("explain::names", names),
         Case::plain("explain::silent_shim", silent_shim),
         Case::plain("explain::sockets", sockets),
+        Case::plain("explain::live_top", live_top),
     ]
 }
 
@@ -403,4 +404,55 @@ fn sockets() {
     assert!(socket.exists());
     Output::of(Command::new(program()).args(["top", "--json"])).ok();
     assert!(!socket.exists(), "the socket of a dead shim");
+}
+
+/// On a terminal `top` draws within it, sorts as the keys say, and leaves the terminal as it was.
+fn live_top() {
+    use std::io::{Read, Write};
+    let s = Shim::start(3);
+    sleeper(&s, |_| {});
+    let size = nix::pty::Winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let end = || std::process::Stdio::from(pty.slave.try_clone().unwrap());
+    let mut top = Command::new(program())
+        .arg("top")
+        .stdin(end())
+        .stdout(end())
+        .spawn()
+        .unwrap();
+    let mut terminal = fs::File::from(pty.master);
+    let mut drawn = String::new();
+    let mut until = |what: &str, terminal: &mut fs::File| {
+        let began = Instant::now();
+        while !drawn.contains(what) {
+            let mut buffer = [0u8; 4096];
+            let n = terminal.read(&mut buffer).unwrap();
+            drawn += &String::from_utf8_lossy(&buffer[..n]);
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "no {what:?} in {drawn:?}"
+            );
+        }
+        std::mem::take(&mut drawn)
+    };
+    let text = until("by pod.", &mut terminal) + &until("AGE", &mut terminal);
+    assert!(text.starts_with("\x1b[?1049h"), "{text:?}");
+    terminal.write_all(b"m").unwrap();
+    until("by memory.", &mut terminal);
+    terminal.write_all(b"q").unwrap();
+    until("\x1b[?25h\x1b[?1049l", &mut terminal);
+    assert!(top.wait().unwrap().success());
+    let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    assert_eq!(
+        before.local_flags, after.local_flags,
+        "the terminal is as it was"
+    );
+    s.finish("box");
+    s.end();
 }

@@ -134,8 +134,8 @@ fn measure_all(release: Release, size: &Size) -> Value {
     say("idle shims");
     out["idle"] = resources::idle(&client, &pair, size.idle);
     say("output");
-    out["output_1"] = resources::output(&client, &pair, 1, size.megabytes);
-    out["output_50"] = resources::output(&client, &pair, 50, size.megabytes / 20);
+    out["output_1"] = resources::output(&client, &pair, 1, size.megabytes, 7);
+    out["output_50"] = resources::output(&client, &pair, 50, size.megabytes / 20, 1);
     say("growth");
     for (key, runtime) in [("standard", OURS), ("runc", RUNC)] {
         // runc's pods of a thousand would take half an hour.

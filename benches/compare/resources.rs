@@ -57,85 +57,110 @@ pub fn idle(client: &Client<'_>, runtimes: &[Runtime], seconds: u64) -> Value {
     out
 }
 
-/// Bytes a second from containers that write as fast as they can, and the CPU time of their shims.
+/// Bytes a second from containers that write as fast as they can, and the CPU time of their shims. Medians.
 pub fn output(
     client: &Client<'_>,
     runtimes: &[Runtime],
     containers: usize,
     megabytes: u64,
+    samples: usize,
 ) -> Value {
+    let mut figures = vec![(Vec::new(), Vec::new()); runtimes.len()];
+    for sample in 0..samples {
+        for (r, runtime) in runtimes.iter().enumerate() {
+            let name = format!("o{containers}-{r}-{sample}");
+            let (rate, cpu) = one_output(client, runtime, &name, containers, megabytes);
+            figures[r].0.push(rate);
+            figures[r].1.push(cpu);
+        }
+    }
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
     let mut out = json!({});
-    for (r, runtime) in runtimes.iter().enumerate() {
-        let ids: Vec<String> = (0..containers)
-            .map(|i| format!("o{containers}-{r}-{i}"))
-            .collect();
-        // All begin when all are there.
-        let pause = if containers > 1 { 3 } else { 0 };
-        let script = format!("sleep {pause}; exec dd if=/dev/zero bs=1M count={megabytes}");
-        let args = ["sh", "-c", script.as_str()];
-        let mut readers = Vec::new();
-        let mut prepared = Vec::new();
-        for id in &ids {
-            let fifo = client.daemon.dir().join(format!("{id}-out"));
-            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-            prepared.push((
-                client.prepare(id, runtime.id, &args),
-                fifo.display().to_string(),
-            ));
-            readers.push(std::thread::spawn(move || {
-                let mut file = fs::File::open(&fifo).unwrap();
-                let (mut buffer, mut bytes) = (vec![0u8; 1 << 16], 0u64);
-                let mut begun = None;
-                while let Ok(n) = file.read(&mut buffer) {
-                    if n == 0 {
-                        break;
-                    }
-                    begun.get_or_insert_with(Instant::now);
-                    bytes += n as u64;
-                }
-                fs::remove_file(fifo).ok();
-                (bytes, begun.unwrap(), Instant::now())
-            }));
-        }
-        block_on(async {
-            for (id, (mounts, stdout)) in ids.iter().zip(prepared) {
-                client.start_with_output(id, mounts, &stdout).await;
-            }
-        });
-        let cpu = || usage(&shims(client.daemon, runtime.shim)).cpu;
-        let before = cpu();
-        block_on(async {
-            for id in &ids {
-                client.wait(id, "").await;
-            }
-        });
-        // They are there until Delete.
-        let cpu = cpu().saturating_sub(before);
-        block_on(async {
-            for id in &ids {
-                client.delete(id).await;
-            }
-        });
-        let read: Vec<(u64, Instant, Instant)> =
-            readers.into_iter().map(|r| r.join().unwrap()).collect();
-        let bytes: u64 = read.iter().map(|r| r.0).sum();
-        let first = read.iter().map(|r| r.1).min().unwrap();
-        let longest = read.iter().map(|r| r.2).max().unwrap() - first;
-        for id in &ids {
-            client.forget(id);
-        }
-        // What dd says of itself is in it, too.
-        assert!(
-            bytes >= megabytes * (1 << 20) * containers as u64,
-            "{}",
-            runtime.name
-        );
+    for (runtime, (rates, cpus)) in runtimes.iter().zip(&mut figures) {
         out[runtime.name] = json!({
-            "mb_per_second": bytes as f64 / 1e6 / longest.as_secs_f64(),
-            "shim_cpu_ms_per_gb": cpu as f64 / 1e6 / (bytes as f64 / 1e9),
+            "mb_per_second": median(rates), "shim_cpu_ms_per_gb": median(cpus), "samples": samples,
         });
     }
     out
+}
+
+/// Megabytes a second, and milliseconds of the shims' CPU for a gigabyte.
+fn one_output(
+    client: &Client<'_>,
+    runtime: &Runtime,
+    name: &str,
+    containers: usize,
+    megabytes: u64,
+) -> (f64, f64) {
+    let ids: Vec<String> = (0..containers).map(|i| format!("{name}-{i}")).collect();
+    // All begin when all are there.
+    let pause = if containers > 1 { 3 } else { 0 };
+    let script = format!("sleep {pause}; exec dd if=/dev/zero bs=1M count={megabytes}");
+    let args = ["sh", "-c", script.as_str()];
+    let mut readers = Vec::new();
+    let mut prepared = Vec::new();
+    for id in &ids {
+        let fifo = client.daemon.dir().join(format!("{id}-out"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        prepared.push((
+            client.prepare(id, runtime.id, &args),
+            fifo.display().to_string(),
+        ));
+        readers.push(std::thread::spawn(move || {
+            let mut file = fs::File::open(&fifo).unwrap();
+            let (mut buffer, mut bytes) = (vec![0u8; 1 << 16], 0u64);
+            let mut begun = None;
+            while let Ok(n) = file.read(&mut buffer) {
+                if n == 0 {
+                    break;
+                }
+                begun.get_or_insert_with(Instant::now);
+                bytes += n as u64;
+            }
+            fs::remove_file(fifo).ok();
+            (bytes, begun.unwrap(), Instant::now())
+        }));
+    }
+    block_on(async {
+        for (id, (mounts, stdout)) in ids.iter().zip(prepared) {
+            client.start_with_output(id, mounts, &stdout).await;
+        }
+    });
+    let cpu = || usage(&shims(client.daemon, runtime.shim)).cpu;
+    let before = cpu();
+    block_on(async {
+        for id in &ids {
+            client.wait(id, "").await;
+        }
+    });
+    // They are there until Delete.
+    let cpu = cpu().saturating_sub(before);
+    block_on(async {
+        for id in &ids {
+            client.delete(id).await;
+        }
+    });
+    let read: Vec<(u64, Instant, Instant)> =
+        readers.into_iter().map(|r| r.join().unwrap()).collect();
+    let bytes: u64 = read.iter().map(|r| r.0).sum();
+    let first = read.iter().map(|r| r.1).min().unwrap();
+    let longest = read.iter().map(|r| r.2).max().unwrap() - first;
+    for id in &ids {
+        client.forget(id);
+    }
+    // What dd says of itself is in it, too.
+    assert!(
+        bytes >= megabytes * (1 << 20) * containers as u64,
+        "{}",
+        runtime.name
+    );
+    (
+        bytes as f64 / 1e6 / longest.as_secs_f64(),
+        cpu as f64 / 1e6 / (bytes as f64 / 1e9),
+    )
 }
 
 /// Milliseconds of a life with more and more sleeping containers beside it: on the node, each in a pod of its own, or in one pod.

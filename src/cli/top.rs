@@ -109,7 +109,9 @@ fn live(mut sort: Sort) -> Result<i32> {
         let mut now = rows(control::pods());
         measure(&before.0, &mut now, before.1.elapsed());
         before = (now.clone(), Instant::now());
+        // A terminal that does not know its size says 0.
         let height = terminal::own_size().map_or(24, |(_, rows)| usize::from(rows));
+        let height = if height == 0 { 24 } else { height };
         let text = table(&mut now, sort, height.saturating_sub(1));
         // In raw mode a new line does not return the carriage. What is left of older lines is cleared.
         print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n")));
