@@ -51,7 +51,15 @@ const FULL: Size = Size {
     pods: 20,
     idle: 60,
     megabytes: 1000,
-    shapes: &[(1, 1), (20, 1), (100, 1), (20, 3), (20, 10)],
+    shapes: &[
+        (1, 1),
+        (1, 3),
+        (1, 10),
+        (20, 1),
+        (100, 1),
+        (100, 3),
+        (100, 10),
+    ],
     growth: &[1, 100, 250, 500, 1000],
     in_a_pod: &[1, 25, 50, 100],
 };
@@ -61,7 +69,7 @@ const SHORT: Size = Size {
     pods: 4,
     idle: 5,
     megabytes: 200,
-    shapes: &[(1, 1), (20, 1), (5, 5)],
+    shapes: &[(1, 1), (20, 1), (1, 10)],
     growth: &[1, 30],
     in_a_pod: &[1, 20],
 };
@@ -131,6 +139,12 @@ fn measure_all(release: Release, size: &Size) -> Value {
     out["profiles"] = profiles::profiles(&client, size.rounds).into();
     say("memory");
     out["memory"] = resources::memory(&client, &pair, size.shapes);
+    for runtime in pair {
+        let pss = |shape: &str| out["memory"][shape][runtime.name]["pss_kib"].as_f64();
+        if let (Some(ten), Some(one)) = (pss("1x10"), pss("1x1")) {
+            out["further_container"][runtime.name] = ((ten - one) / 9.0).into();
+        }
+    }
     say("idle shims");
     out["idle"] = resources::idle(&client, &pair, size.idle);
     say("output");
@@ -159,5 +173,6 @@ fn measure_all(release: Release, size: &Size) -> Value {
         "runc",
     ];
     out["pods"] = pods::pods(&daemon, &handlers, size.pods);
+    out["pods_eight"] = pods::at_a_time(&daemon, &handlers, size.pods / 4);
     out
 }

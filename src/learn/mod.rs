@@ -189,17 +189,19 @@ impl Recorder {
         });
         let at = Probe::Tracepoint(c"sched_process_exec");
         more("files", insns.and_then(|insns| attach(at, &insns)));
+        // The function knows which questions are the kernel's own; the tracepoint does not.
         let fd = capabilities.fd();
-        let at_tracepoint = attach(
-            Probe::Tracepoint(c"cap_capable"),
-            &programs::capabilities(watched, fd, true),
-        );
+        let at_function = types.and_then(|btf| {
+            let id = btf.function("cap_capable");
+            let id = id.ok_or_else(|| "this kernel has no such function".to_owned())?;
+            attach(Probe::Exit(id), &programs::capabilities(watched, fd, false))
+        });
         more(
             "capabilities",
-            at_tracepoint.or_else(|_| {
-                let id = types?.function("cap_capable");
-                let id = id.ok_or_else(|| "this kernel has no such function".to_owned())?;
-                attach(Probe::Exit(id), &programs::capabilities(watched, fd, false))
+            at_function.or_else(|e| {
+                let insns = programs::capabilities(watched, fd, true);
+                attach(Probe::Tracepoint(c"cap_capable"), &insns)
+                    .map_err(|t| format!("{e}; at the tracepoint: {t} (Linux 6.14)"))
             }),
         );
         Ok(Self {
