@@ -183,45 +183,29 @@ impl<'a> Client<'a> {
         });
     }
 
-    /// Starts a task whose output goes to a fifo.
-    pub async fn start_with_output(
-        &self,
-        id: &str,
-        rootfs: Vec<containerd_client::types::Mount>,
-        stdout: &str,
-    ) {
-        let request = CreateTaskRequest {
-            container_id: id.into(),
-            rootfs,
-            stdout: stdout.into(),
-            // runc's shim wants both.
-            stderr: stdout.into(),
-            ..Default::default()
-        };
-        self.tasks()
-            .create(with_namespace!(request, self.namespace))
-            .await
-            .unwrap();
-        let request = StartRequest {
-            container_id: id.into(),
-            ..Default::default()
-        };
-        self.tasks()
-            .start(with_namespace!(request, self.namespace))
-            .await
-            .unwrap();
-    }
-
     /// Starts a task. Returns the times of Create and Start.
     pub async fn start(
         &self,
         id: &str,
         rootfs: Vec<containerd_client::types::Mount>,
     ) -> [Duration; 2] {
+        self.start_with_output(id, rootfs, "").await
+    }
+
+    /// The same, with output to a fifo.
+    pub async fn start_with_output(
+        &self,
+        id: &str,
+        rootfs: Vec<containerd_client::types::Mount>,
+        stdout: &str,
+    ) -> [Duration; 2] {
         let begun = Instant::now();
         let request = CreateTaskRequest {
             container_id: id.into(),
             rootfs,
+            stdout: stdout.into(),
+            // runc's shim wants both.
+            stderr: stdout.into(),
             ..Default::default()
         };
         self.tasks()

@@ -279,7 +279,7 @@ impl Cgroup {
     }
 
     /// How many eBPF programs filter devices, and how many connections, in the v2 tree. None where there is no such tree.
-    pub fn programs(&self) -> Option<(u32, u32)> {
+    pub fn programs(&self) -> Option<(usize, usize)> {
         let group = fs::File::open(self.unified_dir()?).ok()?;
         let count = |hook| sys::bpf::attached(std::os::fd::AsFd::as_fd(&group), hook).unwrap_or(0);
         Some((

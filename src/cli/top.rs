@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use super::terminal::{self, Raw};
 use super::{Result, print};
 use crate::control::{self, Found};
-use crate::isolation::{DIRECTORY, Profile};
+use crate::sys::time;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -166,9 +165,7 @@ fn rows(found: Vec<Found>) -> Vec<Row> {
 /// A letter for each kind of protection that all containers of the pod have: see [`LEGEND`].
 fn isolation(pod: &control::Pod) -> String {
     let of = |c: &control::Container| {
-        let name = &c.profile;
-        let profile = Profile::parse(Path::new(DIRECTORY), name, "the shim's", &c.profile_toml);
-        let profile = profile.unwrap_or_default();
+        let profile = c.profile().unwrap_or_default();
         [
             (c.users.is_some(), 'U'),
             (profile.process.capabilities.is_some(), 'C'),
@@ -225,8 +222,7 @@ fn bytes(n: u64) -> String {
 
 /// How long ago, in one unit.
 fn age(started: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = now.map_or(0, |d| d.as_secs()).saturating_sub(started);
+    let seconds = time::seconds_since_1970().saturating_sub(started);
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7200 => format!("{}m", seconds / 60),

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::{self, Profile};
+
 pub use client::{Found, ask, find, find_container, pods};
 pub use server::{Server, remove_socket};
 
@@ -112,6 +114,14 @@ pub struct Container {
     pub usage: Usage,
     /// What its filters denied so far.
     pub denials: Vec<Denials>,
+}
+
+impl Container {
+    /// The profile, as the shim has it.
+    pub fn profile(&self) -> Result<Profile, isolation::Error> {
+        let (name, text) = (&self.profile, &self.profile_toml);
+        Profile::parse(Path::new(isolation::DIRECTORY), name, "the shim's", text)
+    }
 }
 
 /// Counters of a container.

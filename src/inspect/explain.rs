@@ -15,7 +15,7 @@ use super::process::{self, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
 use crate::executor::{capabilities, spec};
-use crate::isolation::{self, DIRECTORY, Given, Profile, UserNamespaceMode};
+use crate::isolation::{self, Given, Profile, UserNamespaceMode};
 use crate::sys::confine;
 
 /// What is to be said of a promise.
@@ -139,13 +139,7 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
             container.status
         ));
     }
-    let profile = Profile::parse(
-        Path::new(DIRECTORY),
-        &container.profile,
-        "the shim's",
-        &container.profile_toml,
-    )
-    .map_err(|e| e.to_string())?;
+    let profile = container.profile().map_err(|e| e.to_string())?;
     let layout = Arc::new(Layout::detect().map_err(|e| format!("find the node's cgroups: {e}"))?);
     let asked = spec::load(&container.bundle).map_err(|e| e.to_string())?;
     let given = Given {
@@ -320,10 +314,10 @@ impl Case<'_> {
         ];
         for (i, name) in names.iter().enumerate() {
             let of = |sets: &[u64; 5]| sets.get(i).copied().unwrap_or(0);
-            let limit = match i {
-                0 => of(&promised_sets),
-                3 | 4 => of(&promised_sets),
-                _ => ceiling,
+            let limit = if matches!(*name, "permitted" | "effective") {
+                ceiling
+            } else {
+                of(&promised_sets)
             };
             let kept = of(&found) & !limit == 0;
             lines.promise(

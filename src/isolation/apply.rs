@@ -374,8 +374,8 @@ fn is_bind(mount: &Mount) -> bool {
             .any(|o| o == "bind" || o == "rbind")
 }
 
-/// The path without `.`, `..` and doubled slashes, as text: a link on the node is the node's business.
-fn clean(path: &Path) -> PathBuf {
+/// The path without `.`, `..` and doubled slashes, as text: whoever asks minds no links.
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {
         match part {

@@ -7,6 +7,7 @@ mod floor;
 pub mod pool;
 mod profile;
 
+pub(crate) use apply::clean;
 pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec, apply_to_update};
 pub use profile::{
     BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Profile, Scope, Unmappable,

@@ -15,7 +15,6 @@ const FUNC: u32 = 12;
 /// The description.
 pub(super) struct Btf {
     data: Vec<u8>,
-    types: usize,
     strings: usize,
     /// Where each type begins; the first has id 1.
     at: Vec<usize>,
@@ -48,12 +47,7 @@ impl Btf {
                     _ => 0,
                 };
         }
-        Some(Self {
-            data,
-            types,
-            strings,
-            at,
-        })
+        Some(Self { data, strings, at })
     }
 
     fn name(&self, offset: u32) -> &[u8] {
@@ -64,7 +58,6 @@ impl Btf {
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<usize> {
-        debug_assert!(self.types > 0);
         self.at.iter().position(|at| {
             let info = word(&self.data, at + 4).unwrap_or(0);
             let is = word(&self.data, *at).map(|n| self.name(n));

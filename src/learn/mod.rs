@@ -14,14 +14,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::executor::capabilities;
 use crate::executor::seccomp;
+use crate::isolation;
 use crate::sys::bpf::{self, HashMap, Probe};
-use crate::sys::process;
+use crate::sys::{process, time};
 use btf::Btf;
 use programs::{NUMBER_KEY, PATH_KEY, REFUSED, Watched};
 pub use write::{Learnt, learnt, store};
@@ -207,9 +207,7 @@ impl Recorder {
         Ok(Self {
             namespace: theirs.ino(),
             root,
-            since: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
+            since: time::seconds_since_1970(),
             from_start,
             calls,
             capabilities,
@@ -392,17 +390,7 @@ fn directory_of(pid: i32, link: &str) -> Option<String> {
 
 /// Without `.` and `..`.
 fn clean(path: &Path) -> String {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            std::path::Component::Normal(name) => out.push(name),
-            std::path::Component::ParentDir => {
-                out.pop();
-            }
-            _ => {}
-        }
-    }
-    out.to_string_lossy().into_owned()
+    isolation::clean(path).to_string_lossy().into_owned()
 }
 
 fn numbers(map: &HashMap) -> Vec<(u64, u64)> {

@@ -257,7 +257,7 @@ impl Pod {
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             updated: AtomicBool::new(false),
-            created: super::seconds_since_1970(),
+            created: sys::time::seconds_since_1970(),
             users: first,
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),

@@ -78,12 +78,6 @@ fn can_watch() -> bool {
     status.lines().any(|l| l == "Seccomp:\t0") && crate::sys::creds::permitted() & SYS_PTRACE != 0
 }
 
-fn seconds_since_1970() -> u64 {
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
-}
-
 enum Slot {
     Creating,
     Ready(Arc<Container>),
@@ -129,7 +123,7 @@ impl Pod {
             id,
             namespace,
             class,
-            started: seconds_since_1970(),
+            started: crate::sys::time::seconds_since_1970(),
             layout: Arc::new(layout),
             isolation: isolation.map(Arc::new),
             events,

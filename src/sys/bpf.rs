@@ -283,8 +283,13 @@ struct ProgQuery {
 }
 
 /// How many programs are attached to this very cgroup at a hook.
-pub fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> Result<u32> {
-    let mut ids = [0u32; 64];
+pub fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> Result<usize> {
+    Ok(programs_at(cgroup, hook)?.len())
+}
+
+/// The ids of the programs that are attached to this very cgroup at a hook.
+fn programs_at(cgroup: BorrowedFd<'_>, hook: u32) -> Result<Vec<u32>> {
+    let mut ids = vec![0u32; 64];
     let mut query = ProgQuery {
         target_fd: cgroup.as_raw_fd() as u32,
         attach_type: hook,
@@ -292,41 +297,24 @@ pub fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> Result<u32> {
         prog_cnt: ids.len() as u32,
         ..ProgQuery::default()
     };
-    query_programs(&mut query)?;
-    Ok(query.prog_cnt)
-}
-
-fn query_programs(query: &mut ProgQuery) -> Result<()> {
     // SAFETY: `query` points at a live buffer of `prog_cnt` entries.
     check(unsafe {
         libc::syscall(
             libc::SYS_bpf,
             16, /* BPF_PROG_QUERY */
-            std::ptr::from_mut(query),
+            &raw mut query,
             size_of::<ProgQuery>(),
         )
     })?;
-    Ok(())
+    ids.truncate(query.prog_cnt as usize);
+    Ok(ids)
 }
 
 /// Detaches every device program that is attached to this very cgroup, except `keep`.
 pub fn detach_device_programs(cgroup: BorrowedFd<'_>, keep: Option<BorrowedFd<'_>>) -> Result<()> {
-    let mut ids = [0u32; 64];
-    let mut query = ProgQuery {
-        target_fd: cgroup.as_raw_fd() as u32,
-        attach_type: CGROUP_DEVICE,
-        prog_ids: ids.as_mut_ptr() as u64,
-        prog_cnt: ids.len() as u32,
-        ..ProgQuery::default()
-    };
-    query_programs(&mut query)?;
+    let ids = programs_at(cgroup, CGROUP_DEVICE)?;
     let keep = keep.map(program_id).transpose()?;
-    for id in ids
-        .iter()
-        .take(query.prog_cnt as usize)
-        .copied()
-        .filter(|id| Some(*id) != keep)
-    {
+    for id in ids.into_iter().filter(|id| Some(*id) != keep) {
         let get = [id, 0, 0];
         // SAFETY: `get` is the start of union bpf_attr for BPF_PROG_GET_FD_BY_ID.
         let fd = check(unsafe {

@@ -28,6 +28,12 @@ pub fn rfc3339(at: SystemTime) -> String {
     )
 }
 
+/// Seconds since 1970.
+pub fn seconds_since_1970() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
