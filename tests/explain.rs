@@ -401,7 +401,7 @@ fn sockets() {
     wait_until("the shim is gone", Duration::from_secs(5), || {
         s.pid().is_none()
     });
-    assert!(socket.exists());
+    // Whoever looks first cleans up: another case's `top` may have done it by now.
     Output::of(Command::new(program()).args(["top", "--json"])).ok();
     assert!(!socket.exists(), "the socket of a dead shim");
 }

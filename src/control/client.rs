@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sys::process;
 
-use super::{Answer, Ask, Container, DIRECTORY, Pod, remove_socket, socket_of};
+use super::{Answer, Ask, Container, DIRECTORY, Pod, socket_of};
 
 /// A shim that has not answered by then is shown as one that does not.
 const WITHIN: Duration = Duration::from_millis(900);
@@ -79,6 +79,15 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)
+}
+
+/// Removes the socket of a shim that is gone. One that is listened at stays: the pid may be another shim's by now.
+pub fn remove_socket(pid: u32) {
+    let path = socket_of(pid);
+    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+    if connect(&path).is_err_and(refused) {
+        fs::remove_file(path).ok();
+    }
 }
 
 fn pids() -> Vec<u32> {

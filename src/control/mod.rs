@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::isolation::{self, Profile};
 
-pub use client::{Found, ask, find, find_container, pods};
-pub use server::{Server, remove_socket};
+pub use client::{Found, ask, find, find_container, pods, remove_socket};
+pub use server::Server;
 
 /// Where the sockets are, named by the shims' pids.
 pub const DIRECTORY: &str = "/run/cofferdam/pods";

@@ -76,14 +76,6 @@ impl Drop for Server {
     }
 }
 
-/// Removes the socket of a shim that is gone. One that is listened at stays: the pid may be another shim's by now.
-pub fn remove_socket(pid: u32) {
-    let path = socket_of(pid);
-    if std::os::unix::net::UnixStream::connect(&path).is_err() {
-        fs::remove_file(path).ok();
-    }
-}
-
 async fn talk<F, T>(mut stream: UnixStream, answer: &F) -> io::Result<()>
 where
     F: Fn(Ask) -> T,
