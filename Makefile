@@ -17,7 +17,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short count count-write lint install uninstall clean help
+.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,20 +62,25 @@ fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target 2>&1 | tail -n 12 || exit 1; \
 	done
 
-BENCH := COFFERDAM_SHIM=$(SHIM) COFFERDAM_NOTHING=$(CURDIR)/$(BIN)/examples/nothing COFFERDAM_FLOOR=$(CURDIR)/$(BIN)/examples/floor \
-	cargo bench --bench compare --
+COMPARE := target/$(TARGET)/compare
+COMPARED := COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam COFFERDAM_NOTHING=$(CURDIR)/$(COMPARE)/examples/nothing \
+	COFFERDAM_FLOOR=$(CURDIR)/$(COMPARE)/examples/floor
+BENCH := $(COMPARED) cargo bench --profile compare --bench compare --
 
 bench-tools: prepare build
-	cargo build --profile bench --example nothing --example floor
+	cargo build --profile compare --example nothing --example floor
 
-bench: bench-tools ## everything, against runc, a shim that does nothing, runsc and the bare kernel: 30 minutes
+bench: bench-tools ## everything, against runc, a shim that does nothing, runsc and the bare kernel: 15 minutes
 	tests/prepare.sh runsc
 	$(BENCH) --json docs/benchmarks.json --docs docs/pictures --check
 
+bench-v2: bench-tools ## starts alone, on cgroup v2 in the virtual machine, with crun beside runc
+	$(COMPARED) tests/vm/bench.sh docs/benchmarks-v2.json --rounds 15
+
 count: ## instructions of a plan, a profile and a request, against benches/instructions: the same on a busy machine
 	tests/prepare.sh valgrind
-	cargo build --profile bench --features sabotage --example count
-	benches/count.sh $(BIN)/examples/count $(COUNT)
+	cargo build --profile compare --features sabotage --example count
+	benches/count.sh $(COMPARE)/examples/count $(COUNT)
 
 count-write: ## writes benches/instructions anew
 	$(MAKE) count COUNT=--write

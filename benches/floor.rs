@@ -1,6 +1,7 @@
 //! The kernel's own cost of a container: a bare program that makes the groups, namespaces, mounts and devices of the benchmark's
-//! spec, drops what is to be dropped, and executes the program; and nothing else. Prints the microseconds of each round, from the
-//! first system call to the execution. `floor ROOTFS DIRECTORY GROUP ROUNDS`, single-threaded.
+//! spec, drops what is to be dropped, loads the filter and executes the program; and nothing else. Prints the microseconds from the
+//! first system call to the execution. `floor ROOTFS DIRECTORY GROUP FILTER`, single-threaded; FILTER is a file with a
+//! `linux.seccomp`, which is compiled before.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +14,9 @@ use std::time::Instant;
 
 use cofferdam::cgroup::{Hierarchy, Layout};
 use cofferdam::executor::capabilities;
+use cofferdam::executor::seccomp::{self, Program};
 use cofferdam::sys::process::{CStrVec, Cloned};
-use cofferdam::sys::{creds, mount as m, process};
+use cofferdam::sys::{bpf, creds, mount as m, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -73,20 +75,18 @@ const RULES: [&str; 10] = [
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, rootfs, directory, group, rounds] = args.as_slice() else {
-        panic!("usage: floor ROOTFS DIRECTORY GROUP ROUNDS");
+    let [_, rootfs, directory, group, filter] = args.as_slice() else {
+        panic!("usage: floor ROOTFS DIRECTORY GROUP FILTER");
     };
     let layout = Layout::detect().unwrap();
-    for _ in 0..rounds.parse().unwrap() {
-        let layers = Path::new(directory);
-        for name in ["upper", "work", "root"] {
-            fs::create_dir_all(layers.join(name)).unwrap();
-        }
-        // As far apart as the shim's are: caches and clocks cool down.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        println!("{}", round(&layout, rootfs, layers, group));
-        fs::remove_dir_all(layers).unwrap();
+    let filter = serde_json::from_slice(&fs::read(filter).unwrap()).unwrap();
+    let filter = seccomp::compile(&filter).unwrap();
+    let layers = Path::new(directory);
+    for name in ["upper", "work", "root"] {
+        fs::create_dir_all(layers.join(name)).unwrap();
     }
+    println!("{}", round(&layout, rootfs, layers, group, &filter));
+    fs::remove_dir_all(layers).unwrap();
 }
 
 fn make_group(h: &Hierarchy, group: &str) -> PathBuf {
@@ -106,7 +106,7 @@ fn make_group(h: &Hierarchy, group: &str) -> PathBuf {
     dir
 }
 
-fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str) -> u128 {
+fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str, filter: &Program) -> u128 {
     let begun = Instant::now();
     let groups: Vec<(bool, PathBuf)> = layout
         .hierarchies
@@ -131,7 +131,7 @@ fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str) -> u128 {
     // SAFETY: this program has one thread.
     let cloned = unsafe { process::clone3(namespaces as u64, unified.as_ref().map(AsFd::as_fd)) };
     let Cloned::Parent(_, pidfd) = cloned.unwrap() else {
-        child(rootfs, layers, &tasks);
+        child(rootfs, layers, &tasks, filter);
     };
     drop(gone);
     executed.read_to_end(&mut Vec::new()).unwrap();
@@ -146,7 +146,7 @@ fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str) -> u128 {
     took
 }
 
-fn child(rootfs: &str, layers: &Path, tasks: &[File]) -> ! {
+fn child(rootfs: &str, layers: &Path, tasks: &[File], filter: &Program) -> ! {
     for file in tasks {
         process::write_all(file.as_fd(), b"0").unwrap();
     }
@@ -269,6 +269,7 @@ fn child(rootfs: &str, layers: &Path, tasks: &[File]) -> ! {
     creds::clear_ambient().unwrap();
     creds::capset(mask, mask, 0).unwrap();
     creds::set_no_new_privs().unwrap();
+    bpf::seccomp_set_filter(&filter.insns, filter.flags).unwrap();
     process::cloexec_from(3).unwrap();
     let _ = fd.as_raw_fd();
     let strings =

@@ -1,5 +1,5 @@
 //! A trace of what the shim does, for people: `COFFERDAM_TRACE=FILE` in containerd's environment appends an event for each phase,
-//! with microseconds, from the shim's first instruction to the execution of the user's program. The format is Chrome's "Trace
+//! with microseconds, from the execution of the shim to the execution of the user's program. The format is Chrome's "Trace
 //! Event Format" (a JSON array, whose end may be missing), which <https://ui.perfetto.dev> and `chrome://tracing` open.
 
 use std::fs::{File, OpenOptions};
@@ -32,9 +32,35 @@ pub fn is_on() -> bool {
 
 /// Nanoseconds of the machine's monotonic clock, the same in all processes.
 pub fn now() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |t| {
         t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
     })
+}
+
+/// The phase before our first instruction: from the fork by whoever started this process, by way of `execve(2)` and the loading of
+/// the program, to here. It is as long as this process has run and has waited for a processor.
+pub fn beginning(name: &'static str) {
+    if !is_on() {
+        return;
+    }
+    // Its second number; the first is brought up to date now and then only.
+    let account = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let waited = account.split_whitespace().nth(1);
+    let waited = waited.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    // The clock last: whatever was spent lies before it.
+    let ran = nanoseconds(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    let now = now();
+    event(
+        name,
+        own_pid(),
+        thread(),
+        now.saturating_sub(ran + waited),
+        now,
+    );
 }
 
 /// A phase, which ends when this is dropped.

@@ -19,7 +19,7 @@ use crate::attacks;
 use crate::support::place::program;
 use crate::support::shim::{Shim, Streams};
 use crate::support::spec::Bundle;
-use crate::support::{Daemon, Output, shim_directory, volumes, wait_until};
+use crate::support::{Daemon, Output, read_fifo, shim_directory, volumes, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -116,13 +116,9 @@ pub fn fifo(s: &Shim, name: &str) -> String {
 }
 
 pub fn read_all(path: &str) -> std::thread::JoinHandle<String> {
-    let path = path.to_owned();
-    std::thread::spawn(move || {
+    read_fifo(path, |mut file| {
         let mut text = String::new();
-        fs::File::open(path)
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
+        file.read_to_string(&mut text).unwrap();
         text
     })
 }
@@ -470,9 +466,9 @@ pub fn request(s: &Shim, id: &str, spec: &Value, profile: &str) -> CreateTaskReq
 
 /// Runs what such a request asks for; its output and status.
 pub fn run_under(s: &Shim, request: &CreateTaskRequest) -> Result<(String, u32), String> {
+    let reader = read_all(&request.stdout);
     let created = s.call::<CreateTaskResponse>("Create", request);
     created.map_err(|(_, text)| text)?;
-    let reader = read_all(&request.stdout);
     s.start_process(&request.id, "").unwrap();
     let status = s.wait(&request.id, "").unwrap();
     s.delete(&request.id, "").unwrap();

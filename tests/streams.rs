@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::Case;
 use crate::support::shim::{Shim, Streams};
-use crate::support::{is_alive, processes, text, wait_until};
+use crate::support::{is_alive, processes, read_fifo, text, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -166,8 +166,7 @@ fn both_streams_at_once(s: &Shim) {
             fifo(s, &format!("err{exec}")),
         );
         let count = |path: PathBuf| {
-            std::thread::spawn(move || {
-                let mut file = File::open(path).unwrap();
+            read_fifo(path, |mut file| {
                 let (mut buffer, mut total) = (vec![0; 1 << 16], 0u64);
                 loop {
                     match file.read(&mut buffer).unwrap() {

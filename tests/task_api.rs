@@ -14,7 +14,7 @@ use ttrpc::Code;
 use crate::Case;
 use crate::resources::{is_v2, read};
 use crate::support::shim::{Refusal, Shim, Streams};
-use crate::support::wait_until;
+use crate::support::{read_fifo, wait_until};
 
 /// The cases of this file, each for both versions.
 pub fn cases() -> Vec<Case> {
@@ -499,12 +499,9 @@ fn close_stdin(s: &Shim) {
             stdout: output.display().to_string(),
             ..Streams::default()
         };
-        let reader = std::thread::spawn(move || {
+        let reader = read_fifo(output, |mut file| {
             let mut all = String::new();
-            std::fs::File::open(output)
-                .unwrap()
-                .read_to_string(&mut all)
-                .unwrap();
+            file.read_to_string(&mut all).unwrap();
             all
         });
         let spec = s.spec(id, &["cat"]);

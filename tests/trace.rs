@@ -55,6 +55,14 @@ fn one_start() {
     for pair in order.windows(2) {
         assert!(find(pair[0]).1 <= find(pair[1]).1, "{pair:?} in {text}");
     }
+    // Loading either program comes before anything that it does.
+    let (loading, start) = (find("execve of start"), find("start"));
+    assert!(loading.0 < loading.1 && loading.1 <= start.0, "{text}");
+    let (loading, spawn) = (find("execve of the server"), find("spawn the server"));
+    assert!(
+        spawn.0 <= loading.0 && loading.1 <= find("serve: begin").0,
+        "{text}"
+    );
     let create = find("Create");
     for inner in [
         "read config.json",

@@ -345,6 +345,7 @@ fn unmappable_volume() {
         "{refused}"
     );
     // The pod's decision is for all its containers, the policy for volumes is each profile's.
+    drop(overlay);
     s.end();
     let s = Shim::start(3);
     let (text, _) = under(&s, "plain", AUTO, &["cat", "/proc/self/uid_map"]).unwrap();

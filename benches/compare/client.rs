@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::container;
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::snapshots::{
@@ -20,6 +20,7 @@ use containerd_client::with_namespace;
 use prost_types::Any;
 use serde_json::{Value, json};
 
+use crate::runtimes::Runtime;
 use crate::support::{self, Daemon, block_on};
 
 /// A client of the services that a container needs.
@@ -81,7 +82,7 @@ impl<'a> Client<'a> {
     pub fn prepare(
         &self,
         id: &str,
-        runtime: &str,
+        runtime: Runtime,
         args: &[&str],
     ) -> Vec<containerd_client::types::Mount> {
         self.prepare_with(id, runtime, args, &Value::Null)
@@ -91,7 +92,7 @@ impl<'a> Client<'a> {
     pub fn prepare_with(
         &self,
         id: &str,
-        runtime: &str,
+        runtime: Runtime,
         args: &[&str],
         filter: &Value,
     ) -> Vec<containerd_client::types::Mount> {
@@ -107,7 +108,7 @@ impl<'a> Client<'a> {
         &self,
         pod: &str,
         id: &str,
-        runtime: &str,
+        runtime: Runtime,
         args: &[&str],
     ) -> Vec<containerd_client::types::Mount> {
         self.prepare_spec(id, runtime, args, |spec| {
@@ -121,7 +122,7 @@ impl<'a> Client<'a> {
     fn prepare_spec(
         &self,
         id: &str,
-        runtime: &str,
+        runtime: Runtime,
         args: &[&str],
         change: impl FnOnce(&mut Value),
     ) -> Vec<containerd_client::types::Mount> {
@@ -134,9 +135,9 @@ impl<'a> Client<'a> {
             // The container first: a snapshot that nothing refers to may be collected at any time.
             let container = Container {
                 id: id.into(),
-                runtime: Some(Runtime {
-                    name: runtime.into(),
-                    options: None,
+                runtime: Some(container::Runtime {
+                    name: runtime.id.into(),
+                    options: runtime.binary.map(runc_options),
                 }),
                 snapshotter: "overlayfs".into(),
                 snapshot_key: id.into(),
@@ -248,11 +249,26 @@ impl<'a> Client<'a> {
     }
 
     /// Create, Start, Wait and Delete of `/bin/true`: a time for each, and the total.
-    pub fn whole_life(&self, id: &str, runtime: &str) -> [Duration; 5] {
-        let mounts = self.prepare(id, runtime, &["/bin/true"]);
+    pub fn whole_life(&self, id: &str, runtime: Runtime) -> [Duration; 5] {
+        self.filtered_life(id, runtime, &Value::Null)
+    }
+
+    /// The same with a `linux.seccomp`.
+    pub fn filtered_life(&self, id: &str, runtime: Runtime, filter: &Value) -> [Duration; 5] {
+        let mounts = self.prepare_with(id, runtime, &["/bin/true"], filter);
+        self.timed_life(id, mounts)
+    }
+
+    /// The same, of a container of a pod.
+    pub fn life_in(&self, pod: &str, id: &str, runtime: Runtime) -> [Duration; 5] {
+        let mounts = self.prepare_in(pod, id, runtime, &["/bin/true"]);
+        self.timed_life(id, mounts)
+    }
+
+    fn timed_life(&self, id: &str, rootfs: Vec<containerd_client::types::Mount>) -> [Duration; 5] {
         let times = block_on(async {
             let begun = Instant::now();
-            let [create, start] = self.start(id, mounts).await;
+            let [create, start] = self.start(id, rootfs).await;
             let at = begun.elapsed();
             assert_eq!(self.wait(id, "").await, 0);
             let wait = begun.elapsed() - at;
@@ -300,13 +316,13 @@ impl<'a> Client<'a> {
         })
     }
 
-    pub fn run(&self, id: &str, runtime: &str) {
+    pub fn run(&self, id: &str, runtime: Runtime) {
         let mounts = self.prepare(id, runtime, &["sleep", "100000"]);
         block_on(self.start(id, mounts));
     }
 
     /// A pod of so many sleeping containers: POD, POD-1, POD-2, ….
-    pub fn run_pod(&self, pod: &str, containers: usize, runtime: &str) {
+    pub fn run_pod(&self, pod: &str, containers: usize, runtime: Runtime) {
         for i in 0..containers {
             let id = container_of(pod, i);
             let mounts = self.prepare_in(pod, &id, runtime, &["sleep", "100000"]);
@@ -351,6 +367,16 @@ pub fn container_of(pod: &str, i: usize) -> String {
         pod.to_owned()
     } else {
         format!("{pod}-{i}")
+    }
+}
+
+/// What tells runc's shim to run another program: `containerd.runc.v1.Options` with a `binary_name` (field 6) alone.
+fn runc_options(binary: &str) -> Any {
+    let mut value = vec![6 << 3 | 2, binary.len() as u8];
+    value.extend_from_slice(binary.as_bytes());
+    Any {
+        type_url: "containerd.runc.v1.Options".into(),
+        value,
     }
 }
 

@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::measure::Times;
-use crate::runtimes::{NOTHING, Runtime};
-use crate::support::block_on;
+use crate::reference::Floor;
+use crate::runtimes::{HARDENED, NOTHING, OURS, Runtime};
+use crate::support::{Daemon, block_on};
+
+/// Between lives that are not in a tight loop: as pods come on a node, with caches that cooled down.
+pub const APART: Duration = Duration::from_millis(50);
 
 pub const PHASES: [&str; 5] = ["Create", "Start", "Wait", "Delete", "total"];
 
@@ -17,15 +21,15 @@ pub fn phases(client: &Client<'_>, runtimes: &[Runtime], rounds: usize, pause: D
     let mut execs = vec![Vec::new(); runtimes.len()];
     let label = if pause.is_zero() { "l" } else { "p" };
     for (r, runtime) in runtimes.iter().enumerate() {
-        client.whole_life(&format!("{label}warm{r}"), runtime.id);
+        client.whole_life(&format!("{label}warm{r}"), *runtime);
         if *runtime != NOTHING {
-            client.run(&format!("{label}box{r}"), runtime.id);
+            client.run(&format!("{label}box{r}"), *runtime);
         }
     }
     for i in 0..rounds {
         for (r, runtime) in runtimes.iter().enumerate() {
             std::thread::sleep(pause);
-            let times = client.whole_life(&format!("{label}{r}-{i}"), runtime.id);
+            let times = client.whole_life(&format!("{label}{r}-{i}"), *runtime);
             for (phase, time) in times.into_iter().enumerate() {
                 lives[r][phase].push(time);
             }
@@ -58,7 +62,7 @@ pub fn at_a_time(client: &Client<'_>, runtimes: &[Runtime], rounds: usize) -> Va
             let ids: Vec<String> = (0..AT_A_TIME).map(|n| format!("a{r}-{i}-{n}")).collect();
             let prepared: Vec<_> = ids
                 .iter()
-                .map(|id| client.prepare(id, runtime.id, &["/bin/true"]))
+                .map(|id| client.prepare(id, *runtime, &["/bin/true"]))
                 .collect();
             let begun = Instant::now();
             block_on(async {
@@ -104,28 +108,47 @@ pub async fn futures_all<T>(futures: impl Iterator<Item = impl Future<Output = T
     done
 }
 
-/// Milliseconds that our shim itself took from the request to the gate and from the gate to the program, as it logs them.
-pub fn inside(client: &Client<'_>, runtime: &Runtime, rounds: usize) -> Times {
-    let ids: Vec<String> = (0..rounds)
-        .map(|i| format!("in-{}-{i}", runtime.name))
-        .collect();
-    for id in &ids {
-        std::thread::sleep(Duration::from_millis(20));
-        client.whole_life(id, runtime.id);
+/// Milliseconds that our shim itself took from the request to the gate and from the gate to the program, as it logs them; beside
+/// them the bare program's. All with the default filter, in turns.
+pub fn inside(
+    client: &Client<'_>,
+    floor: Option<&Floor<'_>>,
+    filter: &Value,
+    rounds: usize,
+) -> Value {
+    let profiles = [OURS, HARDENED];
+    let id = |runtime: Runtime, i: usize| format!("in-{}-{i}", runtime.name);
+    let mut bare = Vec::new();
+    for i in 0..rounds {
+        for runtime in profiles {
+            std::thread::sleep(APART);
+            client.filtered_life(&id(runtime, i), runtime, filter);
+        }
+        std::thread::sleep(APART);
+        bare.extend(floor.map(Floor::round));
     }
-    let log = client.daemon.log();
-    let took = |id: &str| {
+    let mut out = json!({});
+    for runtime in profiles {
+        let ids: Vec<_> = (0..rounds).map(|i| id(runtime, i)).collect();
+        out[runtime.name] = Times::of(&logged(client.daemon, &ids)).json();
+    }
+    if floor.is_some() {
+        out["floor"] = Times::of(&bare).json();
+    }
+    out
+}
+
+/// What our shims took inside for these containers, as they logged it.
+pub fn logged(daemon: &Daemon, ids: &[String]) -> Vec<Duration> {
+    let log = daemon.log();
+    let took = |id: &String| {
         let mine = format!(" id={id} ");
         let of = |l: &str| {
             let (_, rest) = l.split_once("took_us=")?;
             rest.split(' ').next()?.parse::<u64>().ok()
         };
-        let sum: u64 = log
-            .lines()
-            .filter(|l| l.contains(&mine))
-            .filter_map(of)
-            .sum();
-        Duration::from_micros(sum)
+        let lines = log.lines().filter(|l| l.contains(&mine));
+        Duration::from_micros(lines.filter_map(of).sum())
     };
-    Times::of(&ids.iter().map(|id| took(id)).collect::<Vec<_>>())
+    ids.iter().map(took).collect()
 }

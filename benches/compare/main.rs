@@ -1,6 +1,7 @@
 //! Our shim against containerd's own with runc, against one that does nothing, and against the kernel's own cost: on the same
 //! containerd, interleaved in one run. Ratios are the result; absolute times are this machine's.
-//! `cargo bench --bench compare -- [--short] [--rounds N] [--json FILE] [--docs DIRECTORY] [--check]`
+//! `compare [--short] [--starts] [--rounds N] [--json FILE] [--docs DIRECTORY] [--check]`; `--starts` leaves out what is not about
+//! starts.
 
 #![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
 #![allow(dead_code)] // the tests' support is more than this needs
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use client::Client;
+use reference::Floor;
 use runtimes::{OURS, RUNC, Runtime};
 use serde_json::{Value, json};
 use support::{Daemon, Release, Setup};
@@ -119,24 +121,21 @@ fn measure_all(release: Release, size: &Size) -> Value {
     let daemon = Daemon::start(release, Setup { cri: false });
     let client = Client::connect(&daemon);
     say("lives and execs, one after the other");
-    let apart = Duration::from_millis(50);
-    out["life"] = life::phases(&client, &runtimes, size.rounds, apart);
+    out["life"] = life::phases(&client, &runtimes, size.rounds, life::APART);
     out["life_tight"] = life::phases(&client, &runtimes, size.rounds, Duration::ZERO);
     say("what a start takes inside of the shim, and the kernel's own cost of it");
-    out["inside"] = json!({
-        "standard": life::inside(&client, &OURS, size.rounds).json(),
-        "hardened": life::inside(&client, &runtimes::HARDENED, size.rounds).json(),
-    });
-    if let Some(times) = reference::floor(&daemon, size.rounds) {
-        out["floor"] = times.json();
-    }
-    if let Some(times) = reference::runsc(&daemon, size.pods) {
-        out["runsc"] = times.json();
-    }
+    let filter = profiles::default_filter(client.daemon);
+    let floor = Floor::new(&daemon, &filter);
+    out["inside"] = life::inside(&client, floor.as_ref(), &filter, size.rounds);
+    say("command lines");
+    out["command_line"] = reference::command_lines(&daemon, size.pods);
     say("eight at a time");
     out["eight"] = life::at_a_time(&client, &runtimes, size.pods);
+    if flag("--starts") {
+        return out;
+    }
     say("profiles");
-    out["profiles"] = profiles::profiles(&client, size.rounds).into();
+    out["profiles"] = profiles::profiles(&client, &filter, size.rounds).into();
     say("memory");
     out["memory"] = resources::memory(&client, &pair, size.shapes);
     for runtime in pair {
@@ -159,9 +158,11 @@ fn measure_all(release: Release, size: &Size) -> Value {
             .copied()
             .filter(|n| key == "standard" || *n <= 250)
             .collect();
-        out["growth_node"][key] = resources::growth(&client, &runtime, &steps, false);
-        out["growth_pod"][key] = resources::growth(&client, &runtime, size.in_a_pod, true);
+        let bare = floor.as_ref().filter(|_| key == "standard");
+        out["growth_node"][key] = resources::growth(&client, &runtime, &steps, false, bare);
+        out["growth_pod"][key] = resources::growth(&client, &runtime, size.in_a_pod, true, None);
     }
+    drop(floor);
     drop(client);
     drop(daemon);
     say("pods through CRI");

@@ -60,7 +60,7 @@ const GOALS: [Goal; 16] = [
     ratio(
         "request to program inside the shim, against the bare floor",
         "/inside/standard/p50_ms",
-        "/floor/p50_ms",
+        "/inside/floor/p50_ms",
         1.5,
     ),
     ratio(
@@ -132,7 +132,7 @@ const GOALS: [Goal; 16] = [
     ratio(
         "hardened inside the shim, against runsc",
         "/inside/hardened/p50_ms",
-        "/runsc/p50_ms",
+        "/command_line/runsc/p50_ms",
         0.05,
     ),
     ratio(
@@ -221,11 +221,13 @@ pub fn table(results: &Value) -> String {
         number(results, pointer).map_or("not measured".into(), |v| format!("{v:.1}"))
     };
     line(format!(
-        "\nmilliseconds: inside of our shim {} (hardened {}), bare floor {}, runsc run {}",
+        "\nmilliseconds: inside of our shim {} (hardened {}), bare floor {}; command lines: cofferdam {}, runc {}, runsc {}",
         one("/inside/standard/p50_ms"),
         one("/inside/hardened/p50_ms"),
-        one("/floor/p50_ms"),
-        one("/runsc/p50_ms")
+        one("/inside/floor/p50_ms"),
+        one("/command_line/cofferdam/p50_ms"),
+        one("/command_line/runc/p50_ms"),
+        one("/command_line/runsc/p50_ms")
     ));
     for key in [
         "eight",
@@ -298,7 +300,7 @@ pub fn draw(results: &Value, directory: &Path) {
             .into_iter()
             .map(|name| {
                 let rows = results[key][name].as_array().cloned().unwrap_or_default();
-                let point = |r: &Value| Some((r["containers"].as_f64()?, r["life_ms"].as_f64()?));
+                let point = |r: &Value| Some((r["containers"].as_f64()?, r["total_ms"].as_f64()?));
                 (name, rows.iter().filter_map(point).collect())
             })
             .collect();

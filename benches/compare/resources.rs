@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Client, container_of};
+use crate::life::{PHASES, logged};
 use crate::measure::{Times, shims, usage};
-use crate::runtimes::Runtime;
-use crate::support::block_on;
+use crate::reference::Floor;
+use crate::runtimes::{self, Runtime};
+use crate::support::{block_on, read_fifo};
 
 /// KiB of memory a pod, for so many pods of so many containers.
 pub fn memory(client: &Client<'_>, runtimes: &[Runtime], shapes: &[(usize, usize)]) -> Value {
@@ -18,7 +20,7 @@ pub fn memory(client: &Client<'_>, runtimes: &[Runtime], shapes: &[(usize, usize
         for runtime in runtimes {
             let names: Vec<String> = (0..*pods).map(|i| format!("m{i}")).collect();
             for pod in &names {
-                client.run_pod(pod, *containers, runtime.id);
+                client.run_pod(pod, *containers, *runtime);
             }
             std::thread::sleep(Duration::from_millis(1500));
             let used = usage(&shims(client.daemon, runtime.shim));
@@ -40,7 +42,7 @@ pub fn idle(client: &Client<'_>, runtimes: &[Runtime], seconds: u64) -> Value {
     let mut out = json!({});
     for (r, runtime) in runtimes.iter().enumerate() {
         let id = format!("idle{r}");
-        client.run(&id, runtime.id);
+        client.run(&id, *runtime);
         // What was under way ends.
         std::thread::sleep(Duration::from_secs(3));
         let pids = shims(client.daemon, runtime.shim);
@@ -106,11 +108,10 @@ fn one_output(
         let fifo = client.daemon.dir().join(format!("{id}-out"));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         prepared.push((
-            client.prepare(id, runtime.id, &args),
+            client.prepare(id, *runtime, &args),
             fifo.display().to_string(),
         ));
-        readers.push(std::thread::spawn(move || {
-            let mut file = fs::File::open(&fifo).unwrap();
+        readers.push(read_fifo(fifo.clone(), move |mut file| {
             let (mut buffer, mut bytes) = (vec![0u8; 1 << 16], 0u64);
             let mut begun = None;
             while let Ok(n) = file.read(&mut buffer) {
@@ -163,8 +164,15 @@ fn one_output(
     )
 }
 
-/// Milliseconds of a life with more and more sleeping containers beside it: on the node, each in a pod of its own, or in one pod.
-pub fn growth(client: &Client<'_>, runtime: &Runtime, steps: &[usize], in_one_pod: bool) -> Value {
+/// Milliseconds of a life (and of each of its phases) with more and more sleeping containers beside it: on the node, each in a pod of
+/// its own, or in one pod. On the node also of what has no part of ours: the bare program, and the shim that does nothing.
+pub fn growth(
+    client: &Client<'_>,
+    runtime: &Runtime,
+    steps: &[usize],
+    in_one_pod: bool,
+    floor: Option<&Floor<'_>>,
+) -> Value {
     const SAMPLES: usize = 15;
     let (mut running, mut rows) = (0, Vec::new());
     let name = |i: usize| {
@@ -174,27 +182,40 @@ pub fn growth(client: &Client<'_>, runtime: &Runtime, steps: &[usize], in_one_po
             format!("g{i}")
         }
     };
+    let nothing = runtimes::nothing().filter(|_| floor.is_some());
     for target in steps {
         while running < *target {
             let id = name(running);
             let pod = if in_one_pod { "g" } else { id.as_str() };
-            let mounts = client.prepare_in(pod, &id, runtime.id, &["sleep", "100000"]);
+            let mounts = client.prepare_in(pod, &id, *runtime, &["sleep", "100000"]);
             block_on(client.start(&id, mounts));
             running += 1;
         }
-        let times: Vec<Duration> = (0..SAMPLES)
-            .map(|i| {
-                let id = format!("gl{target}-{i}");
-                let pod = if in_one_pod { "g" } else { id.as_str() };
-                let mounts = client.prepare_in(pod, &id, runtime.id, &["/bin/true"]);
-                let begun = Instant::now();
-                block_on(client.live(&id, mounts));
-                let took = begun.elapsed();
-                client.forget(&id);
-                took
-            })
-            .collect();
-        rows.push(json!({ "containers": target, "life_ms": Times::of(&times).p50 }));
+        let mut lives = vec![Vec::new(); PHASES.len()];
+        let (mut bare, mut empty) = (Vec::new(), Vec::new());
+        let ids: Vec<String> = (0..SAMPLES).map(|i| format!("gl{target}-{i}")).collect();
+        for id in &ids {
+            let pod = if in_one_pod { "g" } else { id.as_str() };
+            let times = client.life_in(pod, id, *runtime);
+            for (phase, time) in times.into_iter().enumerate() {
+                lives[phase].push(time);
+            }
+            bare.extend(floor.map(Floor::round));
+            if let Some(nothing) = nothing {
+                let [.., total] = client.whole_life(&format!("{id}n"), nothing);
+                empty.push(total);
+            }
+        }
+        let mut row = json!({ "containers": target });
+        for (phase, times) in PHASES.iter().zip(&lives) {
+            row[format!("{}_ms", phase.to_lowercase())] = Times::of(times).p50.into();
+        }
+        if floor.is_some() {
+            row["inside_ms"] = Times::of(&logged(client.daemon, &ids)).p50.into();
+            row["floor_ms"] = Times::of(&bare).p50.into();
+            row["nothing_ms"] = Times::of(&empty).p50.into();
+        }
+        rows.push(row);
     }
     for i in (0..running).rev() {
         client.end(&name(i));

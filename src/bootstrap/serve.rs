@@ -25,6 +25,7 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);
 const FIRST_CONTAINER_WITHIN: Duration = Duration::from_secs(600);
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
+    trace::beginning("execve of the server");
     let beginning = trace::span("serve: begin");
     memory::keep_allocator_small();
     logging::init(flags.debug);

@@ -28,6 +28,7 @@ const MAX_INPUT: u64 = 10 << 20;
 pub(super) const LISTENER: i32 = 3;
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
+    trace::beginning("execve of start");
     let _trace = trace::span("start");
     let env = |key: &str| std::env::var(key).unwrap_or_default();
     let environment = Environment {

@@ -15,7 +15,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::future::Future;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// containerd's name for our runtime.
 pub const RUNTIME: &str = "io.containerd.cofferdam.v1";
@@ -153,6 +157,25 @@ pub fn slowness() -> u32 {
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(1)
+}
+
+/// A thread that reads a fifo, which is opened at once: a program may end before a thread comes to its open(2), and then nobody is
+/// there to meet. The thread gets the file when there is something to read, or when all who wrote are gone.
+pub fn read_fifo<T: Send + 'static>(
+    path: impl AsRef<Path>,
+    read: impl FnOnce(fs::File) -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .unwrap();
+    std::thread::spawn(move || {
+        let ready = PollFd::new(file.as_fd(), PollFlags::POLLIN);
+        poll(&mut [ready], PollTimeout::NONE).unwrap();
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        read(file)
+    })
 }
 
 /// Waits until `done` says so. Panics after `within`, with `what`.

@@ -484,9 +484,10 @@ impl Drop for Shim {
         if let Some(pid) = self.pid() {
             kill(pid);
             fs::remove_file(control::socket_of(pid as u32)).ok();
-            for hierarchy in leftovers::hierarchies() {
-                leftovers::remove_group(&hierarchy.join(&self.name));
-            }
+        }
+        // A shim that was killed has left its containers.
+        for hierarchy in leftovers::hierarchies() {
+            leftovers::remove_group(&hierarchy.join(&self.name));
         }
         fs::remove_file(self.socket()).ok();
         fs::remove_dir_all(&self.dir).ok();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the integration tests in a virtual machine on cgroup v2, under software emulation: no KVM is needed. The arguments
-# are the test harness's: a part of a test's name, --skip NAME, …
+# Runs the integration tests (or another program, which uses their support: the benchmark) in a virtual machine on cgroup v2, under
+# software emulation: no KVM is needed. The arguments are the program's: a part of a test's name, --skip NAME, …
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=$PWD/target/test
@@ -15,7 +15,8 @@ mkdir -p "$payload"/{test,repository}
 cp "$shim" "$payload/shim"
 cp "$(dirname "$shim")/cofferdam" "$payload/cli"
 cp "$integration" "$payload/integration"
-strip --strip-debug "$payload/shim" "$payload/cli" "$payload/integration"
+for tool in ${COFFERDAM_NOTHING:-} ${COFFERDAM_FLOOR:-}; do cp "$tool" "$payload/"; done
+find "$payload" -maxdepth 1 -type f -exec strip --strip-debug {} +
 cp -a "$target/images" "$target/rootfs" "$target/containerd-2" "$payload/test/"
 cp -a shim-config "$payload/repository/"
 install -m 755 tests/vm/start "$payload/start"
