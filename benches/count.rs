@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use cofferdam::cgroup::Layout;
-use cofferdam::executor::fuzz;
+use cofferdam::executor::{fuzz, seccomp};
 use cofferdam::isolation::{Given, Profile, apply};
 use cofferdam::pod::{Isolation, Pod, Publisher};
 use containerd_shim_protos::api::StateRequest;
@@ -12,6 +12,7 @@ use containerd_shim_protos::shim_async::TaskClient;
 use ttrpc::asynchronous::Client;
 
 const CONFIG: &str = include_str!("../fuzz/seeds/spec/containerd.json");
+const FILTER: &str = include_str!("../fuzz/seeds/seccomp/containerd.json");
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -22,8 +23,9 @@ fn main() {
     match part.as_str() {
         "plan" => (0..times).for_each(|_| fuzz::plan(CONFIG.as_bytes()).unwrap()),
         "profile" => (0..times).for_each(|_| profile()),
+        "filter" => filter(times),
         "request" => requests(times),
-        other => panic!("{other:?}: expected plan, profile or request"),
+        other => panic!("{other:?}: expected plan, profile, filter or request"),
     }
 }
 
@@ -39,6 +41,14 @@ fn profile() {
         cgroup_v2: false,
     };
     apply(&profile, given, serde_json::from_value(spec).unwrap()).unwrap();
+}
+
+/// Compiles the filter that containerd gives to containers by default, into one whose denials are seen.
+fn filter(times: usize) {
+    let spec = serde_json::from_str(FILTER).unwrap();
+    for _ in 0..times {
+        assert!(seccomp::watch(None, Some(&spec)).unwrap().is_some());
+    }
 }
 
 /// Requests to the pod's service over its socket, one after the other; the client is counted, too.

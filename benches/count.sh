@@ -14,7 +14,7 @@ collect() {
 
 failed=0
 counted=
-for part in plan profile request; do
+for part in plan profile filter request; do
     # What a process takes by itself is in both.
     few=$(collect "$part" 10)
     many=$(collect "$part" 60)

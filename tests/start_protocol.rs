@@ -1,6 +1,7 @@
 //! `start`, `-v`, `-info` as containerd calls them. The dialects of releases that no package here speaks are pinned by
 //! recorded bytes.
 
+use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -13,7 +14,9 @@ use containerd_shim_protos::api::{
 };
 
 use crate::Case;
-use crate::support::shim::call;
+use crate::isolation::output;
+use crate::support::shim::{Shim, call};
+use crate::support::spec::default_spec;
 use crate::support::{Output, kill, processes, shim_directory, wait_until};
 
 /// The cases of this file.
@@ -38,6 +41,10 @@ pub fn cases() -> Vec<Case> {
             broken_bundles,
         ),
         Case::plain("start_protocol::checkpoint_is_unimplemented", checkpoint),
+        Case::plain(
+            "start_protocol::a_bundle_that_changes",
+            a_bundle_that_changes,
+        ),
     ]
 }
 
@@ -49,9 +56,9 @@ struct Bundle {
 impl Bundle {
     fn new(name: &str, config: Option<&str>) -> Self {
         let dir = std::env::temp_dir().join(format!("cdsp{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         if let Some(config) = config {
-            std::fs::write(dir.join("config.json"), config).unwrap();
+            fs::write(dir.join("config.json"), config).unwrap();
         }
         Self { dir }
     }
@@ -111,9 +118,9 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         self.shims().into_iter().for_each(kill);
         for group in ["a", "b", "the-pod"] {
-            std::fs::remove_file(self.socket(group)).ok();
+            fs::remove_file(self.socket(group)).ok();
         }
-        std::fs::remove_dir_all(&self.dir).ok();
+        fs::remove_dir_all(&self.dir).ok();
     }
 }
 
@@ -124,20 +131,13 @@ fn plain_address() {
     let address = String::from_utf8(out).unwrap();
     assert_eq!(address, format!("unix://{}", b.socket("a").display()));
     UnixStream::connect(b.socket("a")).unwrap();
+    assert_eq!(fs::read_to_string(b.dir.join("address")).unwrap(), address);
     assert_eq!(
-        std::fs::read_to_string(b.dir.join("address")).unwrap(),
-        address
-    );
-    assert_eq!(
-        std::fs::metadata(b.socket("a"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
+        fs::metadata(b.socket("a")).unwrap().permissions().mode() & 0o777,
         0o600
     );
     assert_eq!(
-        std::fs::metadata(b.socket("a").parent().unwrap())
+        fs::metadata(b.socket("a").parent().unwrap())
             .unwrap()
             .permissions()
             .mode()
@@ -193,9 +193,9 @@ fn grouping() {
     assert_eq!(cri.shims().len(), 1);
     // containerd's own grouping comes before.
     let both = r#"{"annotations": {"io.kubernetes.cri.sandbox-id": "x", "io.containerd.runc.v2.group": "the-pod"}}"#;
-    std::fs::write(cri.dir.join("config.json"), both).unwrap();
+    fs::write(cri.dir.join("config.json"), both).unwrap();
     assert_eq!(cri.start("b", b""), first);
-    std::fs::write(cri.dir.join("config.json"), "not json").unwrap();
+    fs::write(cri.dir.join("config.json"), "not json").unwrap();
     assert_ne!(
         cri.start("b", b""),
         first,
@@ -290,14 +290,14 @@ fn another_user() {
     b.start("a", b"");
     // Open the door as far as the mode goes: the peer check must hold by itself.
     let inside = b.dir.join("socket");
-    std::fs::hard_link(b.socket("a"), &inside).ok();
+    fs::hard_link(b.socket("a"), &inside).ok();
     let path = if inside.exists() {
         inside
     } else {
         b.socket("a")
     };
-    std::fs::set_permissions(&b.dir, PermissionsExt::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    fs::set_permissions(&b.dir, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
     let script = format!(
         "import socket,os\nos.setgid(65534); os.setuid(65534)\ns=socket.socket(socket.AF_UNIX); s.connect({:?}); s.settimeout(3)\ntry:\n  print(repr(s.recv(1)))\nexcept ConnectionResetError:\n  print('reset')",
         path.display().to_string()
@@ -323,13 +323,13 @@ fn broken_bundles() {
             .1
     };
     for version in [2, 3] {
-        std::fs::remove_file(b.dir.join("config.json")).ok();
+        fs::remove_file(b.dir.join("config.json")).ok();
         let text = create(version);
         assert!(
             text.contains("read ") && text.contains("config.json: No such file or directory"),
             "{text}"
         );
-        std::fs::write(
+        fs::write(
             b.dir.join("config.json"),
             "{ \"ociVersion\": \"1.0.0\",\n  oops }",
         )
@@ -341,11 +341,11 @@ fn broken_bundles() {
             ),
             "{text}"
         );
-        std::fs::write(b.dir.join("config.json"), "{ \"ociVersion\": \"1.0.0\" }").unwrap();
+        fs::write(b.dir.join("config.json"), "{ \"ociVersion\": \"1.0.0\" }").unwrap();
         assert!(!create(version).is_empty());
     }
     assert_eq!(
-        std::fs::read_dir(&b.dir).unwrap().count(),
+        fs::read_dir(&b.dir).unwrap().count(),
         2,
         "nothing but config.json and address"
     );
@@ -363,4 +363,23 @@ fn checkpoint() {
         (code, text.as_str()),
         (ttrpc::Code::UNIMPLEMENTED, "checkpoints are not supported")
     );
+}
+
+/// The shim reads the bundle that `start` ran in before it is asked to. What counts is what is there when it is asked.
+fn a_bundle_that_changes() {
+    let trace = std::env::temp_dir().join(format!("cofferdam-ahead-{}", std::process::id()));
+    let environment = [("COFFERDAM_TRACE", trace.to_str().unwrap())];
+    let spec = |word: &str| default_spec("rootfs", "", &["echo", word]);
+    for after in ["before", "after"] {
+        fs::remove_file(&trace).ok();
+        let s = Shim::start_in(3, "containerd-shim-cofferdam-v1", &environment, |bundle| {
+            fs::write(bundle.join("config.json"), spec("before").to_string()).unwrap();
+        });
+        wait_until("the bundle is read", Duration::from_secs(5), || {
+            fs::read_to_string(&trace).is_ok_and(|t| t.contains("get ahead"))
+        });
+        assert_eq!(output(&s, "pod", &spec(after)).0, format!("{after}\n"));
+        s.end();
+    }
+    fs::remove_file(trace).unwrap();
 }

@@ -71,12 +71,13 @@ impl<'a> Floor<'a> {
         Some(this)
     }
 
-    /// One time, from its first system call to the execution.
+    /// One time, from its first system call to the execution. The group above, which it shares with the daemon's containers, is
+    /// there if one of these is.
     pub fn round(&self) -> Duration {
         let out = Command::new(&self.program)
             .arg(test_directory().join("rootfs"))
             .arg(self.daemon.dir().join("floor"))
-            .arg(format!("{}-floor", self.daemon.namespace()))
+            .arg(format!("{}/floor", self.daemon.namespace()))
             .arg(&self.filter)
             .output()
             .unwrap();

@@ -100,6 +100,13 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         );
     }
     drop(listening);
+    // `start` ran in the first container's bundle, and so do we.
+    let first = pod.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Ok(bundle) = std::env::current_dir() {
+            first.get_ahead(&bundle);
+        }
+    });
     handle_signals(&pod)?;
     answer_people(&flags.id, &pod);
     tokio::spawn(pod.clone().give_back_when_idle());

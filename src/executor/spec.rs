@@ -11,22 +11,27 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Reads and parses the bundle's `config.json`.
 pub fn load(bundle: &Path) -> Result<Spec> {
+    parse_of(&read(bundle)?, bundle)
+}
+
+/// Reads the bundle's `config.json`.
+pub fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
-    let text = fs::read(&path).map_err(|source| Error::ReadSpec {
-        path: path.clone(),
+    fs::read(&path).map_err(|source| Error::ReadSpec { path, source })
+}
+
+/// Parses the `config.json` of a bundle.
+pub fn parse_of(text: &[u8], bundle: &Path) -> Result<Spec> {
+    parse(text, "/process").map_err(|source| Error::ParseSpec {
+        path: bundle.join("config.json"),
         source,
-    })?;
-    parse_spec_of(&text, path)
+    })
 }
 
 /// Parses a `config.json`.
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub(super) fn parse_spec(text: &[u8]) -> Result<Spec> {
-    parse_spec_of(text, PathBuf::from("config.json"))
-}
-
-fn parse_spec_of(text: &[u8], path: PathBuf) -> Result<Spec> {
-    parse(text, "/process").map_err(|source| Error::ParseSpec { path, source })
+    parse_of(text, Path::new(""))
 }
 
 /// Parses a spec or a process. Capabilities that are not known are no error, and unusual: they are looked for only when

@@ -1,7 +1,7 @@
 //! Creating, starting, ending and deleting. Each runs to its end whatever becomes of the request that asked for it.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -123,7 +123,7 @@ impl Pod {
         }
         let reading = trace::span("read config.json");
         let isolation = self.isolation(request.profile.as_ref())?;
-        let asked = spec::load(&request.bundle)?;
+        let asked = self.spec(&request.bundle)?;
         drop(reading);
         let applying = trace::span("apply the profile");
         let users = self.users(&isolation, &asked, &request)?;
@@ -267,19 +267,20 @@ impl Pod {
     }
 
     /// The compiled filters, shared by the containers of the pod whose specs and profiles agree.
-    fn filters(&self, spec: &Spec, isolation: &Isolation) -> Result<Filters> {
+    pub(super) fn filters(&self, spec: &Spec, isolation: &Isolation) -> Result<Filters> {
         let own = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
         let watch = self.can_watch && isolation.reports_denials();
         let floor = isolation.floor();
         if own.is_none() && !(watch && floor.is_some()) {
             return Ok(Filters::default());
         }
-        let key = fingerprint(&(own, floor.map(|(spec, _)| spec), watch));
+        let hasher = lock(&self.filters).hasher().build_hasher();
+        let key = fingerprint(hasher, &(own, floor.map(|(spec, _)| spec), watch));
         if let Some(filters) = lock(&self.filters).get(&key) {
             return Ok(filters.clone());
         }
         let watched = if watch {
-            seccomp::watch(floor, own)?.map(Arc::new)
+            seccomp::watch(floor.map(|(_, program)| program), own)?.map(Arc::new)
         } else {
             None
         };
@@ -763,12 +764,24 @@ async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
     }
 }
 
-fn fingerprint(filters: &(Option<&LinuxSeccomp>, Option<&LinuxSeccomp>, bool)) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(filters)
-        .unwrap_or_default()
-        .hash(&mut hasher);
-    hasher.finish()
+/// A number for what filters are made from. The hasher's keys are this process's own: nobody can look for two that agree.
+fn fingerprint(
+    hasher: impl Hasher,
+    made_from: &(Option<&LinuxSeccomp>, Option<&LinuxSeccomp>, bool),
+) -> u64 {
+    struct Sink<H>(H);
+    impl<H: Hasher> Write for Sink<H> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = Sink(hasher);
+    serde_json::to_writer(&mut sink, made_from).ok();
+    sink.0.finish()
 }
 
 fn to_proto(m: &RootMount) -> protos::Mount {

@@ -1,6 +1,7 @@
 //! The state of one pod: its containers, their processes, who waits on what, and in which order events leave. The only
 //! place with mutable shared state. Every lock is held for a few field accesses; blocking work runs on a thread pool.
 
+mod ahead;
 mod container;
 mod denials;
 mod error;
@@ -98,6 +99,8 @@ pub struct Pod {
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by what they are made from: the containers of a pod mostly share them.
     filters: Mutex<HashMap<u64, Filters>>,
+    /// The first container's bundle.
+    ahead: Mutex<ahead::Ahead>,
     /// Whether this process can see what filters deny.
     can_watch: bool,
     /// Whether containers to come are recorded.
@@ -129,6 +132,7 @@ impl Pod {
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
+            ahead: Mutex::default(),
             can_watch: can_watch(),
             learning: AtomicBool::new(false),
             users: Mutex::default(),

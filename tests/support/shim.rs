@@ -120,6 +120,16 @@ impl Shim {
 
     /// The same, with variables in its environment.
     pub fn start_with(version: u8, program: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_in(version, program, environment, |_| {})
+    }
+
+    /// The same, in a bundle that `fill` gets to see before: its name is the pod's, "pod".
+    pub fn start_in(
+        version: u8,
+        program: &str,
+        environment: &[(&str, &str)],
+        fill: impl FnOnce(&Path),
+    ) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "cdtest-{}-shim{}",
@@ -141,6 +151,7 @@ impl Shim {
                 *to.lock().unwrap() += &format!("{line}\n");
             }
         });
+        fill(&dir.join("pod"));
         let started = Command::new(shim_directory().join(program))
             .args(["-namespace", "cdshim", "-id", "pod", "-address"])
             .arg(dir.join("c"))

@@ -7,7 +7,6 @@
 mod arch;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -58,6 +57,13 @@ const RET_USER_NOTIF: u32 = 0x7fc0_0000; // Linux 5.0
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
+/// The action in a verdict.
+const ACTION: u32 = 0xffff_0000;
+/// What a call that does not exist answers.
+const ABSENT: u32 = RET_ERRNO | libc::ENOSYS as u32;
+/// In a verdict with an error: nobody wants to hear of it. The C library tries `clone3` for every thread, where it is said not to
+/// exist. Error numbers do not come that far; the kernel never sees it.
+const SILENT: u32 = 0x8000;
 // linux/seccomp.h
 const FLAG_NEW_LISTENER: u64 = 1 << 3;
 const FLAG_TSYNC_ESRCH: u64 = 1 << 4; // Linux 5.7
@@ -123,21 +129,11 @@ fn condition(arg: &LinuxSeccompArg, field: &str) -> Result<Condition> {
 /// Compiles the filter.
 pub fn compile(spec: &LinuxSeccomp) -> Result<Program> {
     let listener = listener(spec)?;
-    compile_with(spec, listener, |verdict, _| verdict)
-}
-
-/// The same with other verdicts: `change` gets the filter's own one, and the name of the call, none for all that have no rule.
-fn compile_with(
-    spec: &LinuxSeccomp,
-    listener: Option<Listener>,
-    change: impl Fn(u32, Option<&str>) -> u32,
-) -> Result<Program> {
     let default = verdict(
         spec.default_action(),
         spec.default_errno_ret(),
         "linux.seccomp.defaultAction",
     )?;
-    let default = change(default, None);
     let (mut flags, mut wait_killable) = (0, false);
     for flag in spec.flags().iter().flatten() {
         flags |= match flag {
@@ -165,7 +161,7 @@ fn compile_with(
     }
     let mut tables = Vec::new();
     for (abi, is_x32) in abis {
-        tables.push((abi, is_x32, table(spec, abi, default, &change)?));
+        tables.push((abi, is_x32, table(spec, abi, default)?));
     }
     let insns = assemble(&tables, default)?;
     if listener.is_some() {
@@ -225,16 +221,13 @@ fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {
     }))
 }
 
-type Table = BTreeMap<u32, Leaf>;
+/// Leaves by the numbers of their calls, in order.
+type Table = Vec<(u32, Leaf)>;
 
-fn table(
-    spec: &LinuxSeccomp,
-    abi: Abi,
-    default: u32,
-    change: &impl Fn(u32, Option<&str>) -> u32,
-) -> Result<Table> {
-    let mut table = Table::new();
-    let mut decided = std::collections::BTreeSet::new();
+fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
+    // Which rule speaks of which call; of several, all do, in the spec's order.
+    let mut mentions = Vec::new();
+    let mut rules = Vec::new();
     for (i, rule) in spec.syscalls().iter().flatten().enumerate() {
         let field = format!("linux.seccomp.syscalls[{i}]");
         let action = verdict(rule.action(), rule.errno_ret(), &field)?;
@@ -243,31 +236,47 @@ fn table(
             conditions.push(condition(arg, &format!("{field}.args[{j}]"))?);
         }
         // Unknown names are calls of other architectures or of kernels to come: there is nothing to filter.
-        let own = action;
         for name in rule.names() {
-            let Some(number) = (abi.number)(name) else {
-                continue;
-            };
-            let action = change(own, Some(name));
-            let leaf = table.entry(number).or_insert_with(|| Leaf {
+            if let Some(number) = (abi.number)(name) {
+                let silent = action == ABSENT && name == "clone3";
+                mentions.push((
+                    number,
+                    rules.len(),
+                    if silent { action | SILENT } else { action },
+                ));
+            }
+        }
+        rules.push(conditions);
+    }
+    mentions.sort_by_key(|(number, rule, _)| (*number, *rule));
+    let same_call = |a: &(u32, usize, u32), b: &(u32, usize, u32)| a.0 == b.0;
+    let mut table = Table::new();
+    for of_call in mentions.chunk_by(same_call) {
+        let (mut decided, mut leaf) = (
+            false,
+            Leaf {
                 conditional: Vec::new(),
                 verdict: default,
-            });
+            },
+        );
+        for (_, rule, action) in of_call {
+            let conditions = rules.get(*rule).map_or(&[][..], Vec::as_slice);
             if conditions.is_empty() {
-                if decided.insert(number) {
-                    leaf.verdict = action;
+                if !std::mem::replace(&mut decided, true) {
+                    leaf.verdict = *action;
                 }
                 continue;
             }
             let twice = (0..6).any(|n| conditions.iter().filter(|c| c.index == n).count() > 1);
             if twice {
                 // As runc and Docker read it, and so as profiles are written: conditions on one argument are alternatives.
-                leaf.conditional
-                    .extend(conditions.iter().map(|c| (vec![*c], action)));
+                let alternatives = conditions.iter().map(|c| (vec![*c], *action));
+                leaf.conditional.extend(alternatives);
             } else {
-                leaf.conditional.push((conditions.clone(), action));
+                leaf.conditional.push((conditions.to_vec(), *action));
             }
         }
+        table.extend(of_call.first().map(|(number, ..)| (*number, leaf)));
     }
     Ok(table)
 }
@@ -292,7 +301,13 @@ impl Assembler {
     }
 
     fn ret(&mut self, verdict: u32) -> Label {
-        self.emit(libc::BPF_RET | libc::BPF_K, verdict, 0, 0)
+        let is_error = verdict & ACTION == RET_ERRNO;
+        let (answer, silent) = match verdict & SILENT {
+            SILENT if is_error => (verdict & !SILENT, 1),
+            _ => (verdict, 0),
+        };
+        // A return has no use for a distance to jump.
+        self.emit(libc::BPF_RET | libc::BPF_K, answer, silent, 0)
     }
 
     fn load(&mut self, offset: u32) -> Label {
@@ -399,7 +414,7 @@ impl Assembler {
 /// Turns the rules of one ABI into ranges without gaps. Calls beyond the newest one that the profile knows of are answered
 /// ENOSYS where the default is another errno: to a C library that probes for a new call, "not permitted" is a failure, and
 /// "not there" is not.
-fn ranges(table: &Table, default: u32, first: u32) -> Vec<(u32, Leaf)> {
+fn ranges(table: &[(u32, Leaf)], default: u32, first: u32) -> Vec<(u32, Leaf)> {
     let plain = |verdict| Leaf {
         conditional: Vec::new(),
         verdict,

@@ -4,18 +4,17 @@
 
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
+use oci_spec::runtime::LinuxSeccomp;
 
 use super::arch::{NATIVE, name_of};
 use super::{
-    FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV, MAX_INSNS, Program, RET_ALLOW, RET_ERRNO,
-    RET_KILL_THREAD, RET_LOG, RET_USER_NOTIF, Result, compile, compile_with,
+    ACTION, FLAG_NEW_LISTENER, FLAG_WAIT_KILLABLE_RECV, MAX_INSNS, Program, RET_ALLOW, RET_ERRNO,
+    RET_KILL_THREAD, RET_LOG, RET_TRACE, RET_USER_NOTIF, Result, compile,
 };
 use crate::sys::bpf::Insn;
 use crate::sys::kernel;
 
-/// The action in a filter's answer, and the rest of it. linux/seccomp.h
-const ACTION: u32 = 0xffff_0000;
+/// What an answer has beside its action. linux/seccomp.h
 const DATA: u32 = 0xffff;
 
 /// A system call, as a filter sees it: `struct seccomp_data`.
@@ -136,42 +135,42 @@ impl Watched {
     }
 }
 
-/// What the shim is asked about: errors, and what is to be recorded. Not `clone3` where it is said not to exist: the C library
-/// tries it for every thread.
-fn ask(verdict: u32, name: Option<&str>) -> u32 {
-    let absent = RET_ERRNO | libc::ENOSYS as u32;
-    match verdict {
-        v if v == absent && name == Some("clone3") => v,
-        v if v == RET_LOG || v & ACTION == RET_ERRNO => RET_USER_NOTIF,
-        v => v,
+/// The same filter, but the shim is asked where it answers with an error, and about what is to be recorded.
+fn asking(program: &Program) -> Program {
+    let ask = |insn: &Insn| match insn.k {
+        k if is_return(*insn)
+            && (k == RET_LOG || (k & ACTION == RET_ERRNO && !is_silent(*insn))) =>
+        {
+            Insn {
+                k: RET_USER_NOTIF,
+                ..*insn
+            }
+        }
+        _ => *insn,
+    };
+    Program {
+        insns: program.insns.iter().map(ask).collect(),
+        flags: program.flags,
+        listener: None,
     }
 }
 
 /// Where a filter asks somebody else already, there can be no second one to be asked.
-fn asks_others(spec: &LinuxSeccomp) -> bool {
-    let asks = |action| {
-        matches!(
-            action,
-            LinuxSeccompAction::ScmpActNotify | LinuxSeccompAction::ScmpActTrace
-        )
-    };
-    let mut rules = spec.syscalls().iter().flatten();
-    asks(spec.default_action()) || rules.any(|r| asks(r.action()))
+fn asks_others(program: &Program) -> bool {
+    let asks =
+        |insn: &Insn| is_return(*insn) && matches!(insn.k & ACTION, RET_USER_NOTIF | RET_TRACE);
+    program.insns.iter().any(asks)
 }
 
 /// Puts the filters into one that asks. `None` where there is nothing to see, or where it cannot be done: then the filters are
-/// to be loaded one by one, and their denials are not seen. The floor comes with what it compiles to.
-pub fn watch(
-    floor: Option<(&LinuxSeccomp, &Arc<Program>)>,
-    own: Option<&LinuxSeccomp>,
-) -> Result<Option<Watched>> {
-    let (floor, plain_floor) = floor.unzip();
-    if floor.into_iter().chain(own).any(asks_others) {
+/// to be loaded one by one, and their denials are not seen.
+pub fn watch(floor: Option<&Arc<Program>>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
+    let own = own.map(compile).transpose()?.map(Arc::new);
+    if floor.into_iter().chain(&own).any(|p| asks_others(p)) {
         return Ok(None);
     }
-    let asking = |spec: Option<&LinuxSeccomp>| spec.map(|s| compile_with(s, None, ask)).transpose();
-    let plain_own = own.map(compile).transpose()?;
-    let Some((insns, flags)) = merge(asking(own)?, asking(floor)?) else {
+    let both = merge(own.as_deref().map(asking), floor.map(|f| asking(f)));
+    let Some((insns, flags)) = both else {
         return Ok(None);
     };
     if insns.len() > MAX_INSNS || !insns.iter().any(|i| is_return(*i) && i.k == RET_USER_NOTIF) {
@@ -189,8 +188,8 @@ pub fn watch(
             flags,
             listener: None,
         }),
-        floor: plain_floor.cloned(),
-        own: plain_own.map(Arc::new),
+        floor: floor.cloned(),
+        own,
     };
     // Between the loading of the filter and the program, with nobody there to be asked.
     let needed = ["write", "read", "execve", "exit_group"];
@@ -208,6 +207,11 @@ pub fn watch(
 
 fn is_return(insn: Insn) -> bool {
     u32::from(insn.code) == libc::BPF_RET | libc::BPF_K
+}
+
+/// A return that the compiler marked: see [`super::SILENT`].
+fn is_silent(insn: Insn) -> bool {
+    insn.jt != 0
 }
 
 /// What the first program lets through goes on to the second.
@@ -263,7 +267,7 @@ mod tests {
 
     fn watch(floor: Option<&LinuxSeccomp>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
         let compiled = floor.map(|f| Arc::new(compile(f).unwrap()));
-        super::watch(floor.zip(compiled.as_ref()), own)
+        super::watch(compiled.as_ref(), own)
     }
 
     #[test]
