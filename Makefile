@@ -75,7 +75,7 @@ bench: bench-tools ## everything, against runc, a shim that does nothing, runsc 
 	$(BENCH) --json docs/benchmarks.json --docs docs/pictures --check
 
 bench-v2: bench-tools ## starts alone, on cgroup v2 in the virtual machine, with crun beside runc
-	$(COMPARED) tests/vm/bench.sh docs/benchmarks-v2.json --rounds 15
+	$(COMPARED) tests/vm/bench.sh docs/benchmarks-v2.json --short --rounds 15
 
 count: ## instructions of a plan, a profile and a request, against benches/instructions: the same on a busy machine
 	tests/prepare.sh valgrind

@@ -32,7 +32,11 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     process::set_not_dumpable()
         .map_err(|e| Error::Io("protect the server's memory".into(), e.into()))?;
     process::set_child_subreaper().map_err(|e| Error::Io("become a subreaper".into(), e.into()))?;
-    let listener = process::inherited_fd(start::LISTENER)
+    let listener = flags
+        .socket
+        .strip_prefix(start::LISTENER)
+        .and_then(|number| number.parse().ok())
+        .and_then(process::inherited_fd)
         .ok_or_else(|| Error::Other("no listener: use `start`".into()))?;
     process::cloexec_from(3)
         .map_err(|e| Error::Io("mark descriptors close-on-exec".into(), e.into()))?;

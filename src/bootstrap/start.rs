@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use containerd_shim::{Flags, StartOpts};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
 use super::{Error, Result, SERVE, protect, write_out};
-use crate::sys::process;
 use crate::trace;
 
 /// Which annotation groups containers into one shim, in this order; containerd `cmd/containerd-shim-runc-v2/manager`.
@@ -24,8 +24,8 @@ const GROUP_ANNOTATIONS: [&str; 2] = [
     "io.kubernetes.cri.sandbox-id",
 ];
 const MAX_INPUT: u64 = 10 << 20;
-/// The descriptor on which a server finds its listener.
-pub(super) const LISTENER: i32 = 3;
+/// With the number of a descriptor, what a server is told as its socket: it is open already.
+pub(super) const LISTENER: &str = "fd:";
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     trace::beginning("execve of start");
@@ -136,7 +136,7 @@ fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Re
     let _trace = trace::span("spawn the server");
     let mut command = Command::new(PathBuf::from(format!(
         "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&program.as_fd())
+        program.as_fd().as_raw_fd()
     )));
     command
         .arg0(name)
@@ -148,6 +148,8 @@ fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Re
             "-address",
             &params.grpc_address,
         ])
+        .arg("-socket")
+        .arg(format!("{LISTENER}{}", listener.as_raw_fd()))
         .args(params.debug.then_some("-debug"))
         .arg(SERVE)
         .env_clear()
@@ -160,7 +162,9 @@ fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Re
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    process::pass_descriptors(&mut command, vec![listener.into()], LISTENER);
+    // Nothing runs between the clone and the exec, so that the C library need not copy our memory for it, as it does for fork(2).
+    fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map_err(|e| Error::Io("pass the listener on".into(), e.into()))?;
     adjust_oom_score();
     command
         .spawn()

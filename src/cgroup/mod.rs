@@ -551,6 +551,11 @@ impl Cgroup {
         result
     }
 
+    /// Whether somebody else removes the groups when their last process ends: systemd does.
+    pub fn goes_by_itself(&self) -> bool {
+        self.unit.is_some()
+    }
+
     /// Whether any hierarchy still has the group.
     pub fn exists(&self) -> bool {
         self.layout.hierarchies.iter().any(|h| self.dir(h).exists())

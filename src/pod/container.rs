@@ -276,8 +276,11 @@ impl Container {
         now.saturating_sub(self.oom_announced.fetch_max(now, Ordering::Relaxed))
     }
 
+    /// For when it has ended: its groups may go before it is deleted.
     pub(super) fn remember_usage(&self) {
-        *lock(&self.last_usage) = self.cgroup.metrics();
+        if self.cgroup.goes_by_itself() {
+            *lock(&self.last_usage) = self.cgroup.metrics();
+        }
     }
 
     pub(super) fn dump(&self) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Creating, starting, ending and deleting. Each runs to its end whatever becomes of the request that asked for it.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,7 +24,7 @@ use super::learn;
 use super::process::{Exit, Process, State, Status};
 use super::record::Record;
 use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
 use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
 use crate::stdio::{Addresses, Owner, Streams};
@@ -48,6 +49,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 struct Built {
     container: Container,
     spawned: executor::Spawned,
+    oom: Option<OomWatch>,
 }
 
 fn console_size(process: Option<&oci_spec::runtime::Process>) -> Option<(u16, u16)> {
@@ -83,6 +85,7 @@ impl Pod {
         let Built {
             container,
             mut spawned,
+            oom,
         } = match built {
             Ok(built) => built,
             Err(e) => {
@@ -103,7 +106,7 @@ impl Pod {
             pid: pid as u32,
             ..created
         });
-        let oom = self.watch_oom(&container);
+        let oom = oom.and_then(|watch| self.watch_oom(&container, watch));
         self.watch_init(&container, spawned.pidfd, oom)?;
         if !container.enter.pid {
             self.reap_strays();
@@ -173,10 +176,12 @@ impl Pod {
             executor::prepare_root_directory(&spec, &request.bundle)?;
         }
         let new_keyring = !request.options.no_new_keyring;
-        // Written while the init sets the container up.
-        let recorded = std::cell::RefCell::new(Ok(()));
-        let record = |pid| {
+        // Done while the init sets the container up.
+        let recorded = RefCell::new(Ok(()));
+        let oom = RefCell::new(None);
+        let born = |pid| {
             let _recording = trace::span("write the record");
+            *oom.borrow_mut() = cgroup.watch_oom();
             let record = Record {
                 pid,
                 start_time: sys::process::start_time(pid).unwrap_or(0),
@@ -190,7 +195,7 @@ impl Pod {
                 .and_then(|()| write_pid(&request.bundle, pid));
         };
         let plan = InitPlan {
-            born: Some(&record),
+            born: Some(&born),
             spec: &spec,
             id: &request.id,
             bundle: &request.bundle,
@@ -263,7 +268,11 @@ impl Pod {
             last_usage: Mutex::default(),
         };
         self.learn_from_start(&container);
-        Ok(Built { container, spawned })
+        Ok(Built {
+            container,
+            spawned,
+            oom: oom.into_inner(),
+        })
     }
 
     /// The compiled filters, shared by the containers of the pod whose specs and profiles agree.

@@ -9,14 +9,15 @@ use tokio::io::Interest;
 use tokio::task::JoinHandle;
 
 use super::{Container, Pod};
+use crate::cgroup::OomWatch;
 
 impl Pod {
-    /// Watches a container; `None` where the node has no memory controller.
+    /// Announces what a container's watch tells.
     pub(super) fn watch_oom(
         self: &Arc<Self>,
         container: &Arc<Container>,
+        watch: OomWatch,
     ) -> Option<JoinHandle<()>> {
-        let watch = container.cgroup.watch_oom()?;
         let priority = watch.is_priority();
         let interest = if priority {
             Interest::PRIORITY

@@ -8,4 +8,4 @@ shift
 program=$(cargo bench --profile compare --bench compare --no-run --message-format=json |
     sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 COFFERDAM_INTEGRATION=$program tests/vm/run.sh --starts --json /dev/ttyS0 "$@"
-tr -d '\r' <target/test/vm-bookworm/log.0 | sed -n '/^{/,/^}/p' >"$json"
+tr -d '\r' <target/test/vm-bookworm/log.0 | sed -n '/^{/,/^}/p' | sed 's/^}.*/}/' >"$json"
