@@ -70,12 +70,13 @@ BENCH := $(COMPARED) cargo bench --profile compare --bench compare --
 bench-tools: prepare build
 	cargo build --profile compare --example nothing --example floor
 
-bench: bench-tools ## everything, against runc, a shim that does nothing, runsc and the bare kernel: 15 minutes
+bench: bench-tools ## everything, into docs/benchmarks.md: against runc, a shim that does nothing, runsc and the bare kernel: 15 minutes
 	tests/prepare.sh runsc
-	$(BENCH) --json docs/benchmarks.json --docs docs/pictures --check
+	$(BENCH) --json docs/benchmarks.json --pictures docs/pictures --document docs/benchmarks.md --check
 
 bench-v2: bench-tools ## starts alone, on cgroup v2 in the virtual machine, with crun beside runc
 	$(COMPARED) tests/vm/bench.sh docs/benchmarks-v2.json --short --rounds 15
+	$(BENCH) --from docs/benchmarks-v2.json --document docs/benchmarks.md --mark "figures of cgroup v2"
 
 count: ## instructions of a plan, a profile and a request, against benches/instructions: the same on a busy machine
 	tests/prepare.sh valgrind

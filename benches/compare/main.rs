@@ -1,7 +1,8 @@
 //! Our shim against containerd's own with runc, against one that does nothing, and against the kernel's own cost: on the same
 //! containerd, interleaved in one run. Ratios are the result; absolute times are this machine's.
-//! `compare [--short] [--starts] [--rounds N] [--json FILE] [--docs DIRECTORY] [--check]`; `--starts` leaves out what is not about
-//! starts.
+//! `compare [--short] [--starts] [--rounds N] [--from FILE] [--json FILE] [--pictures DIRECTORY] [--document FILE [--mark NAME]]
+//! [--check]`: `--starts` leaves out what is not about starts, `--from` shows what was measured before, `--document` puts the tables into
+//! a document between two marks.
 
 #![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
 #![allow(dead_code)] // the tests' support is more than this needs
@@ -81,19 +82,21 @@ fn main() {
     if let Some(rounds) = option("--rounds") {
         size.rounds = rounds.parse().expect("--rounds takes a number");
     }
-    let release = Release::V2;
-    if let Some(reason) = release.missing() {
-        panic!("{reason}");
-    }
-    let results = measure_all(release, &size);
-    print!("{}", report::table(&results));
+    let results = match option("--from") {
+        Some(file) => serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap(),
+        None => measure_all(&size),
+    };
+    print!("{}", report::tables(&results));
     if let Some(path) = option("--json") {
         std::fs::write(path, serde_json::to_vec_pretty(&results).unwrap()).unwrap();
     }
-    if let Some(directory) = option("--docs") {
+    if let Some(directory) = option("--pictures") {
         report::draw(&results, Path::new(&directory));
     }
-    support::clean_up();
+    if let Some(document) = option("--document") {
+        let name = option("--mark").unwrap_or("figures".into());
+        report::put_into(Path::new(&document), &name, &results);
+    }
     let broken = report::broken(&results, flag("--short"));
     for line in &broken {
         println!("not reached: {line}");
@@ -107,7 +110,11 @@ fn say(what: &str) {
     eprintln!("measuring {what}");
 }
 
-fn measure_all(release: Release, size: &Size) -> Value {
+fn measure_all(size: &Size) -> Value {
+    let release = Release::V2;
+    if let Some(reason) = release.missing() {
+        panic!("{reason}");
+    }
     let runtimes = runtimes::all();
     let pair: [Runtime; 2] = [OURS, RUNC];
     let mut out = json!({
@@ -132,6 +139,10 @@ fn measure_all(release: Release, size: &Size) -> Value {
     say("eight at a time");
     out["eight"] = life::at_a_time(&client, &runtimes, size.pods);
     if flag("--starts") {
+        drop(floor);
+        drop(client);
+        drop(daemon);
+        support::clean_up();
         return out;
     }
     say("profiles");
@@ -175,5 +186,7 @@ fn measure_all(release: Release, size: &Size) -> Value {
     ];
     out["pods"] = pods::pods(&daemon, &handlers, size.pods);
     out["pods_eight"] = pods::at_a_time(&daemon, &handlers, size.pods / 4);
+    drop(daemon);
+    support::clean_up();
     out
 }

@@ -1,5 +1,6 @@
 //! The results: a table, what was to be reached, and plots.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -179,99 +180,267 @@ pub fn broken(results: &Value, short: bool) -> Vec<String> {
     GOALS.iter().filter_map(missed).collect()
 }
 
-/// Everything, for people; in Markdown.
-pub fn table(results: &Value) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| out += &format!("{text}\n");
-    line("\n| figure | measured | at most | |\n|---|---|---|---|".into());
-    for goal in &GOALS {
-        let value = goal.value(results);
-        let shown = value.map_or("not measured".into(), |v| format!("{v:.2}"));
-        let verdict = match value.map(|v| goal.is_reached(v, false)) {
-            Some(true) => "reached",
-            Some(false) => "**not reached**",
-            None => "",
-        };
-        let limit = if goal.at_least {
-            format!("at least {}", goal.limit)
-        } else {
-            goal.limit.to_string()
-        };
-        line(format!("| {} | {shown} | {limit} | {verdict} |", goal.name));
-    }
-    for (key, title) in [("life", "50 ms apart"), ("life_tight", "in a tight loop")] {
-        line(format!(
-            "\n| milliseconds, {title}: p50 / p95 / p99 | {} | exec |",
-            PHASES.join(" | ")
-        ));
-        line(format!("|---|{}", "---|".repeat(PHASES.len() + 1)));
-        for (name, phases) in results[key].as_object().into_iter().flatten() {
-            let cell = |phase: &str| {
-                let at = |p: &str| phases[phase][p].as_f64();
-                match (at("p50_ms"), at("p95_ms"), at("p99_ms")) {
-                    (Some(a), Some(b), Some(c)) => format!("{a:.1} / {b:.1} / {c:.1}"),
-                    _ => String::new(),
-                }
-            };
-            let cells: Vec<String> = PHASES.iter().copied().chain(["exec"]).map(cell).collect();
-            line(format!("| {name} | {} |", cells.join(" | ")));
-        }
-    }
-    let one = |pointer: &str| {
-        number(results, pointer).map_or("not measured".into(), |v| format!("{v:.1}"))
-    };
-    line(format!(
-        "\nmilliseconds: inside of our shim {} (hardened {}), bare floor {}; command lines: cofferdam {}, runc {}, runsc {}",
-        one("/inside/standard/p50_ms"),
-        one("/inside/hardened/p50_ms"),
-        one("/inside/floor/p50_ms"),
-        one("/command_line/cofferdam/p50_ms"),
-        one("/command_line/runc/p50_ms"),
-        one("/command_line/runsc/p50_ms")
-    ));
-    for key in [
-        "eight",
-        "pods",
-        "pods_eight",
-        "memory",
-        "idle",
-        "output_1",
-        "output_50",
-        "growth_node",
-        "growth_pod",
-        "profiles",
-    ] {
-        line(format!("\n{key}:"));
-        let rows: Vec<(String, &Value)> = match &results[key] {
-            Value::Object(rows) => rows.iter().map(|(k, v)| (k.clone(), v)).collect(),
-            Value::Array(rows) => rows.iter().map(|v| (v["name"].to_string(), v)).collect(),
-            _ => Vec::new(),
-        };
-        for (name, row) in rows {
-            line(format!("  {name}: {}", rounded(row)));
-        }
-    }
+/// Everything, for people, in Markdown. What was not measured is left out.
+pub fn tables(results: &Value) -> String {
+    let all = [
+        goals(results),
+        phases(results),
+        beside(results),
+        growth(results),
+        memory(results),
+        eight(results),
+        pods(results),
+        quiet(results),
+        profiles(results),
+    ];
+    let mut out = all.into_iter().flatten().collect::<Vec<_>>().join("\n");
+    out.insert(0, '\n');
     out
 }
 
-/// A row with numbers that can be read.
-fn rounded(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(k, v)| match v {
-                Value::Object(_) => format!("{k} ({})", rounded(v)),
-                v => format!("{k} {}", rounded(v)),
-            })
-            .collect::<Vec<_>>()
-            .join(", "),
-        Value::Array(rows) => rows.iter().map(rounded).collect::<Vec<_>>().join("; "),
-        Value::Number(n) => match n.as_f64() {
-            Some(f) if f.fract() != 0.0 => format!("{f:.1}"),
-            _ => n.to_string(),
-        },
-        other => other.to_string(),
-    }
+/// Puts the tables into a document, between `<!-- NAME -->` and `<!-- end of NAME -->`.
+pub fn put_into(document: &Path, name: &str, results: &Value) {
+    let text = fs::read_to_string(document).unwrap();
+    let (begin, end) = (
+        format!("<!-- {name} -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
+    let (before, rest) = text.split_once(&begin).expect("the document has the mark");
+    let (_, after) = rest
+        .split_once(&end)
+        .expect("the document has the second mark");
+    let tables = tables(results);
+    fs::write(document, format!("{before}{begin}{tables}\n{end}{after}")).unwrap();
+}
+
+/// A table: its heads, and rows of as many cells.
+fn rows<S: AsRef<str>>(heads: &[S], rows: impl IntoIterator<Item = Vec<String>>) -> Option<String> {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let body: String = rows
+        .into_iter()
+        .map(|cells| line(cells.iter().map(String::as_str).collect()))
+        .collect();
+    let heads: Vec<&str> = heads.iter().map(AsRef::as_ref).collect();
+    let rule = "|---".repeat(heads.len());
+    (!body.is_empty()).then(|| format!("{}{rule}|\n{body}", line(heads)))
+}
+
+/// A number by its pointer, with so many decimals; nothing where there is none.
+fn shown(results: &Value, pointer: &str, decimals: usize) -> String {
+    number(results, pointer).map_or(String::new(), |v| format!("{v:.decimals$}"))
+}
+
+fn keys(results: &Value, key: &str) -> Vec<String> {
+    let names = results[key].as_object().into_iter().flatten();
+    names.map(|(name, _)| name.clone()).collect()
+}
+
+fn goals(results: &Value) -> Option<String> {
+    let row = |goal: &Goal| {
+        let value = goal.value(results)?;
+        let reached = goal.is_reached(value, false);
+        let word = if goal.at_least { "at least " } else { "" };
+        Some(vec![
+            goal.name.to_owned(),
+            format!("{value:.2}"),
+            format!("{word}{}", goal.limit),
+            if reached {
+                "reached"
+            } else {
+                "**not reached**"
+            }
+            .to_owned(),
+        ])
+    };
+    let heads = ["figure", "measured", "at most", ""];
+    rows(&heads, GOALS.iter().filter_map(row))
+}
+
+fn phases(results: &Value) -> Option<String> {
+    let table = |key: &str, title: &str| {
+        let columns = || PHASES.into_iter().chain(["exec"]);
+        let row = |name: String| {
+            let cell = |phase: &str| {
+                let at = |p: &str| shown(results, &format!("/{key}/{name}/{phase}/{p}_ms"), 1);
+                let all = ["p50", "p95", "p99"].map(at);
+                let has = !all[0].is_empty();
+                if has { all.join(" / ") } else { String::new() }
+            };
+            let cells: Vec<String> = columns().map(cell).collect();
+            [vec![name], cells].concat()
+        };
+        let title = format!("milliseconds, {title}: p50 / p95 / p99");
+        let heads: Vec<&str> = [title.as_str()].into_iter().chain(columns()).collect();
+        rows(&heads, keys(results, key).into_iter().map(row))
+    };
+    let both = [
+        table("life", "50 ms apart"),
+        table("life_tight", "in a tight loop"),
+    ];
+    let both: Vec<String> = both.into_iter().flatten().collect();
+    (!both.is_empty()).then(|| both.join("\n"))
+}
+
+/// What has no other runtime beside it on containerd.
+fn beside(results: &Value) -> Option<String> {
+    let figures = [
+        ("inside of our shim, standard", "/inside/standard"),
+        ("inside of our shim, hardened", "/inside/hardened"),
+        ("the bare floor", "/inside/floor"),
+        ("`cofferdam run`", "/command_line/cofferdam"),
+        ("`runc run`", "/command_line/runc"),
+        ("`runsc run`", "/command_line/runsc"),
+    ];
+    let row = |(name, pointer): (&str, &str)| {
+        let at = |p: &str| shown(results, &format!("{pointer}/{p}_ms"), 1);
+        let cells = ["p50", "p95", "p99"].map(at);
+        (!cells[0].is_empty()).then(|| [vec![name.to_owned()], cells.to_vec()].concat())
+    };
+    rows(
+        &["milliseconds", "p50", "p95", "p99"],
+        figures.into_iter().filter_map(row),
+    )
+}
+
+fn growth(results: &Value) -> Option<String> {
+    let series = [
+        ("/growth_node/standard", "total_ms"),
+        ("/growth_node/standard", "inside_ms"),
+        ("/growth_node/standard", "floor_ms"),
+        ("/growth_node/standard", "nothing_ms"),
+        ("/growth_node/runc", "total_ms"),
+        ("/growth_pod/standard", "total_ms"),
+        ("/growth_pod/runc", "total_ms"),
+    ];
+    let of = |pointer: &str| results.pointer(pointer).and_then(Value::as_array);
+    let all = series.iter().filter_map(|(p, _)| of(p)).flatten();
+    let steps: BTreeSet<u64> = all.filter_map(|r| r["containers"].as_u64()).collect();
+    let row = |step: u64| {
+        let cell = |(pointer, key): &(&str, &str)| {
+            let row = of(pointer)?.iter().find(|r| r["containers"] == step)?;
+            row[*key].as_f64().map(|v| format!("{v:.1}"))
+        };
+        let cells = series.iter().map(|s| cell(s).unwrap_or_default());
+        std::iter::once(step.to_string()).chain(cells).collect()
+    };
+    let heads = [
+        "a life beside so many, ms",
+        "on the node",
+        "of it inside the shim",
+        "bare floor",
+        "nothing",
+        "runc",
+        "in the pod",
+        "runc",
+    ];
+    rows(&heads, steps.into_iter().map(row))
+}
+
+fn memory(results: &Value) -> Option<String> {
+    let row = |shape: String| {
+        let cell = |name: &str| {
+            let at = |what: &str| shown(results, &format!("/memory/{shape}/{name}/{what}_kib"), 0);
+            format!("{} ({})", at("pss"), at("private"))
+        };
+        let (pods, containers) = shape.split_once('x').unwrap();
+        let what = format!("{pods} pods of {containers}");
+        vec![what, cell("standard"), cell("runc")]
+    };
+    let shapes = keys(results, "memory").into_iter().map(row);
+    let heads = ["shim memory, KiB a pod: PSS (private)", "standard", "runc"];
+    let table = rows(&heads, shapes)?;
+    let further = |name: &str| shown(results, &format!("/further_container/{name}"), 0);
+    let (ours, theirs) = (further("standard"), further("runc"));
+    Some(format!(
+        "{table}\nEach further container in a pod takes {ours} KiB of the shim (runc: {theirs}).\n"
+    ))
+}
+
+fn eight(results: &Value) -> Option<String> {
+    let names = keys(results, "eight");
+    let cell = |name: &String| shown(results, &format!("/eight/{name}/per_second"), 1);
+    let cells: Vec<String> = names.iter().map(cell).collect();
+    let what = "containers a second, eight at a time".to_owned();
+    let heads = [vec![String::new()], names].concat();
+    let row = [vec![what], cells].concat();
+    rows(&heads, (row.len() > 1).then_some(row))
+}
+
+fn pods(results: &Value) -> Option<String> {
+    let names = keys(results, "pods");
+    let row = |(key, what, label): (&str, &str, &str)| {
+        let cell = |name: &String| {
+            let at = |p: &str| shown(results, &format!("/{key}/{name}/{what}/{p}_ms"), 1);
+            format!("{} / {}", at("p50"), at("p95"))
+        };
+        let cells: Vec<String> = names.iter().map(cell).collect();
+        [vec![label.to_owned()], cells].concat()
+    };
+    let figures = [
+        ("pods", "running", "one, to running"),
+        ("pods", "removal", "one, removal"),
+        ("pods_eight", "running", "eight at a time, all running"),
+        ("pods_eight", "removal", "eight at a time, all removed"),
+    ];
+    let heads = [vec!["CRI pods, ms: p50 / p95".to_owned()], names.clone()].concat();
+    rows(
+        &heads,
+        (!names.is_empty())
+            .then(|| figures.map(row))
+            .into_iter()
+            .flatten(),
+    )
+}
+
+/// Idle shims, and output.
+fn quiet(results: &Value) -> Option<String> {
+    let row = |(label, key, fields): (&str, &str, &[&str])| {
+        let cell = |name: &str| {
+            let at = |f: &&str| shown(results, &format!("/{key}/{name}/{f}"), 0);
+            fields.iter().map(at).collect::<Vec<_>>().join(", ")
+        };
+        let has = results[key].is_object();
+        has.then(|| vec![label.to_owned(), cell("standard"), cell("runc")])
+    };
+    let output: &[&str] = &["mb_per_second", "shim_cpu_ms_per_gb"];
+    let figures = [
+        (
+            "an idle shim: seconds, wake-ups, CPU µs, threads",
+            "idle",
+            &["seconds", "wakeups", "cpu_us", "threads"][..],
+        ),
+        (
+            "output of one container: MB/s, shim CPU ms a GB",
+            "output_1",
+            output,
+        ),
+        (
+            "output of fifty at once: MB/s, shim CPU ms a GB",
+            "output_50",
+            output,
+        ),
+    ];
+    rows(
+        &["", "standard", "runc"],
+        figures.into_iter().filter_map(row),
+    )
+}
+
+fn profiles(results: &Value) -> Option<String> {
+    let all = results["profiles"].as_array()?;
+    let row = |p: &Value| {
+        let at = |key: &str| p[key].as_f64().map_or(String::new(), |v| format!("{v:.2}"));
+        let name = p["name"].as_str().unwrap_or_default().to_owned();
+        let cells = ["life_ratio", "calls_ratio", "unfiltered_ratio"].map(at);
+        [vec![name], cells.to_vec()].concat()
+    };
+    let heads = [
+        "against standard",
+        "a life",
+        "300,000 system calls, under the default filter",
+        "under none of the pod's",
+    ];
+    rows(&heads, all.iter().map(row))
 }
 
 /// Plots, for the documentation.

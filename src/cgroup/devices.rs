@@ -9,6 +9,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{Error, Result, io_error};
 use crate::sys::bpf::{self, EbpfInsn};
+use crate::sys::ebpf::{Program, Size};
 
 /// What every container may use, whatever its spec says: the devices that OCI config-linux.md makes default, terminals,
 /// and making nodes (using them is another matter).
@@ -235,72 +236,53 @@ pub(super) fn attach_v2(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
     Ok(())
 }
 
-// eBPF opcodes, linux/bpf.h
-const LDX_W: u8 = 0x61;
-const ALU_AND_K: u8 = 0x54;
-const ALU_RSH_K: u8 = 0x74;
-const MOV_K: u8 = 0xb7;
-const MOV_X: u8 = 0xbf;
-const JNE_K: u8 = 0x56; // 32-bit compare: device numbers use all 32 bits
-const JNE_X: u8 = 0x5e;
-const EXIT: u8 = 0x95;
-
 /// The last matching rule wins, so test them from the end; the default comes last. A rule that allows must cover all of
 /// the access that is asked for; one that denies, any of it.
 fn compile(rules: &Rules) -> Vec<EbpfInsn> {
-    let insn = |code, dst: u8, src: u8, off, imm| EbpfInsn {
-        code,
-        regs: dst | src << 4,
-        off,
-        imm,
-    };
+    const CONTEXT: u8 = 1;
+    const KIND: u8 = 2;
+    const ACCESS: u8 = 3;
+    const MAJOR: u8 = 4;
+    const MINOR: u8 = 5;
+    const COVERED: u8 = 6;
+    let mut p = Program::default();
     // struct bpf_cgroup_dev_ctx: access_type (access << 16 | kind), major, minor.
-    let mut out = vec![
-        insn(LDX_W, 2, 1, 0, 0),
-        insn(ALU_AND_K, 2, 0, 0, 0xffff), // r2: kind
-        insn(LDX_W, 3, 1, 0, 0),
-        insn(ALU_RSH_K, 3, 0, 0, 16), // r3: access
-        insn(LDX_W, 4, 1, 4, 0),      // r4: major
-        insn(LDX_W, 5, 1, 8, 0),      // r5: minor
-    ];
+    p.load(Size::Word, KIND, CONTEXT, 0);
+    p.and(KIND, 0xffff);
+    p.load(Size::Word, ACCESS, CONTEXT, 0);
+    p.shift_right(ACCESS, 16);
+    p.load(Size::Word, MAJOR, CONTEXT, 4);
+    p.load(Size::Word, MINOR, CONTEXT, 8);
     for r in rules.exceptions.iter().rev() {
-        let mut test = vec![insn(JNE_K, 2, 0, 0, r.kind as i32)];
+        let next = p.label();
+        p.if_not_word(KIND, r.kind as u32, next);
         if r.access != ALL {
-            test.push(insn(MOV_X, 6, 3, 0, 0));
-            test.push(insn(ALU_AND_K, 6, 0, 0, i32::from(r.access)));
+            p.copy(COVERED, ACCESS);
+            p.and(COVERED, i32::from(r.access));
             if r.allow {
-                test.push(insn(JNE_X, 6, 3, 0, 0)); // asks for more than the rule gives
+                p.if_differ(COVERED, ACCESS, next); // asks for more than the rule gives
             } else {
-                // Skip the rule where nothing that it denies is asked for: r6 == 0.
-                test.push(insn(0x16 /* JEQ_K, 32 bit */, 6, 0, 0, 0));
+                p.if_equal(COVERED, 0, next); // nothing that it denies is asked for
             }
         }
-        if let Some(major) = r.major {
-            test.push(insn(JNE_K, 4, 0, 0, major as i32));
+        for (register, number) in [(MAJOR, r.major), (MINOR, r.minor)] {
+            if let Some(number) = number {
+                p.if_not_word(register, number, next);
+            }
         }
-        if let Some(minor) = r.minor {
-            test.push(insn(JNE_K, 5, 0, 0, minor as i32));
-        }
-        test.push(insn(MOV_K, 0, 0, 0, i32::from(r.allow)));
-        test.push(insn(EXIT, 0, 0, 0, 0));
-        let len = test.len();
-        for (at, i) in test
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, i)| matches!(i.code, JNE_K | JNE_X | 0x16))
-        {
-            i.off = (len - at - 1) as i16;
-        }
-        out.extend(test);
+        p.set(0, i32::from(r.allow));
+        p.exit();
+        p.here(next);
     }
-    out.push(insn(MOV_K, 0, 0, 0, i32::from(rules.allow_by_default)));
-    out.push(insn(EXIT, 0, 0, 0, 0));
-    out
+    p.set(0, i32::from(rules.allow_by_default));
+    p.exit();
+    p.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::ebpf;
     use oci_spec::runtime::LinuxDeviceCgroupBuilder;
 
     fn rule(
@@ -320,43 +302,9 @@ mod tests {
             .unwrap()
     }
 
-    /// Runs the program as the kernel would.
     fn verdict(program: &[EbpfInsn], kind: u8, access: u8, major: u32, minor: u32) -> bool {
-        let ctx = [u32::from(access) << 16 | u32::from(kind), major, minor];
-        let mut r = [0u64; 10];
-        let mut pc = 0usize;
-        loop {
-            let i = program[pc];
-            let (d, s) = ((i.regs & 15) as usize, (i.regs >> 4) as usize);
-            let jump = match i.code {
-                LDX_W => {
-                    r[d] = u64::from(ctx[i.off as usize / 4]);
-                    false
-                }
-                ALU_AND_K => {
-                    r[d] = u64::from(r[d] as u32 & i.imm as u32);
-                    false
-                }
-                ALU_RSH_K => {
-                    r[d] = u64::from(r[d] as u32 >> i.imm);
-                    false
-                }
-                MOV_K => {
-                    r[d] = i.imm as u64;
-                    false
-                }
-                MOV_X => {
-                    r[d] = r[s];
-                    false
-                }
-                JNE_K => r[d] as u32 != i.imm as u32,
-                JNE_X => r[d] as u32 != r[s] as u32,
-                0x16 => r[d] as u32 == i.imm as u32,
-                EXIT => return r[0] == 1,
-                other => panic!("opcode {other:#x}"),
-            };
-            pc += 1 + if jump { i.off as usize } else { 0 };
-        }
+        let context = [u32::from(access) << 16 | u32::from(kind), major, minor];
+        ebpf::run(program, context.map(u32::to_ne_bytes).as_flattened()) == 1
     }
 
     #[test]

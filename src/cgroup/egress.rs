@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 
 use super::{Cgroup, Error, Result, io_error};
 use crate::sys::bpf::{self, EbpfInsn, SockAddrHook};
+use crate::sys::ebpf::{Program, Size};
 
 /// Destinations that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,26 +57,10 @@ impl Cgroup {
     }
 }
 
-// eBPF opcodes, linux/bpf.h
-const LDX_W: u8 = 0x61;
-const MOV_X: u8 = 0xbf;
-const MOV_K: u8 = 0xb7;
-const AND32_K: u8 = 0x54;
-const JNE32_K: u8 = 0x56;
-const EXIT: u8 = 0x95;
 // struct bpf_sock_addr
 const USER_IP4: i16 = 4;
 const USER_IP6: i16 = 8;
 const USER_PORT: i16 = 24;
-
-fn insn(code: u8, dst: u8, src: u8, off: i16, imm: u32) -> EbpfInsn {
-    EbpfInsn {
-        code,
-        regs: dst | src << 4,
-        off,
-        imm: imm as i32,
-    }
-}
 
 /// The words of an address and of its mask, as the kernel has them in memory. IPv4 in a program for IPv6 is in its mapped
 /// form, which sockets of that family can be used with.
@@ -99,54 +84,52 @@ fn words(destination: &Destination, v6: bool) -> Option<Vec<(u32, u32)>> {
 }
 
 fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
+    const CONTEXT: u8 = 1;
+    // And the three after it, for IPv6.
+    const ADDRESS: u8 = 2;
+    // In network order.
+    const PORT: u8 = 6;
+    const MASKED: u8 = 7;
     let loopback = LOOPBACK.map(|(address, prefix)| Destination {
         address,
         prefix,
         port: None,
     });
-    // r2 to r5: the address. r6: the port, in network order.
+    let mut p = Program::default();
     let first = if v6 { USER_IP6 } else { USER_IP4 };
-    let count = if v6 { 4 } else { 1 };
-    let mut out: Vec<EbpfInsn> = (0..count)
-        .map(|i| insn(LDX_W, 2 + i, 1, first + 4 * i16::from(i), 0))
-        .collect();
-    out.push(insn(LDX_W, 6, 1, USER_PORT, 0));
+    for i in 0..if v6 { 4 } else { 1 } {
+        p.load(Size::Word, ADDRESS + i, CONTEXT, first + 4 * i16::from(i));
+    }
+    p.load(Size::Word, PORT, CONTEXT, USER_PORT);
     for destination in loopback.iter().chain(allowed) {
         let Some(words) = words(destination, v6) else {
             continue;
         };
-        let mut test = Vec::new();
-        for (register, (word, mask)) in (2..).zip(words) {
-            if mask == 0 {
-                continue;
+        let next = p.label();
+        for (register, (word, mask)) in (ADDRESS..).zip(words) {
+            if mask != 0 {
+                p.copy(MASKED, register);
+                p.and(MASKED, mask as i32);
+                p.if_not_word(MASKED, word, next);
             }
-            test.push(insn(MOV_X, 7, register, 0, 0));
-            test.push(insn(AND32_K, 7, 0, 0, mask));
-            test.push(insn(JNE32_K, 7, 0, 0, word));
         }
         if let Some(port) = destination.port {
-            test.push(insn(JNE32_K, 6, 0, 0, u32::from(port.to_be())));
+            p.if_not_word(PORT, u32::from(port.to_be()), next);
         }
-        test.push(insn(MOV_K, 0, 0, 0, 1));
-        test.push(insn(EXIT, 0, 0, 0, 0));
-        let len = test.len();
-        for (at, i) in test.iter_mut().enumerate() {
-            if i.code == JNE32_K {
-                i.off = (len - at - 1) as i16;
-            }
-        }
-        out.extend(test);
+        p.set(0, 1);
+        p.exit();
+        p.here(next);
     }
-    out.push(insn(MOV_K, 0, 0, 0, 0));
-    out.push(insn(EXIT, 0, 0, 0, 0));
-    out
+    p.set(0, 0);
+    p.exit();
+    p.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::ebpf;
 
-    /// Runs a program as the kernel would.
     fn verdict(allowed: &[Destination], address: &str, port: u16) -> bool {
         let address: IpAddr = address.parse().unwrap();
         let (v6, octets) = match address {
@@ -157,26 +140,7 @@ mod tests {
         let at = if v6 { 8 } else { 4 };
         context[at..at + octets.len()].copy_from_slice(&octets);
         context[24..26].copy_from_slice(&port.to_be_bytes());
-        let program = compile(allowed, v6);
-        let (mut r, mut pc) = ([0u32; 8], 0usize);
-        loop {
-            let i = &program[pc];
-            pc += 1;
-            let (dst, src) = (usize::from(i.regs & 15), usize::from(i.regs >> 4));
-            match i.code {
-                LDX_W => {
-                    let at = i.off as usize;
-                    r[dst] = u32::from_ne_bytes(context[at..at + 4].try_into().unwrap());
-                }
-                MOV_X => r[dst] = r[src],
-                MOV_K => r[dst] = i.imm as u32,
-                AND32_K => r[dst] &= i.imm as u32,
-                JNE32_K if r[dst] != i.imm as u32 => pc += i.off as usize,
-                JNE32_K => {}
-                EXIT => return r[0] == 1,
-                code => panic!("code {code:#x}"),
-            }
-        }
+        ebpf::run(&compile(allowed, v6), &context) == 1
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Program {
         self.push(0x47, dst, 0, 0, value);
     }
 
+    /// `dst >>= bits`, without the sign.
+    pub fn shift_right(&mut self, dst: u8, bits: i32) {
+        self.push(0x77, dst, 0, 0, bits);
+    }
+
     /// Calls a helper, `enum bpf_func_id`.
     pub fn call(&mut self, helper: i32) {
         self.push(0x85, 0, 0, 0, helper);
@@ -145,6 +150,11 @@ impl Program {
         self.jump(0x55, dst, 0, value, to);
     }
 
+    /// If `dst != value`, of the lower 32 bits: what does not fit an immediate of 64 bits, which has a sign.
+    pub fn if_not_word(&mut self, dst: u8, value: u32, to: Label) {
+        self.jump(0x56, dst, 0, value as i32, to);
+    }
+
     /// If `dst != src`
     pub fn if_differ(&mut self, dst: u8, src: u8, to: Label) {
         self.jump(0x5d, dst, src, 0, to);
@@ -164,6 +174,51 @@ impl Program {
             }
         }
         self.insns
+    }
+}
+
+/// Runs a program without calls, maps and memory of its own, as the kernel would. Its answer.
+#[cfg(test)]
+pub(crate) fn run(program: &[EbpfInsn], context: &[u8]) -> u64 {
+    let (mut r, mut at) = ([0u64; 11], 0);
+    loop {
+        let i = &program[at];
+        at += 1;
+        let (dst, src) = (usize::from(i.regs & 15), usize::from(i.regs >> 4));
+        let (old, imm) = (r[dst], i64::from(i.imm) as u64);
+        let jump = match i.code {
+            0x61 => {
+                assert_eq!(src, 1, "a load from something else than the context");
+                let word = context[i.off as usize..].first_chunk().unwrap();
+                r[dst] = u64::from(u32::from_ne_bytes(*word));
+                false
+            }
+            0xbf => {
+                r[dst] = r[src];
+                false
+            }
+            0xb7 => {
+                r[dst] = imm;
+                false
+            }
+            0x57 => {
+                r[dst] &= imm;
+                false
+            }
+            0x77 => {
+                r[dst] >>= imm;
+                false
+            }
+            0x05 => true,
+            0x15 => old == imm,
+            0x55 => old != imm,
+            0x56 => old as u32 != imm as u32,
+            0x5d => old != r[src],
+            0xc5 => (old as i64) < imm as i64,
+            0x95 => return r[0],
+            code => panic!("code {code:#x}"),
+        };
+        at += if jump { i.off as usize } else { 0 };
     }
 }
 
