@@ -62,32 +62,35 @@ fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target 2>&1 | tail -n 12 || exit 1; \
 	done
 
-COMPARE := target/$(TARGET)/compare
-COMPARED := COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam COFFERDAM_NOTHING=$(CURDIR)/$(COMPARE)/examples/nothing \
+# How the benchmark's client is built. In CI as the tests are, whose dependencies it shares: it is no measurement there.
+CLIENT := compare
+COMPARE = target/$(TARGET)/$(if $(filter dev,$(CLIENT)),debug,$(CLIENT))
+COMPARED = COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam COFFERDAM_NOTHING=$(CURDIR)/$(COMPARE)/examples/nothing \
 	COFFERDAM_FLOOR=$(CURDIR)/$(COMPARE)/examples/floor
-BENCH := $(COMPARED) cargo bench --profile compare --bench compare --
+BENCH = $(COMPARED) cargo bench --profile $(CLIENT) --features sabotage --bench compare --
 
 bench-tools: prepare build
-	cargo build --profile compare --example nothing --example floor
+	cargo build --profile $(CLIENT) --features sabotage --example nothing --example floor
 
 bench: bench-tools ## everything, into docs/benchmarks.md: against runc, a shim that does nothing, runsc and the bare kernel: 15 minutes
 	tests/prepare.sh runsc
 	$(BENCH) --json docs/benchmarks.json --pictures docs/pictures --document docs/benchmarks.md --check
 
+bench-short: CLIENT := dev
+bench-short: bench-tools
+	$(BENCH) --short --check
+
 bench-v2: bench-tools ## starts alone, on cgroup v2 in the virtual machine, with crun beside runc
 	$(COMPARED) tests/vm/bench.sh docs/benchmarks-v2.json --short --rounds 15
 	$(BENCH) --from docs/benchmarks-v2.json --document docs/benchmarks.md --mark "figures of cgroup v2"
 
-count: ## instructions of a plan, a profile and a request, against benches/instructions: the same on a busy machine
+count: ## instructions of a plan, a profile, a filter and a request, against benches/instructions: the same on a busy machine
 	tests/prepare.sh valgrind
-	cargo build --profile compare --features sabotage --example count
-	benches/count.sh $(COMPARE)/examples/count $(COUNT)
+	cargo build --release --features sabotage --example count
+	benches/count.sh $(BIN)/examples/count $(COUNT)
 
 count-write: ## writes benches/instructions anew
 	$(MAKE) count COUNT=--write
-
-bench-short: bench-tools
-	$(BENCH) --short --check
 
 lint: prepare ## formatting and clippy, warnings are errors
 	cargo fmt --check

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 json=$1
 shift
-program=$(cargo bench --profile compare --bench compare --no-run --message-format=json |
+program=$(cargo bench --profile compare --features sabotage --bench compare --no-run --message-format=json |
     sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 COFFERDAM_INTEGRATION=$program tests/vm/run.sh --starts --json /dev/ttyS0 "$@"
 tr -d '\r' <target/test/vm-bookworm/log.0 | sed -n '/^{/,/^}/p' | sed 's/^}.*/}/' >"$json"
