@@ -321,6 +321,11 @@ fn names() {
         "{out:?}"
     );
     let s = Shim::start(3);
+    // Nothing was asked of it yet: it may still be on its way.
+    wait_until("the shim has its socket", Duration::from_secs(5), || {
+        let pid = s.pid().map(|pid| pid as u32);
+        pid.is_some_and(|pid| cofferdam::control::socket_of(pid).exists())
+    });
     let out = explain(&[&of(&s)]);
     assert!(
         out.status == 1 && out.stderr.contains("has no containers"),
