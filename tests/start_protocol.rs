@@ -217,8 +217,15 @@ fn stale_socket() {
 
 fn quick() {
     let b = Bundle::new("quick", Some("{}"));
+    let mut others = Vec::new();
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
+            // What a process takes here and now that does nothing.
+            let begun = Instant::now();
+            Output::of(
+                Command::new(shim_directory().join("containerd-shim-cofferdam-v1")).arg("-v"),
+            );
+            others.push(begun.elapsed());
             let begun = Instant::now();
             b.start("a", b"");
             let took = begun.elapsed();
@@ -231,7 +238,9 @@ fn quick() {
         .collect();
     times.sort();
     // The best of them: other tests run beside this one, and what they take is not start's.
-    assert!(times[1] < Duration::from_millis(10), "{times:?}");
+    others.sort();
+    let limit = Duration::from_millis(10).max(4 * others[1]);
+    assert!(times[1] < limit, "{times:?}, and {others:?} for -v");
 }
 
 fn information() {
