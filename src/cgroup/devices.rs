@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{Error, Result, io_error};
 use crate::sys::bpf::{self, EbpfInsn};
-use crate::sys::ebpf::{Program, Size};
+use crate::sys::ebpf::{CONTEXT, Program, Size};
 
 /// What every container may use, whatever its spec says: the devices that OCI config-linux.md makes default, terminals,
 /// and making nodes (using them is another matter).
@@ -239,7 +239,6 @@ pub(super) fn attach_v2(dir: &Path, rules: &Rules, fresh: bool) -> Result<()> {
 /// The last matching rule wins, so test them from the end; the default comes last. A rule that allows must cover all of
 /// the access that is asked for; one that denies, any of it.
 fn compile(rules: &Rules) -> Vec<EbpfInsn> {
-    const CONTEXT: u8 = 1;
     const KIND: u8 = 2;
     const ACCESS: u8 = 3;
     const MAJOR: u8 = 4;

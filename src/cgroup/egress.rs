@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use super::{Cgroup, Error, Result, io_error};
 use crate::sys::bpf::{self, EbpfInsn, SockAddrHook};
-use crate::sys::ebpf::{Program, Size};
+use crate::sys::ebpf::{CONTEXT, Program, Size};
 
 /// Destinations that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,6 @@ fn words(destination: &Destination, v6: bool) -> Option<Vec<(u32, u32)>> {
 }
 
 fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
-    const CONTEXT: u8 = 1;
     // And the three after it, for IPv6.
     const ADDRESS: u8 = 2;
     // In network order.

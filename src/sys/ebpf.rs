@@ -21,6 +21,8 @@ pub enum Size {
     Double = 0x18,
 }
 
+/// What a program begins with: a pointer to its context.
+pub const CONTEXT: u8 = 1;
 /// The frame pointer.
 pub const FP: u8 = 10;
 
@@ -188,7 +190,11 @@ pub(crate) fn run(program: &[EbpfInsn], context: &[u8]) -> u64 {
         let (old, imm) = (r[dst], i64::from(i.imm) as u64);
         let jump = match i.code {
             0x61 => {
-                assert_eq!(src, 1, "a load from something else than the context");
+                assert_eq!(
+                    i.regs >> 4,
+                    CONTEXT,
+                    "a load from something else than the context"
+                );
                 let word = context[i.off as usize..].first_chunk().unwrap();
                 r[dst] = u64::from(u32::from_ne_bytes(*word));
                 false

@@ -248,7 +248,8 @@ fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
         }
         rules.push(conditions);
     }
-    mentions.sort_by_key(|(number, rule, _)| (*number, *rule));
+    // A stable sort: the rules of a call stay in their order.
+    mentions.sort_by_key(|(number, ..)| *number);
     let same_call = |a: &(u32, usize, u32), b: &(u32, usize, u32)| a.0 == b.0;
     let mut table = Table::new();
     for of_call in mentions.chunk_by(same_call) {
