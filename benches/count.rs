@@ -5,7 +5,8 @@ use std::path::Path;
 
 use cofferdam::cgroup::Layout;
 use cofferdam::executor::{fuzz, seccomp};
-use cofferdam::isolation::{Given, Profile, apply};
+use cofferdam::isolation::{Given, Node, Place, Profile, judge};
+use cofferdam::oci::{Links, Reading, Request};
 use cofferdam::pod::{Isolation, Pod, Publisher};
 use containerd_shim_protos::api::StateRequest;
 use containerd_shim_protos::shim_async::TaskClient;
@@ -33,14 +34,22 @@ fn main() {
 fn profile() {
     let mut spec: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
     spec["linux"]["devices"] = serde_json::json!([]);
+    spec["hooks"] = serde_json::json!({});
+    spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|m| m["type"] != "bind");
+    spec["root"]["path"] = serde_json::json!("rootfs");
     let profile = Profile::load_from(Path::new("/nonexistent"), "hardened").unwrap();
     let given = Given {
         open_files: 1024,
-        core_size: 0,
-        users: None,
-        cgroup_v2: false,
+        place: Place::of(&Node::default(), Path::new("/tmp"), "c"),
+        ..Given::default()
     };
-    apply(&profile, given, serde_json::from_value(spec).unwrap()).unwrap();
+    let spec = serde_json::from_value(spec).unwrap();
+    let reading = Reading::Run(Links::OfRoot);
+    let request = Request::read(spec, Path::new("/tmp"), reading).unwrap();
+    judge(&profile, &given, request).unwrap();
 }
 
 /// Compiles the filter that containerd gives to containers by default, into one whose denials are seen.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cofferdam::cgroup::{Hierarchy, Layout};
-use cofferdam::executor::capabilities;
 use cofferdam::executor::seccomp::{self, Program};
+use cofferdam::oci::capabilities;
 use cofferdam::sys::process::{CStrVec, Cloned};
 use cofferdam::sys::{bpf, creds, mount as m, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -54,7 +54,7 @@ const UNTRUSTED: &str = "containerd-shim-cofferdam-untrusted-v1";
 /// Root, every capability, no filter, nothing masked: all that a pod can ask for without being privileged.
 pub fn greedy(s: &Shim, id: &str, args: &[&str]) -> Value {
     let mut spec = s.spec(id, args);
-    let all: Vec<&str> = cofferdam::executor::capabilities::NAMES.to_vec();
+    let all: Vec<&str> = cofferdam::oci::capabilities::NAMES.to_vec();
     spec["process"]["capabilities"] = json!({
         "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all
     });

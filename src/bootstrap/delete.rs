@@ -15,8 +15,9 @@ use super::start::socket_path;
 use super::{Error, Result, write_out};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
-use crate::executor::{hooks, spec};
-use crate::isolation::pool;
+use crate::executor::hooks;
+use crate::isolation::{Judged, pool};
+use crate::oci::{self, HookKind, Reading, Request};
 use crate::pod::Record;
 use crate::sys;
 
@@ -79,7 +80,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
 /// Kills and removes what a bundle's container left. Goes on after each failure, and reports it: containerd logs it.
 fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
     let record = Record::load(bundle).unwrap_or_default();
-    let spec = spec::load(bundle).ok();
+    let spec = oci::load(bundle).ok();
     if record.pid > 0
         && record.is_alive()
         && let Ok(pidfd) = sys::process::pidfd_open(record.pid)
@@ -112,12 +113,13 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
                 if let Err(e) = cleaned {
                     eprintln!("cofferdam: {id}: {e}");
                 }
-                // Only where there was something to clean: after a normal end they have run.
+                // Only where there was something to clean: after a normal end they have run. And only where there is a record:
+                // it says that the profile allowed them, before anything was made.
                 if let Some(hooks) = spec
-                    .as_ref()
-                    .and_then(|s| hooks::Subject::new(s, id, bundle))
+                    .filter(|_| recorded)
+                    .and_then(|s| poststop(s, id, bundle))
                 {
-                    hooks.run_all_logged(hooks::Kind::Poststop, 0);
+                    hooks.run_all_logged(HookKind::Poststop, 0);
                 }
             }
             Ok(_) => {}
@@ -131,6 +133,12 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         while sys::mount::umount_detach(&rootfs).is_ok() {}
     }
     record
+}
+
+fn poststop(spec: oci_spec::runtime::Spec, id: &str, bundle: &Path) -> Option<hooks::Subject> {
+    let request = Request::read(spec, bundle, Reading::Show).ok()?;
+    // Its profile has judged it when it was created, and nobody but root writes into a bundle.
+    hooks::Subject::new(&Judged::standard(request), id, bundle)
 }
 
 /// Bundles of the same pod: containerd 2.3 and later ask for the sandbox's only, and name it in a file of each bundle.

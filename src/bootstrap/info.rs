@@ -6,7 +6,7 @@ use containerd_shim::protos::types::introspection::{RuntimeInfo, RuntimeVersion}
 use serde_json::{Value, json};
 
 use super::{Error, Result};
-use crate::executor::capabilities;
+use crate::oci::capabilities;
 use crate::sys::kernel;
 
 /// containerd `pkg/typeurl`: the features travel as JSON under this name.

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::show::Pairs;
+
 struct Logger {
     /// Opened for reading too: a line must neither fail nor block while containerd is away. What does not fit into the
     /// fifo then is dropped.
@@ -31,9 +33,7 @@ pub(super) fn init(debug: bool) {
             LevelFilter::Info
         });
     }
-    std::panic::set_hook(Box::new(|info| {
-        log::error!("msg={:?}", format!("panic: {info}"))
-    }));
+    std::panic::set_hook(Box::new(|info| log::error!("panic: {info}")));
 }
 
 impl Log for Logger {
@@ -55,21 +55,14 @@ impl Log for Logger {
             Level::Info => "info",
             Level::Debug | Level::Trace => "debug",
         };
-        let text = record.args().to_string();
-        // Our own lines are logfmt already; those of libraries are plain text.
-        let text = if record.target().starts_with("cofferdam") {
-            text
-        } else {
-            format!("msg={text:?}")
-        };
-        file.write_all(
-            format!(
-                "time=\"{}\" level={level} runtime=cofferdam {text}\n",
-                crate::sys::time::rfc3339(SystemTime::now())
-            )
-            .as_bytes(),
-        )
-        .ok();
+        let mut line = format!(
+            "time=\"{}\" level={level} runtime=cofferdam",
+            crate::sys::time::rfc3339(SystemTime::now())
+        );
+        record.key_values().visit(&mut Pairs(&mut line)).ok();
+        let message = record.args().to_string();
+        line.push_str(&format!(" msg={message:?}\n"));
+        file.write_all(line.as_bytes()).ok();
     }
 
     fn flush(&self) {}

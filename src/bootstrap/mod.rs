@@ -100,8 +100,11 @@ fn write_out(bytes: &[u8]) -> Result<()> {
 fn profile(name: &str) -> &str {
     name.strip_prefix("containerd-shim-cofferdam-")
         .and_then(|n| n.strip_suffix("-v1"))
-        .unwrap_or("standard")
+        .unwrap_or(STANDARD)
 }
+
+/// The profile that takes things as they are.
+const STANDARD: &str = "standard";
 
 #[cfg(test)]
 mod tests {

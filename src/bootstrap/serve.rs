@@ -86,22 +86,12 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     let mut server = service::serve(&pod, listener)
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
-    log::info!(
-        "pod={} profile={profile} version={} msg=\"serving\"",
-        flags.id,
-        env!("CARGO_PKG_VERSION")
-    );
+    log::info!(pod:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
     if let Some(e) = broken {
-        log::error!(
-            "pod={} error={e:?} msg=\"no container can be created\"",
-            flags.id
-        );
+        log::error!(pod:% = flags.id, error:% = e; "no container can be created");
     }
     for what in missing {
-        log::warn!(
-            "pod={} profile={profile} missing={what:?} msg=\"this kernel cannot enforce a part of the profile\"",
-            flags.id
-        );
+        log::warn!(pod:% = flags.id, profile:%, missing:% = what; "this kernel cannot enforce a part of the profile");
     }
     drop(listening);
     // `start` ran in the first container's bundle, and so do we.
@@ -128,7 +118,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     pod.release();
     pod.flush_events(FLUSH_WITHIN).await;
     crate::stdio::wait_for_loggers();
-    log::info!("pod={} msg=\"done\"", flags.id);
+    log::info!(pod:% = flags.id; "done");
     Ok(())
 }
 
@@ -146,10 +136,7 @@ fn answer_people(id: &str, pod: &std::sync::Arc<Pod>) {
                 }
             }));
         }
-        Err(e) => log::warn!(
-            "pod={id} error={:?} msg=\"no control socket\"",
-            e.to_string()
-        ),
+        Err(e) => log::warn!(pod:% = id, error:% = e; "no control socket"),
     }
 }
 
@@ -161,7 +148,7 @@ fn handle_signals(pod: &std::sync::Arc<Pod>) -> Result<()> {
         loop {
             tokio::select! {
                 _ = terminate.recv() => pod.terminate().await,
-                _ = dump.recv() => pod.dump().iter().for_each(|line| log::info!("{line} msg=\"state\"")),
+                _ = dump.recv() => pod.dump().iter().for_each(|line| log::info!(state = line; "state")),
             }
         }
     });

@@ -15,14 +15,16 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
-use super::{Error, Result, SERVE, protect, write_out};
+use super::{Error, Result, SERVE, STANDARD, protect, write_out};
 use crate::trace;
 
-/// Which annotation groups containers into one shim, in this order; containerd `cmd/containerd-shim-runc-v2/manager`.
-const GROUP_ANNOTATIONS: [&str; 2] = [
-    "io.containerd.runc.v2.group",
-    "io.kubernetes.cri.sandbox-id",
-];
+/// The sandbox of a container of CRI, which containerd writes there itself.
+const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
+/// Which containers share a shim, where their client says so; containerd `cmd/containerd-shim-runc-v2/manager`. It may be a
+/// pod's own annotation, so it counts in the class that restricts nothing only.
+const GROUP: &str = "io.containerd.runc.v2.group";
+/// The length of an id of containerd's, `pkg/identifiers`.
+const MAX_ID: usize = 76;
 const MAX_INPUT: u64 = 10 << 20;
 /// With the number of a descriptor, what a server is told as its socket: it is open already.
 pub(super) const LISTENER: &str = "fd:";
@@ -36,7 +38,10 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         grpc_address: env("GRPC_ADDRESS"),
     };
     let params = Params::parse(&read_input()?, flags, environment)?;
-    let group = group(Path::new("config.json")).unwrap_or_else(|| params.id.clone());
+    let profile = super::profile(name);
+    let group = group(Path::new("config.json"), profile)?.unwrap_or_else(|| params.id.clone());
+    check_id(&params.id)?;
+    check_id(&group)?;
     let opts = StartOpts {
         id: params.id.clone(),
         address: params.grpc_address.clone(),
@@ -44,7 +49,11 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         socket_dir: params.socket_dir.clone(),
         ..StartOpts::default()
     };
-    let address = opts.socket_address(&group);
+    // A pod is found by its class as well: none can be put into the shim of another one.
+    let address = opts.socket_address(&match profile {
+        STANDARD => group.clone(),
+        class => format!("{group}\0{class}"),
+    });
     if let Some(listener) = listen(socket_path(&address))?
         && let Err(e) = spawn(name, &params, &group, listener)
     {
@@ -72,18 +81,34 @@ fn read_input() -> Result<Vec<u8>> {
 
 /// The group that the bundle belongs to. There is no `config.json` where containerd starts a sandbox without a container;
 /// and a broken one is reported by Create, with the place of the error.
-fn group(config: &Path) -> Option<String> {
+fn group(config: &Path, profile: &str) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Annotated {
         #[serde(default)]
         annotations: HashMap<String, String>,
     }
-    let spec: Annotated = serde_json::from_slice(&fs::read(config).ok()?).ok()?;
-    GROUP_ANNOTATIONS
-        .iter()
-        .find_map(|a| spec.annotations.get(*a))
-        .filter(|g| !g.is_empty())
-        .cloned()
+    let spec = || -> Option<Annotated> { serde_json::from_slice(&fs::read(config).ok()?).ok() };
+    let Some(spec) = spec() else { return Ok(None) };
+    let get = |key| spec.annotations.get(key).filter(|g| !g.is_empty()).cloned();
+    let asked = get(GROUP);
+    if let (Some(group), true) = (&asked, profile != STANDARD) {
+        return Err(Error::Other(format!(
+            "profile {profile:?} refuses the annotation {GROUP} = {group:?}: remove it; the containers of a Kubernetes pod share a shim without it"
+        )));
+    }
+    Ok(get(SANDBOX).or(asked))
+}
+
+/// An id becomes part of paths, names and log lines: containerd's own are plain (`pkg/identifiers`).
+fn check_id(id: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let begins = id.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    if begins && id.len() <= MAX_ID && id.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Error::Other(format!(
+        "{id:?} is not an id: 1 to {MAX_ID} letters, digits, dots, underscores and dashes, the first one a letter or digit"
+    )))
 }
 
 pub(super) fn socket_path(address: &str) -> &Path {

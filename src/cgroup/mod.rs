@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxResources, Spec};
 
+use crate::isolation::Judged;
 use crate::sys;
 pub use egress::Destination;
 pub use layout::{Hierarchy, Layout};
@@ -312,7 +313,7 @@ impl Cgroup {
     }
 
     /// Applies `resources` to live groups. A refused value puts the earlier ones back.
-    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+    pub fn update(&self, resources: &Judged<LinuxResources>) -> Result<()> {
         self.apply(Some(resources), false)
     }
 

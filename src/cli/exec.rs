@@ -2,14 +2,16 @@
 
 use std::fs;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
-use super::lifecycle::{filter, stdio, write_pid_file};
+use super::lifecycle::{filter, known, stdio, write_pid_file};
 use super::store::{Status, Store};
 use super::terminal::{self, Console, Signals};
 use super::{Error, ExecArgs, Result};
-use crate::executor::{self, Enter, ExecPlan, spec};
+use crate::executor::{self, Enter, ExecPlan};
+use crate::isolation::Judged;
+use crate::oci::{self, Request};
 
 pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let entry = store.load(&args.id)?;
@@ -25,11 +27,11 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let init = entry
         .pidfd()
         .ok_or_else(|| Error::Other("cannot exec in a stopped container".into()))?;
-    let container = spec::load(&entry.saved.bundle)?;
+    let container = known(&entry.saved.bundle)?;
     let process = match &args.process {
         Some(path) => {
             let text = fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
-            spec::parse_process(&text)?
+            oci::parse_process(&text)?
         }
         None => from_flags(&container, args)?,
     };
@@ -38,13 +40,16 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         process.terminal() == Some(true),
         args.detach,
     )?;
-    let cgroup = entry.cgroup()?.with_resctrl(&container, &entry.saved.id)?;
+    let process = Judged::standard(process);
+    let cgroup = entry
+        .cgroup()?
+        .with_resctrl(&container.rest, &entry.saved.id)?;
     let signals = if args.detach {
         None
     } else {
         Some(Signals::hold()?)
     };
-    let filter = filter(&container)?;
+    let filter = filter(&container.rest)?;
     let spawned = executor::exec(ExecPlan {
         process: &process,
         id: &args.id,
@@ -75,13 +80,14 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
 }
 
 /// The container's own process, changed by what the flags say.
-fn from_flags(container: &Spec, args: &ExecArgs) -> Result<Process> {
+fn from_flags(container: &Request, args: &ExecArgs) -> Result<Process> {
     if args.command.is_empty() {
         return Err(Error::Other(
             "exec needs a command, or --process FILE".into(),
         ));
     }
     let own = container
+        .rest
         .process()
         .as_ref()
         .ok_or_else(|| Error::Other("process: is missing".into()))?;

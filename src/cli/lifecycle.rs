@@ -14,7 +14,9 @@ use super::store::{Entry, Saved, Status, Store};
 use super::terminal::{self, Console, Signals};
 use super::{CreateArgs, Error, Result, UpdateArgs};
 use crate::cgroup::{Cgroup, Layout, is_systemd_form};
-use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp, spec};
+use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp};
+use crate::isolation::Judged;
+use crate::oci::{self, HookKind, Links, Reading, Request};
 use crate::sys::{process, time};
 
 /// How long a deletion waits for killed processes to go.
@@ -50,6 +52,12 @@ pub(super) fn filter(spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
 fn bundle(path: Option<&Path>) -> Result<PathBuf> {
     let path = path.unwrap_or(Path::new("."));
     fs::canonicalize(path).map_err(Error::io(format!("find the bundle {}", path.display())))
+}
+
+/// What a container was made from, for commands that change nothing of it.
+pub(super) fn known(bundle: &Path) -> Result<Judged<Request>> {
+    let request = Request::read(oci::load(bundle)?, bundle, Reading::Show)?;
+    Ok(Judged::standard(request))
 }
 
 pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
@@ -92,8 +100,11 @@ fn create_with(
     systemd_cgroup: bool,
 ) -> Result<Created> {
     let bundle = bundle(args.bundle.as_deref())?;
-    let spec = spec::load(&bundle)?;
+    let asked = oci::load(&bundle)?;
     let reserved = store.reserve(&args.id)?;
+    let request = Request::read(asked, &bundle, Reading::Run(Links::Any))?;
+    let request = Judged::standard(request);
+    let spec = &request.rest;
     let process = spec.process().as_ref();
     let has_terminal = process.is_some_and(|p| p.terminal() == Some(true));
     let console = Console::new(
@@ -106,19 +117,19 @@ fn create_with(
         None => return Err(Error::Other("process: is missing".into())),
     };
     let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
-    let cgroups_path = cgroups_path(&spec, &args.id, systemd_cgroup)?;
+    let cgroups_path = cgroups_path(spec, &args.id, systemd_cgroup)?;
     let cgroup =
-        Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(&spec, &args.id)?;
-    let hooks = hooks::Subject::new(&spec, &args.id, &bundle);
+        Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(spec, &args.id)?;
+    let hooks = hooks::Subject::new(&request, &args.id, &bundle);
     let plan = InitPlan {
         born: None,
-        spec: &spec,
+        request: &request,
         id: &args.id,
         bundle: &bundle,
         root_mounts: &[],
         cgroup: Some(&cgroup),
         stdio,
-        seccomp: filter(&spec)?,
+        seccomp: filter(spec)?,
         confinement: None,
         watcher: None,
         users: None,
@@ -127,8 +138,8 @@ fn create_with(
         preserve_fds: args.preserve_fds,
         pivot: !args.no_pivot,
     };
-    let spawned = executor::create(plan, hooks.as_ref())
-        .inspect_err(|_| executor::unmount_root(&spec, &bundle))?;
+    let spawned =
+        executor::create(plan, hooks.as_ref()).inspect_err(|_| executor::unmount_root(&request))?;
     let finish = |spawned: Spawned| -> Result<Created> {
         let behind_gate = spawned
             .gate
@@ -138,7 +149,7 @@ fn create_with(
         let saved = Saved {
             id: args.id.clone(),
             oci_version: spec.version().clone(),
-            rootfs: spec::rootfs(&spec, &bundle)?,
+            rootfs: request.root.source.path.clone(),
             bundle: bundle.clone(),
             pid: spawned.pid,
             start_time: process::start_time(spawned.pid).unwrap_or(0),
@@ -164,13 +175,13 @@ fn create_with(
     finish(spawned).inspect_err(|_| {
         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
         executor::give_up(Some(&cgroup), hooks.as_ref());
-        executor::unmount_root(&spec, &bundle);
+        executor::unmount_root(&request);
     })
 }
 
 fn subject(entry: &Entry) -> Option<hooks::Subject> {
-    let spec = spec::load(&entry.saved.bundle).ok()?;
-    hooks::Subject::new(&spec, &entry.saved.id, &entry.saved.bundle)
+    let request = known(&entry.saved.bundle).ok()?;
+    hooks::Subject::new(&request, &entry.saved.id, &entry.saved.bundle)
 }
 
 pub(super) fn start(store: &Store, id: &str) -> Result<()> {
@@ -195,11 +206,11 @@ fn start_entry(entry: &Entry) -> Result<()> {
         .pidfd()
         .ok_or_else(|| Error::Other("cannot start a container that has stopped".into()))?;
     let hooks = subject(entry);
-    let opened = entry.gate()?.open(entry.saved.pid, &pidfd, hooks.as_ref());
+    let opened = entry.gate()?.open(entry.saved.pid, &pidfd);
     entry.gate_opened();
     opened?;
     if let Some(hooks) = hooks {
-        hooks.run_all_logged(hooks::Kind::Poststart, entry.saved.pid);
+        hooks.run_all_logged(HookKind::Poststart, entry.saved.pid);
     }
     Ok(())
 }
@@ -306,20 +317,23 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     if let Some(pidfd) = entry.pidfd() {
         process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     }
-    let spec = spec::load(&entry.saved.bundle).ok();
+    let request = known(&entry.saved.bundle).ok();
     let mut cgroup = entry.cgroup()?;
-    if let Some(spec) = &spec {
-        cgroup = cgroup.clone().with_resctrl(spec, id).unwrap_or(cgroup);
+    if let Some(request) = &request {
+        cgroup = cgroup
+            .clone()
+            .with_resctrl(&request.rest, id)
+            .unwrap_or(cgroup);
     }
     cgroup.kill_and_wait(KILL_WITHIN)?;
     cgroup.remove(KILL_WITHIN)?;
-    if let Some(spec) = &spec {
-        executor::unmount_root(spec, &entry.saved.bundle);
+    if let Some(request) = &request {
+        executor::unmount_root(request);
     }
     let hooks = subject(&entry);
     entry.remove()?;
     if let Some(hooks) = hooks {
-        hooks.run_all_logged(hooks::Kind::Poststop, 0);
+        hooks.run_all_logged(HookKind::Poststop, 0);
     }
     Ok(())
 }
@@ -350,9 +364,9 @@ pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
         Some(path) => read_resources(path)?,
         None => flags(args),
     };
-    let resources = spec::parse_resources(resources.to_string().as_bytes())?;
-    executor::check_resources(&resources)?;
-    Ok(entry.cgroup()?.update(&resources)?)
+    let resources = oci::parse_resources(resources.to_string().as_bytes())?;
+    oci::check_resources(&resources)?;
+    Ok(entry.cgroup()?.update(&Judged::standard(resources))?)
 }
 
 fn read_resources(path: &Path) -> Result<Value> {

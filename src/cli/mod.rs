@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::executor;
 use crate::inspect::containerd::Source;
+use crate::show::{Pairs, shown_lines};
 
 /// What a command ends with, unless it succeeds.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum Error {
     /// The executor's.
     #[error(transparent)]
     Executor(#[from] executor::Error),
+    /// The spec's.
+    #[error(transparent)]
+    Spec(#[from] crate::oci::Error),
     /// The control groups'.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::Error),
@@ -426,7 +430,12 @@ static MESSAGES: OnceLock<Messages> = OnceLock::new();
 impl Messages {
     fn write(&self, level: &str, text: &str) {
         let prefix = if level == "error" { "" } else { "warning: " };
-        writeln!(std::io::stderr(), "cofferdam: {prefix}{text}").ok();
+        writeln!(
+            std::io::stderr(),
+            "cofferdam: {prefix}{}",
+            shown_lines(text)
+        )
+        .ok();
         let Some(path) = &self.log else { return };
         let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
         let line = match self.format {
@@ -448,13 +457,9 @@ impl log::Log for Messages {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            let text = record.args().to_string();
-            // The library's lines are logfmt.
-            let text = text
-                .strip_prefix("msg=\"")
-                .and_then(|t| t.strip_suffix('"'))
-                .unwrap_or(&text);
-            self.write("warning", text);
+            let mut text = record.args().to_string();
+            record.key_values().visit(&mut Pairs(&mut text)).ok();
+            self.write("warning", &text);
         }
     }
 

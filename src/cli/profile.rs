@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Error, Result, print};
 use crate::cgroup::Layout;
 use crate::control;
-use crate::executor::spec;
-use crate::isolation::{self, BUILT_IN, DIRECTORY, Profile, names};
-use crate::pod::given;
+use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, Profile, names};
+use crate::oci::{self, Reading, Request};
+use crate::pod::host_limits;
 
 /// A profile by its name, or from a file. Others that it extends are looked for beside the file, then among the built-in.
 fn load(what: &str) -> Result<Profile> {
@@ -122,16 +122,22 @@ fn under(profile: &Profile, path: &Path) -> Result<(Value, Value)> {
             path.display()
         )));
     }
-    let asked = spec::load(bundle)?;
-    let v2 = Layout::detect().is_ok_and(|l| l.is_v2());
+    let asked = oci::load(bundle)?;
+    let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
+    let node = Node::load().map_err(Error::Other)?;
+    let id = bundle.file_name().unwrap_or_default().to_string_lossy();
     let given = isolation::Given {
-        cgroup_v2: v2,
-        ..given()
+        place: Place::of(&node, bundle, &id),
+        ..host_limits(&layout)
     };
-    let to_value = |spec| serde_json::to_value(spec).map_err(|e| Error::Other(e.to_string()));
-    let applied =
-        isolation::apply(profile, given, asked.clone()).map_err(|e| Error::Other(e.to_string()))?;
-    Ok((to_value(&asked)?, to_value(&applied.spec)?))
+    let to_value = |spec: &oci_spec::runtime::Spec| {
+        serde_json::to_value(spec).map_err(|e| Error::Other(e.to_string()))
+    };
+    let request = Request::read(asked.clone(), bundle, Reading::Show)?;
+    let judged = isolation::judge(profile, &given, request)
+        .map_err(|e| Error::Other(e.to_string()))?
+        .judged;
+    Ok((to_value(&asked)?, to_value(&judged.to_spec(&asked))?))
 }
 
 /// Keys whose values differ. Lists of words are taken apart: what was taken away, and what was added.

@@ -5,12 +5,12 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::capabilities::Sets;
 use super::mounts::c_string;
 use super::script::Step;
 use super::seccomp::Program;
 use super::{Error, Result};
 use crate::cgroup::Destination;
+use crate::oci::capabilities::Sets;
 use crate::sys::confine::{self, landlock as ll};
 use crate::sys::kernel;
 

@@ -1,6 +1,5 @@
 //! What can go wrong in the executor, each message naming the object and the system's own reason.
 
-use std::io;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -8,22 +7,9 @@ use nix::errno::Errno;
 /// An executor error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bundle has no readable `config.json`.
-    #[error("read {}: {source}", path.display())]
-    ReadSpec {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// `config.json` is not a valid OCI spec.
-    #[error("{} is not a valid OCI spec: {source}", path.display())]
-    ParseSpec {
-        /// The file.
-        path: PathBuf,
-        /// JSON path, reason, line and column.
-        source: serde_path_to_error::Error<serde_json::Error>,
-    },
+    /// The spec itself.
+    #[error(transparent)]
+    Spec(#[from] crate::oci::Error),
     /// A field of the spec cannot be honoured.
     #[error("{field}: {reason}")]
     Field {

@@ -6,13 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::plan::{InitPlan, init};
-use super::{Error, Result, Stdio, seccomp, spec, validate};
+use super::{Error, Result, Stdio, seccomp};
+use crate::isolation::Judged;
+use crate::oci::{self, Reading, Request};
 
 /// Plans the init of a container from the text of a `config.json`.
 pub fn plan(config: &[u8]) -> Result<()> {
-    let spec = spec::parse_spec(config)?;
-    validate::spec(&spec)?;
-    let filter = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let spec = oci::parse_spec(config)?;
+    let bundle = Path::new("/tmp");
+    let request = Request::read(spec, bundle, Reading::Show)?;
+    let request = Judged::standard(request);
+    let filter = request
+        .rest
+        .linux()
+        .as_ref()
+        .and_then(|l| l.seccomp().as_ref());
     let null = || {
         File::open("/dev/null")
             .map(OwnedFd::from)
@@ -20,9 +28,9 @@ pub fn plan(config: &[u8]) -> Result<()> {
     };
     let plan = InitPlan {
         born: None,
-        spec: &spec,
+        request: &request,
         id: "id",
-        bundle: Path::new("/tmp"),
+        bundle,
         root_mounts: &[],
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
@@ -35,7 +43,8 @@ pub fn plan(config: &[u8]) -> Result<()> {
         preserve_fds: 0,
         pivot: true,
     };
-    init(plan).map(drop)
+    let hooks = super::hooks::Subject::new(&request, "id", bundle);
+    init(plan, hooks.as_ref()).map(drop)
 }
 
 /// Compiles a `linux.seccomp`.

@@ -1,17 +1,32 @@
-//! Lifecycle hooks, OCI config.md "POSIX-platform Hooks": each gets the container's state on standard input.
+//! Running lifecycle hooks, OCI config.md "POSIX-platform Hooks": each gets the container's state on standard input.
+//!
+//! All kinds but startContainer are programs of the node, run by this process with its rights; a profile lists them. Those of
+//! kind createContainer enter the container's namespaces, its user namespace among them, and the node's root as it is seen
+//! there: the program, its loader and its libraries are the node's even where the container's root is mounted over `/`
+//! already. Those of kind startContainer are the container's own programs: its init runs them ([`start_steps`]), under
+//! everything that confines the container, just before the user's program.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{Hook, Hooks, Spec};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 
+use super::mounts::c_string;
+use super::script::{StartHook, Step};
 use super::{Error, Result};
-use crate::sys::process::in_namespaces;
+use crate::isolation::Judged;
+use crate::oci::{Hook, HookKind, Hooks, Request};
+use crate::sys::process::{CStrVec, Entry};
+
+/// How much of what a hook says is told when it fails.
+const TOLD: usize = 4096;
 
 /// The container's state as hooks see it, OCI runtime.md "State".
 #[derive(Debug, Serialize)]
@@ -23,8 +38,8 @@ pub struct State<'a> {
     pub id: &'a str,
     /// `creating`, `created`, `running` or `stopped`.
     pub status: &'a str,
-    /// The init's pid as the node sees it; 0 when it is gone.
-    pub pid: i32,
+    /// The init's pid as the node sees it; 0 when it is gone. A startContainer hook gets the pid that the container sees.
+    pub pid: u32,
     /// Directory of `config.json`.
     pub bundle: &'a Path,
     /// The spec's annotations.
@@ -38,105 +53,79 @@ pub struct Subject {
     /// Container id.
     pub id: String,
     /// Directory of `config.json`.
-    pub bundle: std::path::PathBuf,
+    pub bundle: PathBuf,
     oci_version: String,
     annotations: Option<HashMap<String, String>>,
     hooks: Hooks,
 }
 
-/// A kind of hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// In the runtime's namespace, deprecated but in use.
-    Prestart,
-    /// In the runtime's namespace.
-    CreateRuntime,
-    /// In the container's namespaces, before its root is the root.
-    CreateContainer,
-    /// In the container, before the user's program.
-    StartContainer,
-    /// In the runtime's namespace, after the user's program began. A failure is logged.
-    Poststart,
-    /// In the runtime's namespace, after the container is deleted. A failure is logged.
-    Poststop,
+/// Where a createContainer hook runs.
+pub(super) struct Inside<'a> {
+    /// A pidfd of the container's init.
+    pub pidfd: BorrowedFd<'a>,
+    /// The node's root in the init's mount namespace.
+    pub root: OwnedFd,
+    /// Whether the container has users of its own.
+    pub mapped: bool,
 }
 
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Prestart => "prestart",
-            Self::CreateRuntime => "createRuntime",
-            Self::CreateContainer => "createContainer",
-            Self::StartContainer => "startContainer",
-            Self::Poststart => "poststart",
-            Self::Poststop => "poststop",
-        }
+fn status(kind: HookKind) -> &'static str {
+    match kind {
+        HookKind::CreateRuntime | HookKind::CreateContainer => "creating",
+        // OCI config.md has prestart "after the start operation is called".
+        HookKind::Prestart | HookKind::StartContainer => "created",
+        HookKind::Poststart => "running",
+        HookKind::Poststop => "stopped",
     }
-
-    fn status(self) -> &'static str {
-        match self {
-            Self::CreateRuntime | Self::CreateContainer => "creating",
-            // OCI config.md has prestart "after the start operation is called".
-            Self::Prestart | Self::StartContainer => "created",
-            Self::Poststart => "running",
-            Self::Poststop => "stopped",
-        }
-    }
-
-    #[allow(deprecated)]
-    fn of(self, hooks: &Hooks) -> &[Hook] {
-        match self {
-            Self::Prestart => hooks.prestart(),
-            Self::CreateRuntime => hooks.create_runtime(),
-            Self::CreateContainer => hooks.create_container(),
-            Self::StartContainer => hooks.start_container(),
-            Self::Poststart => hooks.poststart(),
-            Self::Poststop => hooks.poststop(),
-        }
-        .as_deref()
-        .unwrap_or_default()
-    }
-}
-
-#[allow(deprecated)]
-pub(super) fn has_prestart(hooks: &Hooks) -> bool {
-    hooks.prestart().as_ref().is_some_and(|h| !h.is_empty())
 }
 
 impl Subject {
     /// `None` where the spec has no hooks at all.
-    pub fn new(spec: &Spec, id: &str, bundle: &Path) -> Option<Self> {
+    pub fn new(request: &Judged<Request>, id: &str, bundle: &Path) -> Option<Self> {
+        if request.hooks.0.is_empty() {
+            return None;
+        }
         Some(Self {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
-            oci_version: spec.version().clone(),
-            annotations: spec.annotations().clone(),
-            hooks: spec.hooks().clone()?,
+            oci_version: request.rest.version().clone(),
+            annotations: request.rest.annotations().clone(),
+            hooks: request.hooks.clone(),
         })
     }
 
-    /// Runs the hooks of one kind in the spec's order; the first failure ends it. `pid` is the init's, and `namespaces` a
-    /// pidfd of it where the hook belongs into the container's namespaces.
-    pub fn run(&self, kind: Kind, pid: i32, namespaces: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn state(&self, kind: HookKind, pid: u32) -> Vec<u8> {
         let state = State {
             oci_version: &self.oci_version,
             id: &self.id,
-            status: kind.status(),
+            status: status(kind),
             pid,
             bundle: &self.bundle,
             annotations: self.annotations.as_ref(),
         };
-        let state = serde_json::to_vec(&state).unwrap_or_default();
-        for hook in kind.of(&self.hooks) {
+        serde_json::to_vec(&state).unwrap_or_default()
+    }
+
+    /// Runs the hooks of one kind in the spec's order; the first failure ends it. `pid` is the init's.
+    pub fn run(&self, kind: HookKind, pid: i32) -> Result<()> {
+        self.run_in(kind, pid, None)
+    }
+
+    pub(super) fn run_in(
+        &self,
+        kind: HookKind,
+        pid: i32,
+        inside: Option<&Inside<'_>>,
+    ) -> Result<()> {
+        let state = self.state(kind, pid.unsigned_abs());
+        for hook in self.hooks.of(kind) {
             log::info!(
-                "id={} hook={} path={} msg=\"run hook\"",
-                self.id,
-                kind.name(),
-                hook.path().display()
+                id = self.id, hook = kind.name(), path:% = hook.path.display();
+                "run hook"
             );
-            run_one(hook, &state, namespaces).map_err(|reason| Error::Hook {
+            run_one(hook, &state, inside).map_err(|reason| Error::Hook {
                 kind: kind.name(),
-                path: hook.path().clone(),
+                path: hook.path.clone(),
                 reason,
             })?;
         }
@@ -144,86 +133,135 @@ impl Subject {
     }
 
     /// As [`Subject::run`], for the kinds whose failure must not stop the lifecycle: logs each and goes on.
-    pub fn run_all_logged(&self, kind: Kind, pid: i32) {
-        if let Err(e) = self.run(kind, pid, None) {
-            log::warn!("id={} msg={:?}", self.id, e.to_string());
+    pub fn run_all_logged(&self, kind: HookKind, pid: i32) {
+        if let Err(e) = self.run(kind, pid) {
+            log::warn!(id = self.id, error:% = e; "a hook failed");
         }
     }
+}
+
+/// A file in memory, which has neither a reader nor a writer that anybody could wait for.
+fn in_memory(content: &[u8]) -> std::io::Result<File> {
+    let file = File::from(memfd_create(c"cofferdam-hook", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all_at(content, 0)?;
+    Ok(file)
 }
 
 fn run_one(
     hook: &Hook,
     state: &[u8],
-    namespaces: Option<BorrowedFd<'_>>,
+    inside: Option<&Inside<'_>>,
 ) -> std::result::Result<(), String> {
-    if !hook.path().is_absolute() {
-        return Err("the path must be absolute".into());
-    }
-    let mut command = Command::new(hook.path());
-    if let Some((first, rest)) = hook.args().as_deref().unwrap_or_default().split_first() {
-        std::os::unix::process::CommandExt::arg0(&mut command, first);
-        command.args(rest);
+    let mut command = Command::new(&hook.path);
+    if let Some((first, rest)) = hook.args.split_first() {
+        command.arg0(first).args(rest);
     }
     command.env_clear();
-    for entry in hook.env().iter().flatten() {
+    for entry in &hook.env {
         if let Some((k, v)) = entry.split_once('=') {
             command.env(k, v);
         }
     }
+    let text = |e: std::io::Error| e.to_string();
+    let said = in_memory(b"").map_err(text)?;
     command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(pidfd) = namespaces {
-        let pidfd: OwnedFd = pidfd.try_clone_to_owned().map_err(|e| e.to_string())?;
-        in_namespaces(&mut command, pidfd);
+        .stdin(Stdio::from(in_memory(state).map_err(text)?))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(said.try_clone().map_err(text)?));
+    if let Some(inside) = inside {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(text);
+        let entry = Entry {
+            pidfd: own(inside.pidfd)?,
+            root: own(inside.root.as_fd())?,
+            mapped: inside.mapped,
+        };
+        entry.before_exec(&mut command);
     }
-    let mut child = command.spawn().map_err(|e| e.to_string())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its state is no error.
-        stdin.write_all(state).ok();
-    }
-    // The wait starts at once and never reads first: a hook's background child may hold the pipes open for long.
     let deadline = hook
-        .timeout()
-        .filter(|t| *t > 0)
-        .map(|t| Instant::now() + Duration::from_secs(t as u64));
-    let output = child.stderr.take();
-    drop(child.stdout.take());
+        .timeout
+        .map(|t| Instant::now() + Duration::from_secs(t));
+    let mut child = command.spawn().map_err(text)?;
     let mut pause = Duration::from_micros(500);
     let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if deadline.is_some_and(|d| Instant::now() >= d) => {
+        match child.try_wait().map_err(text)? {
+            Some(status) => break status,
+            None if deadline.is_some_and(|d| Instant::now() >= d) => {
                 child.kill().ok();
                 child.wait().ok();
-                return Err(format!(
-                    "did not finish within {} s",
-                    hook.timeout().unwrap_or_default()
-                ));
+                return Err(late(hook.timeout.unwrap_or_default()));
             }
-            Ok(None) => std::thread::sleep(pause),
-            Err(e) => return Err(e.to_string()),
+            None => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(10));
     };
     if status.success() {
         return Ok(());
     }
-    let mut text = vec![0; 4096];
-    let n = output
-        .and_then(|mut e| {
-            nix::fcntl::fcntl(
-                e.as_fd(),
-                nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-            )
-            .ok()?;
-            e.read(&mut text).ok()
-        })
-        .unwrap_or(0);
-    text.truncate(n);
+    let mut buffer = vec![0; TOLD];
+    let n = said.read_at(&mut buffer, 0).unwrap_or(0);
+    buffer.truncate(n);
     Err(format!(
         "{status}: {}",
-        String::from_utf8_lossy(&text).trim()
+        String::from_utf8_lossy(&buffer).trim()
     ))
+}
+
+fn late(seconds: u64) -> String {
+    format!("did not finish within {seconds} s")
+}
+
+/// The wait status of a hook that the container's init has ended because it was late: no process ends with it.
+pub(super) const LATE: i32 = -1;
+
+/// How a startContainer hook ended, for people. `what` names it.
+pub(super) fn explain(what: &str, status: i32) -> Error {
+    let reason = if status == LATE {
+        "did not finish within its timeout".to_owned()
+    } else {
+        use std::os::unix::process::ExitStatusExt;
+        std::process::ExitStatus::from_raw(status).to_string()
+    };
+    Error::field(what, reason)
+}
+
+/// A number that is put into the state when the init knows its pid, of as many digits as a pid can have.
+const PID: u32 = 2_147_483_647;
+
+/// The steps that run a container's startContainer hooks.
+pub(super) fn start_steps(subject: Option<&Subject>, steps: &mut Vec<Step>) -> Result<()> {
+    let Some(subject) = subject else {
+        return Ok(());
+    };
+    let kind = HookKind::StartContainer;
+    for hook in subject.hooks.of(kind) {
+        let field = hook.field();
+        let failed = |e: std::io::Error| Error::field(&field, e.to_string());
+        let state = subject.state(kind, PID);
+        let marker = format!("\"pid\":{PID}");
+        let at = state
+            .windows(marker.len())
+            .position(|w| w == marker.as_bytes())
+            .ok_or_else(|| Error::field(&field, "the state has no pid"))?;
+        let strings = |list: &[String]| -> Result<Vec<_>> {
+            list.iter().map(|s| c_string(s.as_str(), &field)).collect()
+        };
+        let path = c_string(hook.path.as_os_str().as_encoded_bytes(), &field)?;
+        let argv = if hook.args.is_empty() {
+            vec![path.clone()]
+        } else {
+            strings(&hook.args)?
+        };
+        let null = File::options().read(true).write(true).open("/dev/null");
+        steps.push(Step::StartHook(Box::new(StartHook {
+            label: format!("startContainer hook {}", hook.path.display()),
+            program: path,
+            argv: CStrVec::new(argv),
+            env: CStrVec::new(strings(&hook.env)?),
+            state: in_memory(&state).map_err(failed)?.into(),
+            pid_at: at + marker.len(),
+            null: null.map_err(failed)?.into(),
+            timeout: hook.timeout.map(Duration::from_secs),
+        })));
+    }
+    Ok(())
 }

@@ -6,7 +6,6 @@
 //! locks, logs or unwinds, because the parent has threads. A failing step comes back over a close-on-exec socket. Before
 //! it executes the user's program, an init waits at a gate: that is OCI's `created` state.
 
-pub mod capabilities;
 mod child;
 mod confinement;
 mod devices;
@@ -26,9 +25,7 @@ mod scheduling;
 mod script;
 pub mod seccomp;
 mod spawn;
-pub mod spec;
 pub mod userns;
-mod validate;
 
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
@@ -41,7 +38,6 @@ pub use spawn::{
     BehindGate, Gate, Spawned, Supervised, Watcher, forget_child, is_own_child, listen_at_gate,
 };
 pub use userns::PodUsers;
-pub use validate::resources as check_resources;
 
 /// Where a process's three standard streams come from.
 #[derive(Debug)]

@@ -1,14 +1,13 @@
-//! Namespaces: which are new, which are joined by path, `namespaces(7)`.
+//! Namespaces: how those of a container are made and joined, `namespaces(7)`.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
 use super::script::Step;
 use super::spawn::Birth;
 use super::{Error, Result, userns};
+use crate::oci::{Namespace, Request};
 
 /// Linux 5.6.
 pub(super) const CLONE_NEWTIME: i32 = 0x80;
@@ -35,69 +34,65 @@ fn offsets(spec: &Spec) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// What the spec's `linux.namespaces` comes down to.
+/// A namespace that the child joins.
 #[derive(Debug)]
+struct Join {
+    ns: OwnedFd,
+    flag: i32,
+    what: String,
+}
+
+/// What a container's namespaces come down to.
+#[derive(Debug, Default)]
 pub(super) struct Namespaces {
     /// `CLONE_NEW*` flags for `clone3`.
-    pub new: u64,
+    new: u64,
     /// A cgroup namespace is made by the child itself, once it is in its cgroup.
-    pub new_cgroup: bool,
+    new_cgroup: bool,
     /// A time namespace is made by the child as well, for a child of its own: the clocks' offsets as the kernel reads them.
-    pub new_time: Option<Vec<u8>>,
-    /// Opened namespaces to be joined by the child.
-    pub join: Vec<(OwnedFd, i32, String)>,
+    new_time: Option<Vec<u8>>,
+    join: Vec<Join>,
     /// A pid namespace takes effect for children only, so the parent's thread joins it around `clone3`.
-    pub join_pid: Option<OwnedFd>,
+    join_pid: Option<OwnedFd>,
+}
+
+fn flag(typ: Type) -> i32 {
+    match typ {
+        Type::Mount => libc::CLONE_NEWNS,
+        Type::Cgroup => libc::CLONE_NEWCGROUP,
+        Type::Uts => libc::CLONE_NEWUTS,
+        Type::Ipc => libc::CLONE_NEWIPC,
+        Type::Pid => libc::CLONE_NEWPID,
+        Type::Network => libc::CLONE_NEWNET,
+        Type::User => libc::CLONE_NEWUSER,
+        Type::Time => CLONE_NEWTIME,
+    }
 }
 
 impl Namespaces {
-    pub fn plan(spec: &Spec) -> Result<Self> {
-        let mut this = Self {
-            new: 0,
-            new_cgroup: false,
-            new_time: None,
-            join: Vec::new(),
-            join_pid: None,
-        };
-        let mut seen = Vec::new();
-        let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-        for (i, n) in list.into_iter().flatten().enumerate() {
-            let field = format!("linux.namespaces[{i}]");
-            if seen.contains(&n.typ()) {
-                return Err(Error::field(
-                    field,
-                    format!("a second {} namespace", n.typ()),
-                ));
-            }
-            seen.push(n.typ());
-            let flag = match n.typ() {
-                LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
-                LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
-                LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-                LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-                LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
-                LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-                // See `userns`: it owns all the others, so it comes before them.
-                LinuxNamespaceType::User => continue,
-                LinuxNamespaceType::Time => CLONE_NEWTIME,
-            };
-            match n.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
-                None if n.typ() == LinuxNamespaceType::Cgroup => this.new_cgroup = true,
-                None if n.typ() == LinuxNamespaceType::Time => this.new_time = Some(offsets(spec)?),
-                None => this.new |= flag as u64,
-                Some(path) => {
-                    let fd = open(path, &field)?;
-                    match n.typ() {
-                        LinuxNamespaceType::Pid => this.join_pid = Some(fd),
-                        typ => {
-                            this.join.push((
-                                fd,
-                                flag,
-                                format!("the {typ} namespace {}", path.display()),
-                            ));
-                        }
-                    }
-                }
+    pub fn plan(request: &Request) -> Result<Self> {
+        let mut this = Self::default();
+        // The mount namespace is joined last: the others are open already. See `userns` for users: they own all the others.
+        for typ in [
+            Type::Cgroup,
+            Type::Uts,
+            Type::Ipc,
+            Type::Pid,
+            Type::Network,
+            Type::Time,
+            Type::Mount,
+        ] {
+            match (request.namespaces.get(typ), typ) {
+                (Namespace::Host, _) => {}
+                (Namespace::New, Type::Cgroup) => this.new_cgroup = true,
+                (Namespace::New, Type::Time) => this.new_time = Some(offsets(&request.rest)?),
+                (Namespace::New, typ) => this.new |= flag(typ) as u64,
+                (Namespace::Join(joined), Type::Pid) => this.join_pid = Some(joined.descriptor()?),
+                (Namespace::Join(joined), typ) => this.join.push(Join {
+                    ns: joined.descriptor()?,
+                    flag: flag(typ),
+                    what: format!("the {typ} namespace {}", joined.path.display()),
+                }),
             }
         }
         Ok(this)
@@ -108,34 +103,15 @@ impl Namespaces {
         self.new & libc::CLONE_NEWNS as u64 != 0
     }
 
-    pub fn has_uts(&self) -> bool {
-        self.has(libc::CLONE_NEWUTS)
-    }
-
-    pub fn has_ipc(&self) -> bool {
-        self.has(libc::CLONE_NEWIPC)
-    }
-
-    pub fn has_net(&self) -> bool {
-        self.has(libc::CLONE_NEWNET)
-    }
-
-    fn has(&self, flag: i32) -> bool {
-        self.new & flag as u64 != 0 || self.join.iter().any(|(_, f, _)| *f == flag)
-    }
-
     /// Joins the namespaces that others made. Before a user namespace is entered: whoever owns them, the node's root may
     /// join them.
     pub fn join(&self, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {
         birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
-        // The mount namespace comes last: the others are open already.
-        let mut join: Vec<_> = self.join.iter().collect();
-        join.sort_by_key(|(_, flags, _)| *flags == libc::CLONE_NEWNS);
-        for (ns, flags, what) in join {
+        for join in &self.join {
             steps.push(Step::JoinNamespace {
-                ns: duplicate(ns)?,
-                flags: *flags,
-                what: what.clone(),
+                ns: duplicate(&join.ns)?,
+                flags: join.flag,
+                what: join.what.clone(),
             });
         }
         Ok(())
@@ -182,18 +158,12 @@ impl Namespaces {
         if self.new & libc::CLONE_NEWNET as u64 != 0 {
             return true;
         }
-        let joined = self.join.iter().find(|(_, f, _)| *f == libc::CLONE_NEWNET);
-        joined.is_some_and(|(ns, _, _)| userns::owns(user, ns))
+        let joined = self.join.iter().find(|j| j.flag == libc::CLONE_NEWNET);
+        joined.is_some_and(|j| userns::owns(user, &j.ns))
     }
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
     fd.try_clone()
         .map_err(|e| Error::field("linux.namespaces", format!("duplicate a descriptor: {e}")))
-}
-
-fn open(path: &PathBuf, field: &str) -> Result<OwnedFd> {
-    let file = File::open(path)
-        .map_err(|e| Error::field(format!("{field}.path"), format!("{}: {e}", path.display())))?;
-    Ok(file.into())
 }

@@ -18,9 +18,11 @@ use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned, Supervised, Watcher};
 use super::{
     Error, PodUsers, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process,
-    rootfs, scheduling, userns, validate,
+    rootfs, scheduling, userns,
 };
 use crate::cgroup::Cgroup;
+use crate::isolation::Judged;
+use crate::oci::{HookKind, Request};
 use crate::trace;
 
 /// What [`init`] needs to know.
@@ -28,8 +30,8 @@ pub struct InitPlan<'a> {
     /// Told the init's pid while it sets the container up: there is time for something then. Told again where the init goes
     /// on as another process.
     pub born: Option<&'a dyn Fn(i32)>,
-    /// The spec that will be enforced.
-    pub spec: &'a Spec,
+    /// What will be enforced.
+    pub request: &'a Judged<Request>,
     /// The container's id; hooks and keyring carry it.
     pub id: &'a str,
     /// Directory of `config.json`.
@@ -70,14 +72,13 @@ pub struct Enter {
 }
 
 impl Enter {
-    /// As the container's spec says.
-    pub fn of(spec: &Spec) -> Self {
-        use oci_spec::runtime::LinuxNamespaceType as T;
-        let has = |typ| super::spec::namespace(spec, typ).is_some();
+    /// As the container has them.
+    pub fn of(request: &Request) -> Self {
+        let namespaces = &request.namespaces;
         Self {
-            pid: has(T::Pid),
-            user: has(T::User),
-            time: has(T::Time),
+            pid: !namespaces.pid.is_host(),
+            user: !namespaces.user.is_host(),
+            time: !namespaces.time.is_host(),
         }
     }
 }
@@ -85,7 +86,7 @@ impl Enter {
 /// What [`exec`] needs to know.
 pub struct ExecPlan<'a> {
     /// The process to run.
-    pub process: &'a Process,
+    pub process: &'a Judged<Process>,
     /// Which of the container's namespaces are other than the node's, beside those that always are.
     pub enter: Enter,
     /// Who decides on the calls that the filter asks about: see [`supervised`].
@@ -135,13 +136,9 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Makes the container's groups and its init, up to the gate. On failure nothing of either is left.
 pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spawned> {
-    validate::spec(plan.spec)?;
     let cgroup = plan.cgroup;
-    let resources = plan
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.resources().as_ref());
+    let linux = plan.request.rest.linux().as_ref();
+    let resources = linux.and_then(|l| l.resources().as_ref());
     let groups = trace::span("make control groups");
     let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
     drop(groups);
@@ -155,7 +152,7 @@ pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spaw
     let spawned = restricted
         .and_then(|()| {
             let _planning = trace::span("plan");
-            init(plan)
+            init(plan, hooks)
         })
         .and_then(|job| job.spawn_and_tell(hooks, born));
     drop(placeholder);
@@ -172,18 +169,19 @@ pub fn give_up(cgroup: Option<&Cgroup>, hooks: Option<&hooks::Subject>) {
         cgroup.remove(GIVE_UP_WITHIN).ok();
     }
     if let Some(hooks) = hooks {
-        hooks.run_all_logged(hooks::Kind::Poststop, 0);
+        hooks.run_all_logged(HookKind::Poststop, 0);
     }
 }
 
 /// Who is told of the calls that a container's filter asks about, and in which state its process then is.
 pub fn supervised(
     filter: Option<&Arc<Program>>,
-    spec: &Spec,
+    request: &Judged<Request>,
     id: &str,
     bundle: &Path,
     status: &str,
 ) -> Option<Supervised> {
+    let spec = &request.rest;
     let listener = filter?.listener.clone()?;
     let state = serde_json::json!({
         "ociVersion": spec.version(),
@@ -196,8 +194,9 @@ pub fn supervised(
 }
 
 /// Plans a container's init.
-pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
-    let spec = plan.spec;
+pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Job> {
+    let request: &Request = plan.request;
+    let spec = &request.rest;
     refuse(spec)?;
     let process = spec
         .process()
@@ -206,11 +205,17 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     let program = process::program(process)?;
     let user = match plan.users {
         Some(users) => Some(users.namespace()?),
-        None => userns::open(spec)?,
+        None => userns::open(request)?,
     };
     let mapped = user.is_some();
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
-    let supervised = supervised(plan.seccomp.as_ref(), spec, plan.id, plan.bundle, "created");
+    let supervised = supervised(
+        plan.seccomp.as_ref(),
+        plan.request,
+        plan.id,
+        plan.bundle,
+        "created",
+    );
     let mut own = process::Plan {
         process,
         stdio: plan.stdio,
@@ -222,12 +227,9 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         confinement: plan.confinement,
         init: None,
     };
-    let namespaces = Namespaces::plan(spec)?;
-    let (has_uts, has_ipc, has_net) = (
-        namespaces.has_uts(),
-        namespaces.has_ipc(),
-        namespaces.has_net(),
-    );
+    let namespaces = Namespaces::plan(request)?;
+    let all = &request.namespaces;
+    let (has_uts, has_net) = (!all.uts.is_host(), !all.network.is_host());
     let new_mounts = namespaces.has_new_mounts();
     if mapped && !new_mounts {
         return Err(Error::field(
@@ -245,7 +247,7 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         .as_ref()
         .ok_or_else(|| Error::field("linux", "is missing"))?;
     let scope = Owned {
-        ipc: has_ipc,
+        ipc: !all.ipc.is_host(),
         net: has_net,
         uts: has_uts,
         user: mapped,
@@ -267,17 +269,23 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
         enter(&mut steps, &mut birth)?;
         own.label_steps(&mut steps);
     }
-    // Placeholders for shared sources come before propagation is cut; they are filled in below.
-    let before_propagation = steps.len();
     if new_mounts {
         steps.push(Step::Propagation {
             flags: libc::MS_SLAVE | libc::MS_REC,
             what: "the node's mounts",
         });
     }
-    let rootfs = super::spec::rootfs(spec, plan.bundle)?;
-    rootfs::plan(&rootfs, plan.root_mounts, plan.users, &mut steps)?;
-    let path = c_string(rootfs.as_os_str().as_encoded_bytes(), "root.path")?;
+    rootfs::plan(&request.root, plan.root_mounts, plan.users, &mut steps)?;
+    let rootfs = request.root.source.path.as_os_str();
+    let path = c_string(rootfs.as_encoded_bytes(), "root.path")?;
+    let users = mounts::Users {
+        namespace: user.as_ref(),
+        pod: plan.users,
+        foreign_network,
+    };
+    if mounts::needs_sysfs(request, users) {
+        steps.push(Step::TakeSysfs);
+    }
     if mapped {
         steps.push(Step::TakeRoot { path });
         enter(&mut steps, &mut birth)?;
@@ -289,28 +297,18 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     if !new_mounts {
         steps.push(Step::PrivateRoot);
     }
-    let users = mounts::Users {
-        namespace: user.as_ref(),
-        pod: plan.users,
-        foreign_network,
-    };
-    let mut shared = mounts::plan(spec, plan.cgroup, users, &mut steps)?;
-    shared.extend(devices::plan(spec, mapped, &mut steps)?);
+    mounts::plan(request, plan.cgroup, users, &mut steps)?;
+    devices::plan(request, mapped, &mut steps)?;
     let net_devices = netdev::plan(spec, has_net)?;
     if !net_devices.is_empty() {
         steps.push(Step::Ask(Question::NetDevices));
     }
-    let declared = spec.hooks().as_ref();
-    let any = |list: Option<&Option<Vec<_>>>| {
-        list.is_some_and(|l| {
-            l.as_ref()
-                .is_some_and(|l: &Vec<oci_spec::runtime::Hook>| !l.is_empty())
-        })
-    };
-    if any(declared.map(oci_spec::runtime::Hooks::create_runtime))
-        || any(declared.map(oci_spec::runtime::Hooks::create_container))
-        || declared.is_some_and(hooks::has_prestart)
-    {
+    let at_create = [
+        HookKind::Prestart,
+        HookKind::CreateRuntime,
+        HookKind::CreateContainer,
+    ];
+    if request.hooks.has(&at_create) {
         steps.push(Step::Ask(Question::CreateHooks));
     }
     own.stdio_step(true, &mut steps);
@@ -357,29 +355,14 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     if let Some(p) = linux.memory_policy() {
         steps.push(scheduling::memory_policy(p)?);
     }
-    let start_hooks = any(declared.map(oci_spec::runtime::Hooks::start_container));
-    if spec
-        .root()
-        .as_ref()
-        .and_then(oci_spec::runtime::Root::readonly)
-        == Some(true)
-    {
+    if request.root.read_only {
         steps.push(Step::RootReadOnly);
     }
     let gate = Step::Gate {
         listener: plan.gate,
     };
-    own.late_steps(Some(gate), start_hooks, &mut steps)?;
-    // Now that the mounts have their places: opening shared sources moves every later step by as many places.
-    let count = shared.len();
-    let takes: Vec<Step> = shared
-        .into_iter()
-        .map(|i| Step::TakeSource {
-            mount: i + count,
-            label: steps.get(i).map(Step::describe).unwrap_or_default(),
-        })
-        .collect();
-    steps.splice(before_propagation..before_propagation, takes);
+    own.late_steps(Some(gate), &mut steps)?;
+    hooks::start_steps(hooks, &mut steps)?;
     let script = Script {
         times: None,
         steps,
@@ -388,7 +371,8 @@ pub(super) fn init(plan: InitPlan<'_>) -> Result<Job> {
     };
     Ok(Job::new(script, birth, terminal, supervised)
         .with_net_devices(net_devices)
-        .with_watcher(plan.watcher))
+        .with_watcher(plan.watcher)
+        .mapped(mapped))
 }
 
 /// Plans a process in a running container.
@@ -444,7 +428,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
     }
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
-    own.late_steps(None, false, &mut steps)?;
+    own.late_steps(None, &mut steps)?;
     let script = Script {
         times: None,
         steps,
@@ -598,18 +582,18 @@ fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
 }
 
 /// Takes away the mounts of a container without a mount namespace of its own; those of all others went with theirs.
-pub fn unmount_root(spec: &Spec, bundle: &Path) {
-    let rootfs = super::spec::rootfs(spec, bundle).ok();
-    let path = rootfs.and_then(|r| CString::new(r.into_os_string().into_encoded_bytes()).ok());
-    if let (true, Some(path)) = (super::spec::shares_host_mounts(spec), path) {
+pub fn unmount_root(request: &Request) {
+    let rootfs = request.root.source.path.as_os_str();
+    let path = CString::new(rootfs.as_encoded_bytes()).ok();
+    if let (true, Some(path)) = (request.namespaces.mount.is_host(), path) {
         crate::sys::mount::umount_detach(&path).ok();
     }
 }
 
 /// Makes the directory that the root will be mounted on.
-pub fn prepare_root_directory(spec: &Spec, bundle: &Path) -> Result<()> {
-    let path = super::spec::rootfs(spec, bundle)?;
-    match fs::create_dir(&path) {
+pub fn prepare_root_directory(request: &Judged<Request>) -> Result<()> {
+    let path = &request.root.source.path;
+    match fs::create_dir(path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::field(
             "root.path",
             format!("create {}: {e}", path.display()),

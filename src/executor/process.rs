@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{PosixRlimitType, Process, User};
 
-use super::capabilities::{SYS_ADMIN, Sets};
 use super::confinement::Confinement;
 use super::mounts::c_string;
-use super::script::{Question, Step, UserProgram};
+use super::script::{Step, UserProgram};
 use super::seccomp::Program;
 use super::{Error, Result, Stdio, scheduling};
+use crate::oci::capabilities::{SYS_ADMIN, Sets};
 use crate::sys::creds;
 use crate::sys::process::CStrVec;
 
@@ -177,14 +177,9 @@ impl Plan<'_> {
         }
     }
 
-    /// From limits to the filter, in the order of `shared/security-rules.md`: rlimits, keyring, groups, user,
+    /// From limits to the filter, in this order: rlimits, keyring, groups, user,
     /// capabilities, `no_new_privs`, seccomp. An init's gate, and its hooks, come before the filter.
-    pub fn late_steps(
-        &self,
-        gate: Option<Step>,
-        start_hooks: bool,
-        steps: &mut Vec<Step>,
-    ) -> Result<()> {
+    pub fn late_steps(&self, gate: Option<Step>, steps: &mut Vec<Step>) -> Result<()> {
         let p = self.process;
         for (i, r) in p.rlimits().iter().flatten().enumerate() {
             let (resource, name) = rlimit(r.typ());
@@ -267,9 +262,6 @@ impl Plan<'_> {
         }
         steps.push(Step::FindProgram);
         steps.extend(gate);
-        if start_hooks {
-            steps.push(Step::Ask(Question::StartHooks));
-        }
         // Before the filter, which may deny it.
         steps.push(Step::CloseOnExec {
             first: self.preserve_fds.saturating_add(3),

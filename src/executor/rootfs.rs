@@ -2,16 +2,17 @@
 //! namespace, so that the node never sees them and nothing is left to unmount.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
-use super::mounts::{Options, c_string};
+use super::mounts::c_string;
 use super::script::Step;
 use super::{Error, PodUsers, Result, userns};
+use crate::oci::{Links, Opened, Options, Root};
 use crate::sys::kernel;
-use crate::sys::mount::attr;
+use crate::sys::mount::{attr, open_tree_clone};
 
 /// The kernel copies one page of options; the terminating NUL counts. `mount(2)`.
 const PAGE: usize = 4096;
@@ -45,7 +46,9 @@ impl RootMount {
 /// Whether a root can have its ids mapped on this node.
 pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> Result<()> {
     let try_map = |path: &Path, what: &str| {
-        users.map(&c_path(path)?, true).map(drop).map_err(|e| {
+        let opened = Opened::open(path, Links::Any);
+        let mapped = opened.and_then(|opened| users.map(&opened, true));
+        mapped.map(drop).map_err(|e| {
             Error::field(
                 "user_namespace",
                 format!(
@@ -80,33 +83,25 @@ pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> 
 
 /// The steps that mount the root at `rootfs`, with its ids mapped for `users`.
 pub(super) fn plan(
-    rootfs: &Path,
+    root: &Root,
     mounts: &[RootMount],
     users: Option<&PodUsers>,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
+    let rootfs = root.source.path.as_path();
     if mounts.is_empty() {
-        if !rootfs.is_dir() {
-            let reason = if rootfs.exists() {
-                "is not a directory"
-            } else {
-                "no such file or directory"
-            };
-            return Err(Error::field(
-                "root.path",
-                format!("{}: {reason}", rootfs.display()),
-            ));
+        let failed = |reason: &str| {
+            let reason = format!("{}: {}", rootfs.display(), reason.to_lowercase());
+            Error::field("root.path", reason)
+        };
+        let opened = root.source.opened.as_ref().map_err(|e| failed(e.desc()))?;
+        if opened.kind() != libc::S_IFDIR {
+            return Err(failed("is not a directory"));
         }
-        // A root must be a mount point of its own for pivot_root(2).
-        let path = c_path(rootfs)?;
-        steps.push(Step::MountRoot {
-            source: path.clone(),
-            target: path,
-            fstype: c"bind".to_owned(),
-            flags: libc::MS_BIND | libc::MS_REC,
-            data: None,
-            workdir: None,
-            owner: None,
+        let tree = open_tree_clone(opened.fd().as_raw_fd(), c"", true);
+        steps.push(Step::PlaceRoot {
+            tree: tree.map_err(|e| failed(e.desc()))?,
+            target: c_path(rootfs)?,
             label: format!("root.path: bind {}", rootfs.display()),
         });
     }
@@ -151,7 +146,7 @@ fn one(
         (attr::STRICTATIME, libc::MS_STRICTATIME),
         (attr::NODIRATIME, libc::MS_NODIRATIME),
     ] {
-        if (options.set | options.recursive_set) & bit != 0 {
+        if (options.flags.set | options.flags.recursive_set) & bit != 0 {
             flags |= flag;
         }
     }
@@ -362,6 +357,7 @@ fn common_directory(paths: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{Reading, Request};
 
     #[test]
     fn many_layers_become_relative_to_their_common_directory() {
@@ -399,7 +395,13 @@ mod tests {
 
     #[test]
     fn a_missing_root_is_named() {
-        let e = plan(Path::new("/nonexistent/rootfs"), &[], None, &mut Vec::new())
+        let spec = serde_json::json!({
+            "ociVersion": "1.0.0", "root": { "path": "/nonexistent/rootfs" }, "linux": {}
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        let reading = Reading::Run(Links::Any);
+        let request = Request::read(spec, Path::new("/"), reading).unwrap();
+        let e = plan(&request.root, &[], None, &mut Vec::new())
             .unwrap_err()
             .to_string();
         assert_eq!(

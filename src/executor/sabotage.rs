@@ -1,8 +1,8 @@
 //! For tests only, behind the feature of this name: leaves out protections that `COFFERDAM_SABOTAGE` lists, so that it can be
 //! seen that `cofferdam explain` misses them.
 
-use super::capabilities::Sets;
 use super::script::{Script, Step};
+use crate::oci::capabilities::Sets;
 
 impl Script {
     /// Takes protections away.

@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::capabilities::Sets;
 use super::confinement::Ruleset;
 use super::seccomp::Program;
+use crate::oci::capabilities::Sets;
 use crate::sys::memory::SharedTimes;
 use crate::sys::mount::MountAttr;
 use crate::sys::process::{CStrVec, SchedAttr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a child does, in order.
 pub(super) struct Script {
@@ -39,10 +40,8 @@ pub(super) enum Question {
     CreateHooks = 1,
     /// Everything is ready: may the program be executed?
     Gate = 2,
-    /// Run the startContainer hooks.
-    StartHooks = 3,
     /// Move the network devices here.
-    NetDevices = 4,
+    NetDevices = 3,
 }
 
 /// Where a mount comes from.
@@ -52,13 +51,16 @@ pub(super) enum Source {
         fstype: CString,
         params: Vec<(CString, Option<CString>)>,
     },
-    /// What is at this path on the host.
-    Bind {
-        path: CString,
+    /// Something of the node's, cloned before the child was made.
+    Tree {
+        /// Taken when it is attached.
+        tree: Option<OwnedFd>,
         recursive: bool,
         /// Only a procfs will do: something is to be bound over `/proc`.
         procfs: bool,
     },
+    /// The sysfs that was made before the container's users were entered: see [`Step::TakeSysfs`].
+    Sysfs,
 }
 
 /// How a file system that starts as a copy of the image's directory gets its root's owner and mode.
@@ -85,10 +87,22 @@ pub(super) struct Mount {
     pub copy_up: Option<CopyUp>,
     /// Propagation flags with their recursion.
     pub propagation: Vec<(u64, bool)>,
-    /// The source, taken before propagation was cut and before privileges were given up, by the child or by its maker.
-    pub tree: Option<OwnedFd>,
-    /// A user namespace whose maps the mount gets, and whether what is mounted below the source gets them too.
-    pub idmap: Option<(OwnedFd, bool)>,
+}
+
+/// A startContainer hook: a program of the container, which its init runs to its end.
+pub(super) struct StartHook {
+    /// For messages.
+    pub label: String,
+    pub program: CString,
+    pub argv: CStrVec,
+    pub env: CStrVec,
+    /// Its standard input: the container's state, with room for the pid at `pid_at`.
+    pub state: OwnedFd,
+    /// Where in the state the pid's last digit's successor is.
+    pub pid_at: usize,
+    /// Its standard output and error.
+    pub null: OwnedFd,
+    pub timeout: Option<Duration>,
 }
 
 /// One step.
@@ -132,9 +146,12 @@ pub(super) enum Step {
     Gate {
         listener: Option<OwnedFd>,
     },
-    /// Takes the source of a mount, by its place in the script, before propagation is cut or privileges are given up.
-    TakeSource {
-        mount: usize,
+    /// Makes a sysfs while the network's owner may.
+    TakeSysfs,
+    /// Attaches a root that is there already, so that it is a mount of its own, as `pivot_root(2)` wants it.
+    PlaceRoot {
+        tree: OwnedFd,
+        target: CString,
         label: String,
     },
     /// Propagation of everything, `mount(NULL, "/", NULL, flags)`.
@@ -252,6 +269,7 @@ pub(super) enum Step {
     MitigateSpeculation,
     WriteXorExecute,
     Landlock(Box<Ruleset>),
+    StartHook(Box<StartHook>),
 }
 
 impl Step {
@@ -274,10 +292,10 @@ impl Step {
             Self::Ask(Question::CreateHooks) => "wait for the create hooks".into(),
             Self::Ask(Question::NetDevices) => "linux.netDevices: wait for the devices".into(),
             Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
-            Self::Ask(Question::StartHooks) => "wait for the startContainer hooks".into(),
-            Self::TakeSource { label, .. } => label.clone(),
+            Self::TakeSysfs => "make the sysfs of the pod's network".into(),
+            Self::StartHook(hook) => hook.label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
-            Self::MountRoot { label, .. } => label.clone(),
+            Self::MountRoot { label, .. } | Self::PlaceRoot { label, .. } => label.clone(),
             Self::MapLayers { layers, .. } => {
                 format!("map the ids of the root's {} layers", layers.len())
             }
@@ -330,10 +348,12 @@ impl Step {
             Self::EnterCgroup { tasks: fd, .. } | Self::JoinNamespace { ns: fd, .. } => {
                 out.push(fd.as_raw_fd())
             }
-            Self::Mount(Mount { idmap, tree, .. }) => {
-                out.extend(idmap.iter().map(|(fd, _)| fd.as_raw_fd()));
-                out.extend(tree.iter().map(AsRawFd::as_raw_fd));
-            }
+            Self::Mount(Mount {
+                source: Source::Tree { tree, .. },
+                ..
+            }) => out.extend(tree.iter().map(AsRawFd::as_raw_fd)),
+            Self::PlaceRoot { tree, .. } => out.push(tree.as_raw_fd()),
+            Self::StartHook(hook) => out.extend([hook.state.as_raw_fd(), hook.null.as_raw_fd()]),
             Self::MapLayers { maps, .. } | Self::MapRoot { maps, .. } => out.push(maps.as_raw_fd()),
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
             Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::netdev::{self, NetDevice};
 use super::script::{Question, Script};
 use super::{Error, Result, child, hooks, seccomp, userns};
+use crate::oci::HookKind;
 use crate::sys::memory::SharedTimes;
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
@@ -55,6 +56,7 @@ pub struct Job {
     supervised: Option<Supervised>,
     net_devices: Vec<NetDevice>,
     watcher: Option<Watcher>,
+    mapped: bool,
 }
 
 /// A process that was started: for an init, up to its gate.
@@ -93,11 +95,13 @@ pub struct BehindGate {
 enum Heard {
     /// The control socket closed: the program executes (or the process is dead).
     End,
-    Asks(u8),
+    /// A question, with the node's root where hooks are to be run.
+    Asks(u8, Option<OwnedFd>),
     Failed {
         step: usize,
         op: String,
-        errno: Errno,
+        /// The kernel's, or a hook's wait status.
+        number: i32,
     },
     Terminal(OwnedFd),
     /// The process goes on as another one.
@@ -112,13 +116,13 @@ fn listen(control: &OwnedFd) -> Result<Heard> {
         .map_err(Error::system("hear from the container's process"))?;
     Ok(match (buf.get(..n).unwrap_or_default(), fd) {
         ([], _) => Heard::End,
-        ([child::ASKS, question, ..], _) => Heard::Asks(*question),
+        ([child::ASKS, question, ..], fd) => Heard::Asks(*question, fd),
         ([child::TERMINAL, ..], Some(fd)) => Heard::Terminal(fd),
         ([child::REBORN, ..], Some(fd)) => Heard::Reborn(fd),
         ([child::LISTENER, a, b, c, d], _) => Heard::Listener(i32::from_le_bytes([*a, *b, *c, *d])),
         ([child::FAILED, s0, s1, e0, e1, e2, e3, op @ ..], _) => Heard::Failed {
             step: usize::from(u16::from_le_bytes([*s0, *s1])),
-            errno: Errno::from_raw(i32::from_le_bytes([*e0, *e1, *e2, *e3])),
+            number: i32::from_le_bytes([*e0, *e1, *e2, *e3]),
             op: String::from_utf8_lossy(op).into_owned(),
         },
         _ => {
@@ -130,7 +134,11 @@ fn listen(control: &OwnedFd) -> Result<Heard> {
     })
 }
 
-fn explain(program: &str, what: Option<&str>, op: String, errno: Errno) -> Error {
+fn explain(program: &str, what: Option<&str>, op: String, number: i32) -> Error {
+    if op == child::HOOK {
+        return hooks::explain(what.unwrap_or("startContainer hook"), number);
+    }
+    let errno = Errno::from_raw(number);
     let exec = |reason: String| Error::Exec {
         program: program.to_owned(),
         reason,
@@ -175,7 +183,13 @@ impl Job {
             supervised,
             net_devices: Vec::new(),
             watcher: None,
+            mapped: false,
         }
+    }
+
+    /// In a user namespace of its own, or not.
+    pub(super) fn mapped(self, mapped: bool) -> Self {
+        Self { mapped, ..self }
     }
 
     /// With somebody who sees what its filters deny.
@@ -317,22 +331,23 @@ impl Job {
                     process::wait_pidfd(old.as_fd(), true).ok();
                     forget_child(before);
                 }
-                Heard::Asks(q) if q == Question::Gate as u8 => return Ok((terminal, true)),
-                Heard::Asks(q) if q == Question::NetDevices as u8 => {
+                Heard::Asks(q, _) if q == Question::Gate as u8 => return Ok((terminal, true)),
+                Heard::Asks(q, _) if q == Question::NetDevices as u8 => {
                     netdev::move_all(&self.net_devices, *pid)?;
                     go_on(control)?;
                 }
-                Heard::Asks(q) => {
-                    answer(control, q, *pid, pidfd, subject)?;
+                Heard::Asks(_, root) => {
+                    self.create_hooks(*pid, pidfd, root, subject)?;
+                    go_on(control)?;
                     "after the hooks".clone_into(&mut last);
                 }
-                Heard::Failed { step, op, errno } => {
+                Heard::Failed { step, op, number } => {
                     let what = self
                         .script
                         .steps
                         .get(step)
                         .map(super::script::Step::describe);
-                    return Err(explain(&self.program(), what.as_deref(), op, errno));
+                    return Err(explain(&self.program(), what.as_deref(), op, number));
                 }
                 Heard::Listener(number) => {
                     let (watcher, agent) = (self.watcher.as_ref(), self.supervised.as_ref());
@@ -342,6 +357,28 @@ impl Job {
                 Heard::End => return Ok((terminal, false)),
             }
         }
+    }
+
+    /// Runs the hooks that a creation has.
+    fn create_hooks(
+        &self,
+        pid: i32,
+        pidfd: &OwnedFd,
+        root: Option<OwnedFd>,
+        subject: Option<&hooks::Subject>,
+    ) -> Result<()> {
+        let Some(subject) = subject else {
+            return Ok(());
+        };
+        subject.run(HookKind::Prestart, pid)?;
+        subject.run(HookKind::CreateRuntime, pid)?;
+        let root = root.ok_or_else(|| Error::Died("wait for the create hooks".into()))?;
+        let inside = hooks::Inside {
+            pidfd: pidfd.as_fd(),
+            root,
+            mapped: self.mapped,
+        };
+        subject.run_in(HookKind::CreateContainer, pid, Some(&inside))
     }
 
     fn has_gate(&self) -> bool {
@@ -400,25 +437,6 @@ fn trace_steps(
         }
         trace::event(&name, pid, pid, from, to);
     }
-}
-
-fn answer(
-    control: &OwnedFd,
-    question: u8,
-    pid: i32,
-    pidfd: &OwnedFd,
-    subject: Option<&hooks::Subject>,
-) -> Result<()> {
-    if let Some(subject) = subject {
-        if question == Question::CreateHooks as u8 {
-            subject.run(hooks::Kind::Prestart, pid, None)?;
-            subject.run(hooks::Kind::CreateRuntime, pid, None)?;
-            subject.run(hooks::Kind::CreateContainer, pid, Some(pidfd.as_fd()))?;
-        } else {
-            subject.run(hooks::Kind::StartContainer, pid, Some(pidfd.as_fd()))?;
-        }
-    }
-    go_on(control)
 }
 
 fn go_on(control: &OwnedFd) -> Result<()> {
@@ -530,7 +548,7 @@ impl Gate {
 
     /// Lets the init execute the user's program. Returns when it does, or with the reason why it cannot; then the init
     /// ends, with status 1.
-    pub fn open(self, pid: i32, pidfd: &OwnedFd, subject: Option<&hooks::Subject>) -> Result<()> {
+    pub fn open(self, pid: i32, pidfd: &OwnedFd) -> Result<()> {
         process::write_all(self.control.as_fd(), b"g")
             .map_err(Error::system("open the container's gate"))?;
         loop {
@@ -539,18 +557,12 @@ impl Gate {
                     self.trace(pid);
                     return Ok(());
                 }
-                Heard::Asks(q) => {
-                    if let Err(e) = answer(&self.control, q, pid, pidfd, subject) {
-                        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-                        return Err(e);
-                    }
-                }
-                Heard::Failed { step, op, errno } => {
+                Heard::Failed { step, op, number } => {
                     let what = step
                         .checked_sub(self.behind.first)
                         .and_then(|i| self.behind.steps.get(i))
                         .map(String::as_str);
-                    return Err(explain(&self.behind.program, what, op, errno));
+                    return Err(explain(&self.behind.program, what, op, number));
                 }
                 Heard::Listener(number) => {
                     if let Err(e) = hand_over(
@@ -564,7 +576,7 @@ impl Gate {
                         return Err(e);
                     }
                 }
-                Heard::Terminal(_) | Heard::Reborn(_) => {}
+                Heard::Terminal(_) | Heard::Reborn(_) | Heard::Asks(..) => {}
             }
         }
     }

@@ -1,14 +1,14 @@
 //! User namespaces and their maps, `user_namespaces(7)`.
 
-use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Spec};
 
-use super::{Error, Result, spec};
-use crate::sys::mount::{self as m, CWD};
+use super::{Error, Result};
+use crate::oci::{Namespace, Opened, Request, Source};
+use crate::sys::mount as m;
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
 
@@ -52,9 +52,9 @@ impl PodUsers {
         copy.map_err(|e| Error::field("user_namespace", format!("duplicate a descriptor: {e}")))
     }
 
-    /// What is at `path`, with its ids mapped, as a detached mount.
-    pub(super) fn map(&self, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
-        let tree = m::open_tree_clone(CWD, path, recursive)?;
+    /// What was opened, with its ids mapped, as a detached mount.
+    pub(super) fn map(&self, opened: &Opened, recursive: bool) -> nix::Result<OwnedFd> {
+        let tree = m::open_tree_clone(opened.fd().as_raw_fd(), c"", recursive)?;
         m::map_ids(tree.as_fd(), self.namespace.as_fd(), recursive)?;
         Ok(tree)
     }
@@ -63,21 +63,19 @@ impl PodUsers {
     /// where that is allowed.
     pub(super) fn map_volume(
         &self,
-        path: &CStr,
+        source: &Source,
+        opened: &Opened,
         recursive: bool,
         field: &str,
     ) -> Result<Option<OwnedFd>> {
-        let errno = match self.map(path, recursive) {
+        let errno = match self.map(opened, recursive) {
             Ok(tree) => return Ok(Some(tree)),
-            // Whoever mounts it says what is wrong.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(None),
             Err(e) => e,
         };
-        let text = path.to_string_lossy();
-        let (magic, mode) = m::openat(CWD, path, libc::O_PATH, 0)
-            .and_then(|fd| Ok((m::fs_magic(fd.as_fd())?, m::fstat(fd.as_fd())?.st_mode)))
+        let text = source.path.to_string_lossy();
+        let magic = m::fs_magic(opened.fd())
             .map_err(|e| Error::field(field, format!("{text}: {}", e.desc())))?;
-        let is_device = matches!(mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        let is_device = matches!(opened.kind(), libc::S_IFCHR | libc::S_IFBLK);
         if is_device || KERNEL_FILE_SYSTEMS.contains(&magic) {
             return Ok(None);
         }
@@ -91,9 +89,7 @@ impl PodUsers {
                 ),
             ));
         }
-        log::warn!(
-            "volume={text:?} type={magic:#x} msg=\"ids cannot be mapped: its files are nobody's\""
-        );
+        log::warn!(volume:% = text, type:% = format_args!("{magic:#x}"); "ids cannot be mapped: its files are nobody's");
         Ok(None)
     }
 }
@@ -125,32 +121,24 @@ pub(super) fn owns(user: &OwnedFd, ns: &OwnedFd) -> bool {
 }
 
 /// The container's user namespace: joined by path, or new with the spec's maps. `None` where it has none of its own.
-pub(super) fn open(spec: &Spec) -> Result<Option<OwnedFd>> {
-    let linux = spec.linux().as_ref();
+pub(super) fn open(request: &Request) -> Result<Option<OwnedFd>> {
+    let linux = request.rest.linux().as_ref();
     let uids = linux
         .and_then(|l| l.uid_mappings().as_deref())
         .unwrap_or_default();
     let gids = linux
         .and_then(|l| l.gid_mappings().as_deref())
         .unwrap_or_default();
-    let Some(ns) = spec::namespace(spec, LinuxNamespaceType::User) else {
-        return if uids.is_empty() && gids.is_empty() {
-            Ok(None)
-        } else {
-            Err(Error::field(
-                "linux.uidMappings",
-                "needs a user namespace in linux.namespaces",
-            ))
-        };
-    };
-    if let Some(path) = ns.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
-        // Its maps are written already; those in the spec say what they are.
-        let file = File::open(path).map_err(|e| {
-            Error::field("linux.namespaces", format!("user: {}: {e}", path.display()))
-        })?;
-        return Ok(Some(file.into()));
+    match &request.namespaces.user {
+        Namespace::Host if uids.is_empty() && gids.is_empty() => Ok(None),
+        Namespace::Host => Err(Error::field(
+            "linux.uidMappings",
+            "needs a user namespace in linux.namespaces",
+        )),
+        // Its maps are written already; the spec's mappings only describe them.
+        Namespace::Join(joined) => Ok(Some(joined.descriptor()?)),
+        Namespace::New => make(uids, gids, "linux").map(Some),
     }
-    make(uids, gids, "linux").map(Some)
 }
 
 /// Makes a user namespace with these maps. A process has to be in it for as long as it takes to write them.

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::runtime::{
-    Capabilities, LinuxIdMapping, LinuxNamespaceType, Mount, PosixRlimitType, Process, Spec,
+    Capabilities, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Mount, PosixRlimitType,
+    Process, Spec,
 };
 use serde::Serialize;
 
@@ -14,9 +15,9 @@ use super::mounts::{At, Mounts};
 use super::process::{self, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
-use crate::executor::{capabilities, spec};
-use crate::isolation::{self, Given, Profile, UserNamespaceMode};
-use crate::sys::confine;
+use crate::isolation::{self, Given, Node, Place, Profile, UserNamespaceMode};
+use crate::oci::{self, Reading, Request, capabilities};
+use crate::sys::{confine, kernel};
 
 /// What is to be said of a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -141,16 +142,21 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
     }
     let profile = container.profile().map_err(|e| e.to_string())?;
     let layout = Arc::new(Layout::detect().map_err(|e| format!("find the node's cgroups: {e}"))?);
-    let asked = spec::load(&container.bundle).map_err(|e| e.to_string())?;
+    let asked = oci::load(&container.bundle).map_err(|e| e.to_string())?;
+    let request = Request::read(asked.clone(), &container.bundle, Reading::Show)
+        .map_err(|e| e.to_string())?;
     let given = Given {
         open_files: container.open_files,
         core_size: container.core_size,
         users: container.users,
         cgroup_v2: layout.is_v2(),
+        recursive_attributes: kernel::version() >= (5, 12),
+        place: Place::of(&Node::load()?, &container.bundle, id),
     };
-    let promised = isolation::apply(&profile, given, asked.clone())
+    let promised = isolation::judge(&profile, &given, request)
         .map_err(|e| format!("the shim runs what its profile refuses: {e}"))?
-        .spec;
+        .judged
+        .to_spec(&asked);
     let status = Status::of(container.pid)
         .ok_or_else(|| format!("container {id}: process {} is gone", container.pid))?;
     let cgroup = Cgroup::new(layout, Some(&container.cgroup), id).map_err(|e| e.to_string())?;
@@ -182,6 +188,12 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
         container: container.clone(),
         lines: lines.all,
     })
+}
+
+/// A spec's namespace of a type, for those who show it.
+fn namespace(spec: &Spec, typ: LinuxNamespaceType) -> Option<&LinuxNamespace> {
+    let list = spec.linux().as_ref()?.namespaces().as_ref()?;
+    list.iter().find(|n| n.typ() == typ)
 }
 
 fn on(value: bool) -> &'static str {
@@ -228,7 +240,7 @@ impl Case<'_> {
         lines.section = "users";
         let of = |spec: &Spec| {
             let linux = spec.linux().clone().unwrap_or_default();
-            let has = spec::namespace(spec, LinuxNamespaceType::User).is_some();
+            let has = namespace(spec, LinuxNamespaceType::User).is_some();
             let maps = (
                 maps(linux.uid_mappings().as_ref()),
                 maps(linux.gid_mappings().as_ref()),
@@ -527,7 +539,7 @@ impl Case<'_> {
             (T::Cgroup, "cgroup", "cgroup"),
             (T::Time, "time", "time"),
         ] {
-            let of = |spec: &Spec| spec::namespace(spec, typ).map(|n| n.path().clone());
+            let of = |spec: &Spec| namespace(spec, typ).map(|n| n.path().clone());
             let show = |namespace: &Option<Option<std::path::PathBuf>>| match namespace {
                 None => "the node's".to_owned(),
                 Some(None) => "its own".to_owned(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::executor::capabilities::NAMES;
+use crate::oci::capabilities::NAMES;
 
 /// `/proc/PID/status`, by its keys.
 #[derive(Debug, Clone, Default)]

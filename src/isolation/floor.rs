@@ -10,6 +10,8 @@ use super::profile::CallAction;
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
+const EPROTONOSUPPORT: u32 = 93;
+const EOPNOTSUPP: u32 = 95;
 const EAFNOSUPPORT: u32 = 97;
 
 /// Kernel surface that no service needs, and that exploits do.
@@ -86,6 +88,8 @@ const REFUSED: &[&str] = &[
     "ustat",
     "vm86",
     "vm86old",
+    // Memory that not even the kernel can look into, and that keeps it from sleeping.
+    "memfd_secret",
 ];
 
 /// Calls that programs try and do without: as if the kernel had none.
@@ -95,6 +99,12 @@ const ABSENT: &[&str] = &[
     "io_uring_register",
     // Its flags are in memory, where no filter can look: glibc goes on with clone.
     "clone3",
+    // Every mount of the namespace, masked ones among them, where /proc/self/mountinfo has the same.
+    "listmount",
+    "statmount",
+    // For programs of the last century; exploits of this one use both.
+    "modify_ldt",
+    "remap_file_pages",
 ];
 
 /// The namespace flags of clone, `linux/sched.h`.
@@ -112,12 +122,21 @@ const NAMESPACES: [u64; 8] = [
 /// Address families that stay: unix, IPv4, IPv6, and netlink, which `getaddrinfo(3)` uses.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 
+/// Protocols of IPv4 and IPv6 that the kernel loads a module for, or that nobody needs: DCCP, and all above ICMPv6 (L2TP, SCTP,
+/// UDP-Lite, SMC, MPTCP, raw). TCP, UDP and ICMP stay.
+const REFUSED_PROTOCOL: u64 = 33;
+const LAST_PROTOCOL: u64 = 58;
+
+/// Protocols of netlink that stay: routes (`getaddrinfo(3)`), events of devices, and families by name.
+const NETLINK: [u64; 3] = [0, 15, 16];
+
 /// Bits of a personality that change nothing but what `uname(2)` says: `PER_LINUX32`, `UNAME26`. To ask for the present one
 /// (all bits) is refused, too.
 const HARMLESS_PERSONALITY: u64 = 0x8 | 0x2_0000;
 
-/// Writing to a terminal as if its user typed: `TIOCSTI`, `TIOCLINUX`.
-const TERMINAL_INJECTION: [u64; 2] = [0x5412, 0x541c];
+/// Writing to a terminal as if its user typed: `TIOCSTI`, `TIOCLINUX`; and giving it another line discipline, for which the kernel
+/// loads a module: `TIOCSETD`.
+const TERMINAL_INJECTION: [u64; 3] = [0x5412, 0x541c, 0x5423];
 
 fn refuse(names: &[&str], errno: u32) -> Value {
     json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno })
@@ -137,6 +156,22 @@ fn rules() -> Vec<Value> {
     }
     let above = json!({ "index": 0, "value": last, "op": "SCMP_CMP_GT" });
     rules.push(refuse_if(&["socket", "socketpair"], EAFNOSUPPORT, &[above]));
+    let equals =
+        |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
+    let exceeds =
+        |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_GT" });
+    for family in [2, 10] {
+        for protocol in [equals(2, REFUSED_PROTOCOL), exceeds(2, LAST_PROTOCOL)] {
+            let args = [equals(0, family), protocol];
+            rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &args));
+        }
+    }
+    let last = NETLINK.iter().max().copied().unwrap_or(0);
+    let others = (0..last).filter(|p| !NETLINK.contains(p));
+    for protocol in others.map(|p| equals(2, p)).chain([exceeds(2, last)]) {
+        let args = [equals(0, 16), protocol];
+        rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &args));
+    }
     for bit in (0..32).map(|b| 1_u64 << b) {
         if bit & HARMLESS_PERSONALITY == 0 {
             let set =
@@ -166,16 +201,29 @@ pub(super) fn hardened() -> LinuxSeccomp {
     filter(rules())
 }
 
-/// For code that nobody reviewed: fewer families of sockets, and no shared or message memory that outlives its users.
+/// For code that nobody reviewed: no programs on sockets, no urgent data, and no message queues that outlive their users.
 pub(super) fn untrusted() -> LinuxSeccomp {
     let mut rules = rules();
+    // Urgent data, on unix sockets too (CVE-2025-38236): MSG_OOB.
+    for (names, index) in [
+        (&["sendmsg", "recvmsg"][..], 2),
+        (&["sendto", "recvfrom", "sendmmsg", "recvmmsg"][..], 3),
+    ] {
+        let set = json!({ "index": index, "value": 1, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ" });
+        rules.push(refuse_if(names, EOPNOTSUPP, &[set]));
+    }
+    // Programs for the kernel to run on packets: SO_ATTACH_FILTER, SO_ATTACH_BPF and those of SO_REUSEPORT.
+    for option in [26, 50, 51, 52] {
+        let is =
+            |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
+        rules.push(refuse_if(
+            &["setsockopt"],
+            EPERM,
+            &[is(1, 1), is(2, option)],
+        ));
+    }
     rules.push(refuse(
-        &[
-            "memfd_secret",
-            "name_to_handle_at",
-            "mq_open",
-            "set_mempolicy_home_node",
-        ],
+        &["name_to_handle_at", "mq_open", "set_mempolicy_home_node"],
         EPERM,
     ));
     filter(rules)

@@ -1,15 +1,29 @@
-//! Isolation: from a profile and an OCI spec to the spec that is enforced, a report of what was tightened, and what the
-//! executor adds to every process; or a refusal that names the pod's field. A pure function: it needs no root and asks
-//! no kernel.
+//! Isolation: from a profile and what a spec asks for to what is enforced, a report of what was tightened, and what the executor
+//! adds to every process; or a refusal that names the pod's field. [`judge`] decides on what [`crate::oci::Request::read`] has
+//! opened; the result is a [`Judged`], and the executor takes nothing else.
 
-mod apply;
+mod devices;
 mod floor;
+mod host_paths;
+mod judge;
+mod judged;
+mod mounts;
+mod place;
 pub mod pool;
+mod process;
 mod profile;
+mod programs;
+mod refusal;
+mod resources;
+mod users;
 
-pub(crate) use apply::clean;
-pub use apply::{Applied, AppliedExec, Given, Refusal, apply, apply_to_exec, apply_to_update};
+pub use judge::{Given, Verdict, judge, judge_exec, judge_update};
+pub use judged::Judged;
+pub use place::{Node, Place, SETTINGS};
+pub(crate) use profile::read_of_root;
 pub use profile::{
     BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Profile, Scope, Unmappable,
     UserNamespace, UserNamespaceMode, names,
 };
+pub use programs::judge_streams;
+pub use refusal::Refusal;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capability, LinuxSeccomp};
@@ -11,6 +13,7 @@ use toml::{Table, Value};
 
 use super::floor;
 use super::pool::{Pool, RANGE};
+use crate::oci::DeviceKind;
 
 /// Where an operator's profiles are.
 pub const DIRECTORY: &str = "/etc/cofferdam";
@@ -232,13 +235,22 @@ pub struct Pod {
     /// Device nodes beyond the default ones: `c MAJOR:MINOR`, `b MAJOR:MINOR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<String>>,
-    /// Where on the node volumes may come from: these, and what is below them. What CRI itself gives to every container
-    /// (`/etc/hosts`, `/dev/shm` and the like) need not be listed.
+    /// Where on the node volumes may come from: these, and what is below them. What Kubernetes and containerd made for this pod
+    /// (its volumes, `/etc/hosts`, `/dev/shm` and the like) is not the node's, and need not be listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_paths: Option<Vec<PathBuf>>,
     /// Paths of the node that no volume may show: neither these, nor what is above or below them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forbidden_host_paths: Vec<PathBuf>,
+    /// Programs of the node that hooks may run, by their exact paths. Hooks of kind startContainer are the container's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Vec<PathBuf>>,
+    /// Programs of the node that may get a container's output (`binary://`), by their exact paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loggers: Option<Vec<PathBuf>>,
+    /// Sockets of the node's programs that may decide on a container's system calls (`SCMP_ACT_NOTIFY`), by their exact paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_agents: Option<Vec<PathBuf>>,
 }
 
 /// A namespace that a pod may share with the node.
@@ -481,6 +493,16 @@ impl Profile {
         Ok(profile)
     }
 
+    /// Whether it takes specs as they are.
+    pub fn is_standard(&self) -> bool {
+        let nothing = Self {
+            name: self.name.clone(),
+            extends: self.extends.clone(),
+            ..Self::default()
+        };
+        *self == nothing
+    }
+
     fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
         Error::Value {
             name: self.name.clone(),
@@ -520,7 +542,7 @@ impl Profile {
             }
         }
         for device in self.pod.devices.iter().flatten() {
-            if super::apply::device(device).is_none() {
+            if self::device(device).is_none() {
                 let text = format!("{device:?}: expected \"c MAJOR:MINOR\" or \"b MAJOR:MINOR\"");
                 return Err(self.wrong("pod.devices", text));
             }
@@ -556,6 +578,9 @@ impl Profile {
                 "pod.forbidden_host_paths",
                 Some(&self.pod.forbidden_host_paths),
             ),
+            ("pod.hooks", self.pod.hooks.as_ref()),
+            ("pod.loggers", self.pod.loggers.as_ref()),
+            ("pod.seccomp_agents", self.pod.seccomp_agents.as_ref()),
             ("landlock.execute", landlock.execute.as_ref()),
             ("landlock.write", landlock.write.as_ref()),
         ] {
@@ -601,7 +626,7 @@ impl Profile {
     }
 
     fn floor_file(&self, path: &str) -> Result<LinuxSeccomp, Error> {
-        let text = fs::read_to_string(path)
+        let text = read_of_root(Path::new(path))
             .map_err(|e| self.wrong("seccomp.floor", format!("read {path}: {e}")))?;
         let filter: LinuxSeccomp = serde_json::from_str(&text)
             .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
@@ -616,6 +641,47 @@ impl Profile {
         whole.extends = None;
         toml::to_string_pretty(&whole).unwrap_or_default()
     }
+}
+
+/// `c MAJOR:MINOR` or `b MAJOR:MINOR`.
+pub(super) fn device(text: &str) -> Option<(DeviceKind, u32, u32)> {
+    let (kind, numbers) = text.split_once(' ')?;
+    let (major, minor) = numbers.split_once(':')?;
+    let kind = match kind {
+        "c" => DeviceKind::Char,
+        "b" => DeviceKind::Block,
+        _ => return None,
+    };
+    Some((kind, major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The text of a file that nobody but root can have written: what it says decides over pods.
+///
+/// # Errors
+/// The system's, and `PermissionDenied` where the file, or the directory that it is in, is another user's or can be written by
+/// group or others.
+pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let directory = path.parent().map(fs::metadata).transpose()?;
+    for (what, metadata) in [("it", Some(file.metadata()?)), ("its directory", directory)] {
+        let Some(metadata) = metadata else { continue };
+        // Somebody who has no more rights than the file's owner reads a file of their own: tests, and `profile validate`.
+        let owner = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
+        if !owner || metadata.mode() & 0o022 != 0 {
+            let text = format!(
+                "{what} can be changed by others than root (owner {}, mode {:o}): chown root and chmod go-w it",
+                metadata.uid(),
+                metadata.mode() & 0o7777
+            );
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::PermissionDenied,
+                text,
+            ));
+        }
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A capability by its name, with `CAP_`.
@@ -649,7 +715,7 @@ fn text_of(directory: &Path, name: &str) -> Result<(String, String), Error> {
             file,
         });
     }
-    match fs::read_to_string(&file) {
+    match read_of_root(&file) {
         Ok(text) => Ok((file.display().to_string(), text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             built_in(name).ok_or_else(|| Error::Unknown {

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::executor::capabilities;
 use crate::executor::seccomp;
-use crate::isolation;
+use crate::oci;
+use crate::oci::capabilities;
 use crate::sys::bpf::{self, HashMap, Probe};
 use crate::sys::{process, time};
 use btf::Btf;
@@ -390,7 +390,7 @@ fn directory_of(pid: i32, link: &str) -> Option<String> {
 
 /// Without `.` and `..`.
 fn clean(path: &Path) -> String {
-    isolation::clean(path).to_string_lossy().into_owned()
+    oci::path::lexical(path).to_string_lossy().into_owned()
 }
 
 fn numbers(map: &HashMap) -> Vec<(u64, u64)> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use super::{Pod, Result, lock};
-use crate::executor::spec;
+use crate::oci;
 
 /// How far it has come.
 #[derive(Default)]
@@ -32,8 +32,8 @@ impl Pod {
         let mut ahead = lock(&self.ahead);
         let Ahead::Nothing = *ahead else { return };
         let _trace = crate::trace::span("get ahead");
-        let Ok(text) = spec::read(bundle) else { return };
-        let Ok(spec) = spec::parse_of(&text, bundle) else {
+        let Ok(text) = oci::read(bundle) else { return };
+        let Ok(spec) = oci::parse_of(&text, bundle) else {
             return;
         };
         if let Ok(isolation) = &self.isolation {
@@ -49,10 +49,10 @@ impl Pod {
     /// The spec of a bundle: the one that was read before, if its file still says the same.
     pub(super) fn spec(&self, bundle: &Path) -> Result<Spec> {
         let ahead = std::mem::replace(&mut *lock(&self.ahead), Ahead::Late);
-        let text = spec::read(bundle)?;
+        let text = oci::read(bundle)?;
         match ahead {
             Ahead::Read(known) if known.path == bundle && known.text == text => Ok(known.spec),
-            _ => Ok(spec::parse_of(&text, bundle)?),
+            _ => Ok(oci::parse_of(&text, bundle)?),
         }
     }
 }

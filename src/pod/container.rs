@@ -9,7 +9,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxResources;
 
 use super::denials::Denials;
-use super::isolation::{Isolation, own_limits};
+use super::isolation::{Isolation, host_limits};
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Metrics};
@@ -83,7 +83,7 @@ impl Container {
     /// Everything about it that people ask for.
     pub(super) fn describe(&self) -> control::Container {
         let report = self.init.report();
-        let given = own_limits();
+        let given = host_limits(self.cgroup.layout());
         let counters = self.cgroup.counters();
         let number = |pointer: &str| {
             counters
@@ -261,11 +261,11 @@ impl Container {
     }
 
     /// Applies resources to the live container. Blocks.
-    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+    pub fn update(&self, resources: LinuxResources) -> Result<()> {
         if self.init.report().status == Status::Stopped {
             return Err(Error::Unknown("cannot update a stopped container".into()));
         }
-        let resources = self.isolation.apply_to_update(resources);
+        let resources = self.isolation.judge_update(resources)?;
         self.updated.store(true, Ordering::Relaxed);
         Ok(self.cgroup.update(&resources)?)
     }

@@ -136,10 +136,7 @@ impl Denials {
     async fn serve(self: Arc<Self>, fd: OwnedFd, exec: String) {
         let Ok(listener) = crate::sys::watch::register(fd, Interest::READABLE) else {
             // Without us the kernel denies, with ENOSYS.
-            log::error!(
-                "id={} exec={exec:?} msg=\"denials cannot be watched\"",
-                self.id
-            );
+            log::error!(id:% = self.id, exec:%; "denials cannot be watched");
             return;
         };
         let listener = Arc::new(listener);
@@ -228,15 +225,27 @@ impl Denials {
             }
             (count, std::mem::take(&mut state.unlogged))
         };
-        let errno = match judgement.verdict {
-            Verdict::Errno(errno) => format!(" errno={:?}", nix::errno::Errno::from_raw(errno)),
-            _ => String::new(),
-        };
-        log::warn!(
-            "id={} exec={exec:?} pid={} call={name}{errno}{} rule={rule:?} count={count} unlogged={unlogged} msg=\"{what}\"",
-            self.id,
-            notification.pid,
-            details.unwrap_or_default()
+        let mut line: Vec<(&str, String)> = vec![
+            ("id", self.id.clone()),
+            ("exec", exec.to_owned()),
+            ("pid", notification.pid.to_string()),
+            ("call", name),
+        ];
+        if let Verdict::Errno(errno) = judgement.verdict {
+            let errno = nix::errno::Errno::from_raw(errno);
+            line.push(("errno", format!("{errno:?}")));
+        }
+        line.extend(details.unwrap_or_default());
+        line.push(("rule", rule));
+        line.push(("count", count.to_string()));
+        line.push(("unlogged", unlogged.to_string()));
+        log::logger().log(
+            &log::Record::builder()
+                .level(log::Level::Warn)
+                .target(module_path!())
+                .key_values(&line)
+                .args(format_args!("{what}"))
+                .build(),
         );
     }
 
@@ -255,9 +264,12 @@ impl Denials {
     }
 }
 
+/// Keys and values for the log.
+type Details = Vec<(&'static str, String)>;
+
 /// The name of the process, and of the call's arguments those that matter, as they were while it waited.
-fn details(listener: BorrowedFd<'_>, notification: &Notification, name: &str) -> String {
-    let comm = std::fs::read_to_string(format!("/proc/{}/comm", notification.pid));
+fn details(listener: BorrowedFd<'_>, notification: &Notification, name: &str) -> Details {
+    let comm = crate::procfs::read(format!("/proc/{}/comm", notification.pid));
     let comm = comm.unwrap_or_default();
     let [a, b, c, ..] = notification.args;
     let text = |address: u64| {
@@ -268,37 +280,35 @@ fn details(listener: BorrowedFd<'_>, notification: &Notification, name: &str) ->
         String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
     };
     let shown = match name {
-        "mount" => format!(
-            "source={:?} target={:?} type={:?}",
-            text(a),
-            text(b),
-            text(c)
-        ),
+        "mount" => vec![("source", text(a)), ("target", text(b)), ("type", text(c))],
         "chroot" | "umount" | "umount2" | "swapon" | "acct" | "execve" | "open" | "unlink"
         | "mkdir" | "rmdir" | "chmod" | "chown" | "mknod" | "creat" | "truncate" => {
-            format!("path={:?}", text(a))
+            vec![("path", text(a))]
         }
         "openat" | "openat2" | "open_tree" | "mknodat" | "unlinkat" | "mkdirat" | "fchmodat"
         | "execveat" | "name_to_handle_at" | "mount_setattr" | "fspick" => {
-            format!("path={:?}", text(b))
+            vec![("path", text(b))]
         }
-        "pivot_root" | "rename" | "link" | "symlink" => {
-            format!("path={:?} to={:?}", text(a), text(b))
-        }
-        "add_key" | "request_key" | "fsopen" | "mq_open" => format!("name={:?}", text(a)),
-        "clone" | "unshare" => format!("flags={}", flags(a)),
-        "setns" => format!("flags={}", flags(b)),
-        "socket" | "socketpair" => format!("family={a} type={b}"),
-        "ptrace" => format!("request={a:#x} pid={b}"),
-        "ioctl" => format!("request={b:#x}"),
-        "connect" | "bind" => format!("address={:?}", address(notification.pid, b, c)),
-        _ => format!("args={a:#x},{b:#x},{c:#x}"),
+        "pivot_root" | "rename" | "link" | "symlink" => vec![("path", text(a)), ("to", text(b))],
+        "add_key" | "request_key" | "fsopen" | "mq_open" => vec![("name", text(a))],
+        "clone" | "unshare" => vec![("flags", flags(a))],
+        "setns" => vec![("flags", flags(b))],
+        "socket" | "socketpair" => vec![
+            ("family", a.to_string()),
+            ("type", b.to_string()),
+            ("protocol", c.to_string()),
+        ],
+        "ptrace" => vec![("request", format!("{a:#x}")), ("pid", b.to_string())],
+        "ioctl" => vec![("request", format!("{b:#x}"))],
+        "connect" | "bind" => vec![("address", address(notification.pid, b, c))],
+        _ => vec![("args", format!("{a:#x},{b:#x},{c:#x}"))],
     };
     // Another process may have the pid by now; then what was read is that one's.
     if notify::is_waiting(listener, notification.id) {
-        format!(" comm={:?} {shown}", comm.trim_end())
+        let comm = comm.trim_end_matches('\n').to_owned();
+        std::iter::once(("comm", comm)).chain(shown).collect()
     } else {
-        String::new()
+        Vec::new()
     }
 }
 

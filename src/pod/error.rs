@@ -29,6 +29,12 @@ impl From<crate::executor::Error> for Error {
     }
 }
 
+impl From<crate::oci::Error> for Error {
+    fn from(e: crate::oci::Error) -> Self {
+        Self::Unknown(e.to_string())
+    }
+}
+
 impl From<crate::cgroup::Error> for Error {
     fn from(e: crate::cgroup::Error) -> Self {
         Self::Unknown(e.to_string())

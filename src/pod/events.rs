@@ -77,7 +77,7 @@ impl Publisher {
         let Ok(value) = event.write_to_bytes() else {
             return;
         };
-        log::debug!("topic={} msg=\"publish event\"", E::TOPIC);
+        log::debug!(topic:% = E::TOPIC; "publish event");
         self.pending.count.fetch_add(1, Ordering::Relaxed);
         let envelope = Envelope {
             timestamp: MessageField::some(timestamp(SystemTime::now())),
@@ -106,10 +106,7 @@ impl Publisher {
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
-            log::warn!(
-                "events={} msg=\"containerd did not take these events before the end of the pod\"",
-                self.pending()
-            );
+            log::warn!(events:% = self.pending(); "containerd did not take these events before the end of the pod");
         }
     }
 }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock, seccomp};
-use crate::isolation::{self, DIRECTORY, Given, Profile};
+use crate::isolation::{self, DIRECTORY, Given, Judged, Node, Place, Profile, Verdict};
+use crate::oci::{Links, Reading, Request};
+use crate::stdio::Addresses;
+use crate::sys::kernel;
 
 /// A pod's profile, ready to be applied.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Isolation {
     profile: Profile,
     /// What OCI's fields cannot express; nothing for a profile that adds nothing.
     confinement: Option<Arc<Confinement>>,
+    /// Where the node keeps what runs it.
+    node: Node,
 }
 
 /// Where the options of containerd's handler have a profile.
@@ -32,7 +37,7 @@ impl Isolation {
     pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, String> {
         let profile = match source {
             ProfileSource::File(path) => {
-                let text = std::fs::read_to_string(path)
+                let text = isolation::read_of_root(path)
                     .map_err(|e| format!("runtime options: ConfigPath {}: {e}", path.display()))?;
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
@@ -93,14 +98,17 @@ impl Isolation {
         if landlock.required {
             confinement.require_landlock()?;
         }
-        let adds_nothing = Profile {
-            name: profile.name.clone(),
-            extends: profile.extends.clone(),
-            ..Profile::default()
-        } == profile;
+        let adds_nothing = profile.is_standard();
+        // The profile that takes things as they are asks nothing of the node.
+        let node = if adds_nothing {
+            Node::default()
+        } else {
+            Node::load().map_err(|e| crate::executor::Error::field("node settings", e))?
+        };
         Ok(Self {
             profile,
             confinement: (!adds_nothing).then(|| Arc::new(confinement)),
+            node,
         })
     }
 
@@ -151,36 +159,48 @@ impl Isolation {
         self.profile.user_namespace
     }
 
-    /// The spec under the profile. `users` is the first of the ids that the pod was given.
-    pub(super) fn apply(
+    /// How a spec is read for it: where a profile restricts what a pod may see, links that others than root can make are not
+    /// followed.
+    pub(super) fn reading(&self) -> Reading {
+        Reading::Run(if self.confinement.is_none() {
+            Links::Any
+        } else {
+            Links::OfRoot
+        })
+    }
+
+    /// A container under the profile. `users` is the first of the ids that the pod was given.
+    pub(super) fn judge(
         &self,
         id: &str,
+        bundle: &Path,
         layout: &Layout,
         users: Option<u32>,
-        spec: Spec,
-    ) -> Result<Spec> {
-        if self.confinement.is_none() {
-            return Ok(spec);
-        }
+        request: Request,
+    ) -> Result<Judged<Request>> {
         let given = Given {
             users,
-            cgroup_v2: layout.is_v2(),
-            ..own_limits()
+            place: Place::of(&self.node, bundle, id),
+            ..host_limits(layout)
         };
-        let applied = isolation::apply(&self.profile, given, spec)
+        let Verdict { judged, report } = isolation::judge(&self.profile, &given, request)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
-        for change in &applied.report {
-            log::info!(
-                "id={id} profile={} change={change:?} msg=\"tightened\"",
-                self.name()
-            );
+        for change in report {
+            log::info!(id, profile = self.name(), change:% = change; "tightened");
         }
-        Ok(applied.spec)
+        Ok(judged)
+    }
+
+    /// Where a process's streams go, under the profile.
+    pub(super) fn judge_streams(&self, addresses: Addresses) -> Result<Judged<Addresses>> {
+        isolation::judge_streams(&self.profile, addresses)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))
     }
 
     /// Changed resources of a live container, under the profile's ceilings.
-    pub(super) fn apply_to_update(&self, resources: &LinuxResources) -> LinuxResources {
-        isolation::apply_to_update(&self.profile, resources.clone())
+    pub(super) fn judge_update(&self, resources: LinuxResources) -> Result<Judged<LinuxResources>> {
+        isolation::judge_update(&self.profile, resources)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))
     }
 
     /// The profile, with all that it inherits.
@@ -189,24 +209,27 @@ impl Isolation {
     }
 
     /// An exec's process under the profile.
-    pub(super) fn apply_to_exec(&self, process: Process) -> Result<Process> {
-        if self.confinement.is_none() {
-            return Ok(process);
-        }
-        isolation::apply_to_exec(&self.profile, own_limits(), process)
-            .map(|applied| applied.process)
+    pub(super) fn judge_exec(&self, layout: &Layout, process: Process) -> Result<Judged<Process>> {
+        isolation::judge_exec(&self.profile, &host_limits(layout), process)
+            .map(|verdict| verdict.judged)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))
+    }
+
+    /// Whether two profiles isolate alike: the containers of a pod have one.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.profile == other.profile
     }
 }
 
-/// What this process has to give to others.
-pub fn own_limits() -> Given {
+/// What this process has to give to others, and what its kernel can do.
+pub fn host_limits(layout: &Layout) -> Given {
     use nix::sys::resource::{Resource, getrlimit};
     let hard = |resource| getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
     Given {
         open_files: hard(Resource::RLIMIT_NOFILE),
         core_size: hard(Resource::RLIMIT_CORE),
-        users: None,
-        cgroup_v2: false,
+        cgroup_v2: layout.is_v2(),
+        recursive_attributes: kernel::version() >= (5, 12),
+        ..Given::default()
     }
 }

@@ -36,10 +36,7 @@ impl Pod {
         }
         match Recorder::start(container.init.pid(), true) {
             Ok(recorder) => *lock(&container.recorder) = Some(recorder),
-            Err(e) => log::warn!(
-                "id={} error={e:?} msg=\"nothing is recorded\"",
-                container.id
-            ),
+            Err(e) => log::warn!(id:% = container.id, error:% = e; "nothing is recorded"),
         }
     }
 
@@ -116,12 +113,8 @@ impl Container {
         };
         lock(&self.recorder).take();
         match learn::keep(&recorded) {
-            Ok(()) => log::info!("id={} msg=\"its recording is kept\"", self.id),
-            Err(e) => log::warn!(
-                "id={} error={:?} msg=\"what was recorded is lost\"",
-                self.id,
-                e.to_string()
-            ),
+            Ok(()) => log::info!(id:% = self.id; "its recording is kept"),
+            Err(e) => log::warn!(id:% = self.id, error:% = e; "what was recorded is lost"),
         }
     }
 }

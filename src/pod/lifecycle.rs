@@ -26,7 +26,8 @@ use super::record::Record;
 use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
-use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp, spec};
+use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp};
+use crate::oci::{self, HookKind, Request};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
 use crate::trace;
@@ -90,7 +91,7 @@ impl Pod {
             Ok(built) => built,
             Err(e) => {
                 self.forget(&id);
-                log::error!("id={id} error={:?} msg=\"create failed\"", e.to_string());
+                log::error!(id:%, error:% = e; "create failed");
                 return Err(e);
             }
         };
@@ -111,10 +112,7 @@ impl Pod {
         if !container.enter.pid {
             self.reap_strays();
         }
-        log::info!(
-            "id={id} pid={pid} took_us={} msg=\"created\"",
-            started.elapsed().as_micros()
-        );
+        log::info!(id:%, pid:%, took_us:% = started.elapsed().as_micros(); "created");
         Ok(pid)
     }
 
@@ -129,30 +127,33 @@ impl Pod {
         let asked = self.spec(&request.bundle)?;
         drop(reading);
         let applying = trace::span("apply the profile");
+        let asked = Request::read(asked, &request.bundle, isolation.reading())?;
         let users = self.users(&isolation, &asked, &request)?;
         let first = users.as_ref().map(|u| u.first());
-        let spec = isolation.apply(&request.id, &self.layout, first, asked)?;
-        if spec::shares_host_mounts(&spec) {
+        let judged = isolation.judge(&request.id, &request.bundle, &self.layout, first, asked)?;
+        let stdio = isolation.judge_streams(request.stdio.clone())?;
+        let spec = &judged.rest;
+        if judged.namespaces.mount.is_host() {
             return Err(Error::InvalidArgument(
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
             ));
         }
         drop(applying);
         let compiling = trace::span("filters");
-        let cgroup = Arc::new(Cgroup::of(self.layout.clone(), &spec, &request.id)?);
+        let cgroup = Arc::new(Cgroup::of(self.layout.clone(), spec, &request.id)?);
         let Filters {
             own: filter,
             watched,
-        } = self.filters(&spec, &isolation)?;
+        } = self.filters(spec, &isolation)?;
         drop(compiling);
         let opening = trace::span("open streams");
         let denials = watched.map(|w| Denials::new(&request.id, isolation.clone(), w));
-        let own_pids = spec::has_own_pid_namespace(&spec);
+        let own_pids = judged.namespaces.pid.is_new();
         let user = spec
             .process()
             .as_ref()
             .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
-        let maps = Maps::of(&spec);
+        let maps = Maps::of(spec);
         let user = maps.to_host(user);
         let user = if request.options.io_uid == 0 {
             user
@@ -164,16 +165,16 @@ impl Pod {
             namespace: &self.namespace,
             user,
         };
-        let (stdio, streams) = Streams::open(
-            &request.stdio,
+        let (files, streams) = Streams::open(
+            &stdio,
             &owner,
             own_pids,
             console_size(spec.process().as_ref()),
         )?;
         drop(opening);
-        let hooks = hooks::Subject::new(&spec, &request.id, &request.bundle).map(Arc::new);
+        let hooks = hooks::Subject::new(&judged, &request.id, &request.bundle).map(Arc::new);
         if !request.root_mounts.is_empty() {
-            executor::prepare_root_directory(&spec, &request.bundle)?;
+            executor::prepare_root_directory(&judged)?;
         }
         let new_keyring = !request.options.no_new_keyring;
         // Done while the init sets the container up.
@@ -196,12 +197,12 @@ impl Pod {
         };
         let plan = InitPlan {
             born: Some(&born),
-            spec: &spec,
+            request: &judged,
             id: &request.id,
             bundle: &request.bundle,
             root_mounts: &request.root_mounts,
             cgroup: Some(&cgroup),
-            stdio,
+            stdio: files,
             seccomp: filter.clone(),
             confinement: isolation.confinement(),
             watcher: denials.as_ref().map(|d| d.watcher("")),
@@ -235,10 +236,10 @@ impl Pod {
             pid: spawned.pid,
             pidfd: Arc::new(pidfd),
         };
-        let init = Process::new(String::new(), request.stdio, state, streams);
+        let init = Process::new(String::new(), stdio, state, streams);
         let supervised = executor::supervised(
             filter.as_ref(),
-            &spec,
+            &judged,
             &request.id,
             &request.bundle,
             "running",
@@ -248,7 +249,7 @@ impl Pod {
             bundle: request.bundle,
             cgroup,
             own_pids,
-            enter: Enter::of(&spec),
+            enter: Enter::of(&judged),
             maps,
             supervised,
             seccomp: filter,
@@ -256,7 +257,7 @@ impl Pod {
             isolation,
             hooks,
             new_keyring,
-            allowed: learn::allowed(&spec),
+            allowed: learn::allowed(spec),
             recorder: Mutex::default(),
             init,
             execs: Mutex::default(),
@@ -334,15 +335,11 @@ impl Pod {
                 Error::Unknown("cannot start a running process".into()),
             )),
         })?;
-        let (hooks, fd) = (container.hooks.clone(), pidfd.clone());
-        let opened = blocking(move || Ok(gate.open(pid, &fd, hooks.as_deref())?)).await;
+        let fd = pidfd.clone();
+        let opened = blocking(move || Ok(gate.open(pid, &fd)?)).await;
         init.set(State::Running { pid, pidfd });
         if let Err(e) = opened {
-            log::error!(
-                "id={} error={:?} msg=\"start failed\"",
-                container.id,
-                e.to_string()
-            );
+            log::error!(id:% = container.id, error:% = e; "start failed");
             // The init is ending. Its client deletes it next, which a running one would refuse.
             drop(turn);
             tokio::time::timeout(REMOVE_WITHIN, init.wait()).await.ok();
@@ -353,14 +350,10 @@ impl Pod {
             pid: pid as u32,
             ..TaskStart::default()
         });
-        log::info!(
-            "id={} pid={pid} took_us={} msg=\"started\"",
-            container.id,
-            began.elapsed().as_micros()
-        );
+        log::info!(id:% = container.id, pid:%, took_us:% = began.elapsed().as_micros(); "started");
         drop(turn);
         if let Some(hooks) = container.hooks.clone() {
-            tokio::task::spawn_blocking(move || hooks.run_all_logged(hooks::Kind::Poststart, pid))
+            tokio::task::spawn_blocking(move || hooks.run_all_logged(HookKind::Poststart, pid))
                 .await
                 .ok();
         }
@@ -414,11 +407,7 @@ impl Pod {
             Err(e) => {
                 // Who waits for it is told that it will never run.
                 exec.finish(Exit::now(128));
-                log::error!(
-                    "id={} exec={exec_id} error={:?} msg=\"exec failed\"",
-                    container.id,
-                    e.to_string()
-                );
+                log::error!(id:% = container.id, exec:% = exec_id, error:% = e; "exec failed");
                 return Err(e);
             }
         };
@@ -442,10 +431,7 @@ impl Pod {
             ..TaskExecStarted::default()
         });
         self.watch_exec(container, &exec, watch)?;
-        log::info!(
-            "id={} exec={exec_id} pid={pid} msg=\"exec started\"",
-            container.id
-        );
+        log::info!(id:% = container.id, exec:% = exec_id, pid:%; "exec started");
         Ok(pid)
     }
 
@@ -469,11 +455,7 @@ impl Pod {
             if !container.own_pids
                 && let Err(e) = container.kill_everything().await
             {
-                log::error!(
-                    "id={} error={:?} msg=\"processes of a container outlive its init\"",
-                    container.id,
-                    e.to_string()
-                );
+                log::error!(id:% = container.id, error:% = e; "processes of a container outlive its init");
             }
             let execs = async {
                 for exec in container.all_execs() {
@@ -483,10 +465,7 @@ impl Pod {
                 }
             };
             if tokio::time::timeout(EXECS_WITHIN, execs).await.is_err() {
-                log::error!(
-                    "id={} msg=\"an exec outlives its container's init\"",
-                    container.id
-                );
+                log::error!(id:% = container.id; "an exec outlives its container's init");
             }
             if container.take_oom_kills() > 0 {
                 pod.announce_oom(&container);
@@ -498,7 +477,7 @@ impl Pod {
             pod.publish_exit(&container, &container.init, exit);
             container.init.finish(exit);
             drop(ending);
-            log::info!("id={} status={} msg=\"exited\"", container.id, exit.status);
+            log::info!(id:% = container.id, status:% = exit.status; "exited");
         });
         Ok(())
     }
@@ -518,12 +497,7 @@ impl Pod {
             exec.output_taken().await;
             pod.publish_exit(&container, &exec, exit);
             exec.finish(exit);
-            log::info!(
-                "id={} exec={} status={} msg=\"exec exited\"",
-                container.id,
-                exec.exec_id(),
-                exit.status
-            );
+            log::info!(id:% = container.id, exec:% = exec.exec_id(), status:% = exit.status; "exec exited");
         });
         Ok(())
     }
@@ -550,9 +524,10 @@ impl Pod {
             return Err(Error::InvalidArgument("an exec needs an id".into()));
         }
         let mut process =
-            spec::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
+            oci::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));
-        let process = container.isolation.apply_to_exec(process)?;
+        let process = container.isolation.judge_exec(&self.layout, process)?;
+        let addresses = container.isolation.judge_streams(addresses)?;
         let exec = Process::new(
             exec_id.to_owned(),
             addresses,
@@ -608,14 +583,10 @@ impl Pod {
             c.keep_recording();
             c.cgroup.kill_and_wait(REMOVE_WITHIN)?;
             if let Err(e) = c.cgroup.remove(REMOVE_WITHIN) {
-                log::warn!(
-                    "id={} error={:?} msg=\"control groups are left behind\"",
-                    c.id,
-                    e.to_string()
-                );
+                log::warn!(id:% = c.id, error:% = e; "control groups are left behind");
             }
             if let Some(hooks) = &c.hooks {
-                hooks.run_all_logged(hooks::Kind::Poststop, 0);
+                hooks.run_all_logged(HookKind::Poststop, 0);
             }
             Ok(())
         })
@@ -629,7 +600,7 @@ impl Pod {
             exited_at: exit.map(|e| e.timestamp()).into(),
             ..TaskDelete::default()
         });
-        log::info!("id={} msg=\"deleted\"", container.id);
+        log::info!(id:% = container.id; "deleted");
         Ok((pid, exit))
     }
 
@@ -656,10 +627,10 @@ impl Pod {
     /// Applies resources (JSON, `linux.resources`) to a live container.
     pub async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
-        let resources = spec::parse_resources(resources)
-            .and_then(|r| executor::check_resources(&r).map(|()| r))
+        let resources = oci::parse_resources(resources)
+            .and_then(|r| oci::check_resources(&r).map(|()| r))
             .map_err(|e| Error::InvalidArgument(e.to_string()))?;
-        blocking(move || container.update(&resources)).await
+        blocking(move || container.update(resources)).await
     }
 
     /// Orphans of containers in the node's pid namespace become our children; somebody must reap them.
@@ -743,11 +714,7 @@ fn record_exit(container: &Container, exit: Exit) {
     });
     if let Err(e) = stored {
         // A full disk must not stop an exit from being reported.
-        log::warn!(
-            "id={} error={:?} msg=\"cannot record the exit\"",
-            container.id,
-            e.to_string()
-        );
+        log::warn!(id:% = container.id, error:% = e; "cannot record the exit");
     }
 }
 

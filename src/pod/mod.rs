@@ -30,7 +30,7 @@ use crate::stdio::Addresses;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::Publisher;
-pub use isolation::{Isolation, ProfileSource, own_limits as given};
+pub use isolation::{Isolation, ProfileSource, host_limits};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 
@@ -95,6 +95,8 @@ pub struct Pod {
     layout: Arc<Layout>,
     /// Why no container can be created, where the profile is broken.
     isolation: std::result::Result<Arc<Isolation>, String>,
+    /// The profile of the pod's first container.
+    shared_profile: Mutex<Option<Arc<Isolation>>>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by what they are made from: the containers of a pod mostly share them.
@@ -129,6 +131,7 @@ impl Pod {
             started: crate::sys::time::seconds_since_1970(),
             layout: Arc::new(layout),
             isolation: isolation.map(Arc::new),
+            shared_profile: Mutex::default(),
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
@@ -142,13 +145,27 @@ impl Pod {
         })
     }
 
-    /// What a container is isolated by: its handler's options, or the shim's name.
+    /// What a container is isolated by: its handler's options, or the shim's name. All containers of a pod have the same: they
+    /// share a shim, and with `auto` their users.
     fn isolation(&self, profile: Option<&ProfileSource>) -> Result<Arc<Isolation>> {
-        match profile {
+        let isolation = match profile {
             Some(source) => Isolation::from_options(source).map(Arc::new),
             None => self.isolation.clone(),
         }
-        .map_err(Error::FailedPrecondition)
+        .map_err(Error::FailedPrecondition)?;
+        let mut shared = lock(&self.shared_profile);
+        match &*shared {
+            Some(first) if first.is_same_as(&isolation) => Ok(first.clone()),
+            Some(first) => Err(Error::FailedPrecondition(format!(
+                "profile {:?} is not the pod's, whose first container has {:?}: give all containers of a pod the same handler",
+                isolation.name(),
+                first.name()
+            ))),
+            None => {
+                *shared = Some(isolation.clone());
+                Ok(isolation)
+            }
+        }
     }
 
     /// A container by its id.

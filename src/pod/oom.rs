@@ -46,10 +46,7 @@ impl Pod {
     }
 
     pub(super) fn announce_oom(&self, container: &Container) {
-        log::warn!(
-            "id={} msg=\"out of memory: the kernel killed a process of this container\"",
-            container.id()
-        );
+        log::warn!(id:% = container.id(); "out of memory: the kernel killed a process of this container");
         self.events.publish(&TaskOOM {
             container_id: container.id().to_owned(),
             ..TaskOOM::default()

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::{Error, Result, lock};
 use crate::executor::Gate;
+use crate::isolation::Judged;
 use crate::stdio::{Addresses, Streams};
 use crate::sys;
 
@@ -60,7 +61,7 @@ pub enum Status {
 /// A process's life.
 pub(super) enum State {
     /// An exec that was announced.
-    Added(Box<oci_spec::runtime::Process>),
+    Added(Box<Judged<oci_spec::runtime::Process>>),
     /// An init at its gate.
     Created {
         gate: Box<Gate>,
@@ -86,7 +87,7 @@ pub(super) enum State {
 pub struct Process {
     /// Empty for an init.
     exec_id: String,
-    addresses: Addresses,
+    addresses: Judged<Addresses>,
     state: Mutex<State>,
     exit: watch::Sender<Option<Exit>>,
     streams: Mutex<Streams>,
@@ -104,13 +105,13 @@ pub struct StatusReport {
     /// Once it has ended.
     pub exit: Option<Exit>,
     /// Its streams.
-    pub addresses: Addresses,
+    pub addresses: Judged<Addresses>,
 }
 
 impl Process {
     pub(super) fn new(
         exec_id: String,
-        addresses: Addresses,
+        addresses: Judged<Addresses>,
         state: State,
         streams: Streams,
     ) -> Arc<Self> {
@@ -128,7 +129,7 @@ impl Process {
         &self.exec_id
     }
 
-    pub(super) fn addresses(&self) -> &Addresses {
+    pub(super) fn addresses(&self) -> &Judged<Addresses> {
         &self.addresses
     }
 
@@ -226,7 +227,7 @@ impl Process {
     }
 
     /// Takes what an exec is to run; from now on it is being started.
-    pub(super) fn take_exec(&self) -> Result<Box<oci_spec::runtime::Process>> {
+    pub(super) fn take_exec(&self) -> Result<Box<Judged<oci_spec::runtime::Process>>> {
         self.transition(|state| match state {
             State::Added(p) => Ok((
                 State::Starting {

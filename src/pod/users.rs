@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use oci_spec::runtime::Spec;
-
 use super::{CreateRequest, Error, Isolation, Pod, Result, lock};
-use crate::executor::{self, Enter, PodUsers, spec};
+use crate::executor::{self, PodUsers};
 use crate::isolation::pool::{self, Lease};
 use crate::isolation::{Unmappable, UserNamespaceMode};
+use crate::oci::Request;
 
 /// Ids, and the namespace that has them.
 pub(super) struct Users {
@@ -33,11 +32,11 @@ impl Pod {
     pub(super) fn users(
         &self,
         isolation: &Isolation,
-        spec: &Spec,
+        asked: &Request,
         request: &CreateRequest,
     ) -> Result<Option<Arc<Users>>> {
         let settings = isolation.user_namespace();
-        let has_own = Enter::of(spec).user;
+        let has_own = !asked.namespaces.user.is_host();
         if settings.mode != UserNamespaceMode::Auto || has_own {
             return Ok(None);
         }
@@ -48,9 +47,9 @@ impl Pod {
         let strict = settings.unmappable == Unmappable::Refuse;
         let lease = Lease::take(Path::new(pool::DIRECTORY), settings.pool)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
-        let rootfs = spec::rootfs(spec, &request.bundle)?;
+        let rootfs = &asked.root.source.path;
         let made = PodUsers::new(lease.first(), pool::RANGE, strict).and_then(|namespace| {
-            executor::check_mappable(&rootfs, &request.root_mounts, &namespace)?;
+            executor::check_mappable(rootfs, &request.root_mounts, &namespace)?;
             Ok(namespace)
         });
         let users = match made {
@@ -62,12 +61,7 @@ impl Pod {
                 )));
             }
             Err(e) => {
-                log::warn!(
-                    "id={} profile={} error={:?} msg=\"the pod has the node's users\"",
-                    request.id,
-                    isolation.name(),
-                    e.to_string()
-                );
+                log::warn!(id:% = request.id, profile:% = isolation.name(), error:% = e; "the pod has the node's users");
                 None
             }
         };

@@ -27,9 +27,9 @@ impl Stream for SameUser {
                 Poll::Ready(Err(e)) => return Poll::Ready(Some(Err(e))),
                 Poll::Ready(Ok((stream, _))) => match peer_uid(stream.as_fd()) {
                     Ok(uid) if uid == self.uid => return Poll::Ready(Some(Ok(stream))),
-                    Ok(uid) => log::warn!("uid={uid} msg=\"refused a connection of another user\""),
+                    Ok(uid) => log::warn!(uid:%; "refused a connection of another user"),
                     Err(e) => {
-                        log::warn!("error={e} msg=\"refused a connection of an unknown user\"")
+                        log::warn!(error:% = e; "refused a connection of an unknown user")
                     }
                 },
             }

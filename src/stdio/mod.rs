@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 
+use crate::isolation::Judged;
 use crate::{executor, sys};
 use fifo::Fifo;
 use logger::Logger;
@@ -63,6 +64,17 @@ pub struct Addresses {
     pub terminal: bool,
 }
 
+impl Addresses {
+    /// The programs among them, with the stream that each is for.
+    pub fn loggers(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let both = [("stdout", &self.stdout), ("stderr", &self.stderr)];
+        both.into_iter().filter_map(|(stream, address)| {
+            let (scheme, rest) = parts(address);
+            matches!(scheme, "binary" | "binary-v2").then(|| (stream, path_of(rest)))
+        })
+    }
+}
+
 /// Who the streams are for.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner<'a> {
@@ -72,6 +84,16 @@ pub struct Owner<'a> {
     pub namespace: &'a str,
     /// User and group that the streams belong to, so that they can be opened again as /dev/stdout.
     pub user: (u32, u32),
+}
+
+/// Scheme and rest of an address; a plain path is a fifo's.
+fn parts(address: &str) -> (&str, &str) {
+    address.split_once("://").unwrap_or(("fifo", address))
+}
+
+/// The path in the rest of an address.
+fn path_of(rest: &str) -> PathBuf {
+    PathBuf::from(rest.split('?').next().unwrap_or(rest))
 }
 
 enum Target {
@@ -90,9 +112,9 @@ fn target(stream: &'static str, address: &str) -> Result<Target> {
     if address.is_empty() {
         return Ok(Target::None);
     }
-    let (scheme, rest) = address.split_once("://").unwrap_or(("fifo", address));
+    let (scheme, rest) = parts(address);
     let path = || {
-        let path = PathBuf::from(rest.split('?').next().unwrap_or(rest));
+        let path = path_of(rest);
         if path.is_absolute() {
             Ok(path)
         } else {
@@ -218,7 +240,7 @@ impl Streams {
     /// Opens everything. `direct` says that no descendant can outlive the process, so that it may have containerd's
     /// fifos themselves. May block on a logger's start: call it off the event loop.
     pub fn open(
-        a: &Addresses,
+        a: &Judged<Addresses>,
         owner: &Owner<'_>,
         direct: bool,
         size: Option<(u16, u16)>,

@@ -559,21 +559,119 @@ pub fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
-/// Makes `command` enter the namespaces (all but pid and user) of the process behind `pidfd` before it executes.
-pub fn in_namespaces(command: &mut std::process::Command, pidfd: OwnedFd) {
-    use std::os::fd::AsFd;
-    use std::os::unix::process::CommandExt;
-    let flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
-    // SAFETY: the closure only makes one system call, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            setns(pidfd.as_fd(), flags).map_err(|e| std::io::Error::from_raw_os_error(e as i32))
-        });
+/// Where a program of the node's runs that belongs into a container's namespaces.
+#[derive(Debug)]
+pub struct Entry {
+    /// A process that is in them. All are entered but that of pids, which would take effect for children only.
+    pub pidfd: OwnedFd,
+    /// The node's root in that mount namespace: the program, its loader and its libraries are found there, whatever has been
+    /// mounted over `/` since.
+    pub root: OwnedFd,
+    /// Whether there is a user namespace; then the program runs as its root.
+    pub mapped: bool,
+}
+
+impl Entry {
+    /// Makes `command` enter before it executes.
+    pub fn before_exec(self, command: &mut std::process::Command) {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: the closure only makes system calls that are async-signal-safe, and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                self.enter()
+                    .map_err(|e| std::io::Error::from_raw_os_error(e as i32))
+            });
+        }
     }
+
+    fn enter(&self) -> Result<()> {
+        use std::os::fd::AsFd;
+        let mut flags = libc::CLONE_NEWNS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
+        if self.mapped {
+            flags |= libc::CLONE_NEWUSER;
+        }
+        setns(self.pidfd.as_fd(), flags)?;
+        fchdir(self.root.as_fd())?;
+        chroot(c".")?;
+        if self.mapped {
+            super::creds::setgroups(&[])?;
+            super::creds::setresgid(0)?;
+            super::creds::setresuid(0)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a forked process goes on.
+pub enum Forked {
+    /// In the new process.
+    Child,
+    /// In the old one, with the new one's pid.
+    Parent(i32),
+}
+
+/// A plain fork by `clone(2)`, which filters allow that know no `clone3`.
+///
+/// # Safety
+/// The child shares nothing, but locks that other threads hold stay locked: it may only make async-signal-safe calls.
+pub unsafe fn fork() -> Result<Forked> {
+    // SAFETY: no stack and no other pointers are passed: the child goes on with a copy of ours.
+    match check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid as i32)),
+    }
+}
+
+/// The wait status of a child that has ended, `wait4(2)`. With `block`, waits for its end; otherwise `None` if it goes on.
+pub fn wait_child(pid: i32, block: bool) -> Result<Option<i32>> {
+    let mut status: libc::c_int = 0;
+    let flags = if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: `status` is writable; no usage is asked for.
+        let ret = check(unsafe {
+            libc::syscall(
+                libc::SYS_wait4,
+                pid,
+                &raw mut status,
+                flags,
+                ptr::null_mut::<u8>(),
+            )
+        });
+        match ret {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(status)),
+        }
+    }
+}
+
+/// Sleeps, `nanosleep(2)`; returns early where a signal comes.
+pub fn pause_for(duration: std::time::Duration) {
+    let time = libc::timespec {
+        tv_sec: duration.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(duration.subsec_nanos()),
+    };
+    // SAFETY: `time` is readable; what is left is not asked for.
+    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
+}
+
+/// Writes at an offset: `pwrite(2)`.
+pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: usize) -> Result<()> {
+    // SAFETY: `bytes` is readable for its length.
+    check(unsafe {
+        libc::pwrite(
+            fd.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            offset as libc::off_t,
+        ) as libc::c_long
+    })?;
+    Ok(())
 }
 
 /// Makes `fds` the descriptors `first`, `first + 1`, … of `command`. Our copies close with the command.

@@ -109,19 +109,26 @@ pub fn shim_directory() -> &'static Path {
     })
 }
 
-/// A directory where volumes of pods are, as kubelet makes it; profiles know it by its place.
+/// The uid of a pod of these tests, as Kubernetes would give it one.
+pub fn pod_uid() -> String {
+    format!("cdtest-{}", std::process::id())
+}
+
+/// kubelet's directory of that pod.
+fn pod_directory() -> PathBuf {
+    Path::new("/var/lib/kubelet/pods").join(pod_uid())
+}
+
+/// The directory where its volumes are, as kubelet makes it; profiles know it by its place.
 pub fn volumes() -> PathBuf {
-    let dir = PathBuf::from("/var/lib/kubelet/pods").join(format!("cdtest-{}", std::process::id()));
+    let dir = pod_directory().join("volumes/kubernetes.io~empty-dir");
     fs::create_dir_all(&dir).unwrap();
     dir
 }
 
 /// To be called before the process ends.
 pub fn clean_up() {
-    fs::remove_dir_all(
-        PathBuf::from("/var/lib/kubelet/pods").join(format!("cdtest-{}", std::process::id())),
-    )
-    .ok();
+    fs::remove_dir_all(pod_directory()).ok();
     fs::remove_dir_all(std::env::temp_dir().join(format!("cofferdam-bin-{}", std::process::id())))
         .ok();
 }

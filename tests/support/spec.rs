@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Daemon, Output, test_directory};
+use super::{Daemon, Output, pod_uid, test_directory};
 
 /// A bundle: a root file system and a spec like containerd's default one.
 pub struct Bundle<'a> {
@@ -118,6 +118,7 @@ pub const CAPABILITIES: [&str; 14] = [
 pub fn default_spec(rootfs: &str, cgroup: &str, args: &[&str]) -> Value {
     json!({
         "ociVersion": "1.1.0",
+        "annotations": { "io.kubernetes.cri.sandbox-uid": pod_uid() },
         "process": {
             "user": { "uid": 0, "gid": 0 },
             "args": args,

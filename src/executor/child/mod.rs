@@ -9,13 +9,15 @@ mod program;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use self::mounts::{attach, change, map_ids, mask, protect, take};
+use self::mounts::{attach, change, map_ids, mask, protect};
 use self::paths::{make_directories, open_target, parent_of};
 use self::program::{credentials, find_program, landlock, set_home};
-use super::script::{Question, Script, Step, UserProgram};
+use super::hooks;
+use super::script::{Question, Script, StartHook, Step, UserProgram};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
@@ -32,6 +34,8 @@ pub(super) const ASKS: u8 = b'A';
 pub(super) const TERMINAL: u8 = b'T';
 pub(super) const REBORN: u8 = b'R';
 pub(super) const LISTENER: u8 = b'L';
+/// In place of a system call's name: a hook has failed.
+pub(super) const HOOK: &str = "hook";
 
 /// A failed system call: its name and the kernel's answer.
 struct Failure(&'static str, Errno);
@@ -53,6 +57,10 @@ struct Context<'a> {
     empty: Option<OwnedFd>,
     /// The mounted root, on its way into another mount namespace.
     root_tree: Option<OwnedFd>,
+    /// The node's root, where the container's was mounted over it.
+    node_root: Option<OwnedFd>,
+    /// The sysfs of the pod's network, made while the network's owner could.
+    sysfs: Option<OwnedFd>,
     lsm: Option<OwnedFd>,
     /// Which candidate is the program.
     chosen: usize,
@@ -77,6 +85,8 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         null: None,
         empty: None,
         root_tree: None,
+        node_root: None,
+        sysfs: None,
         lsm: None,
         chosen: 0,
     };
@@ -89,7 +99,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
     for index in 0..script.steps.len() {
         let outcome = step(&mut ctx, &mut script.steps, index, &mut script.program);
         if let Err(failure) = outcome {
-            report(ctx.control(), index, &failure);
+            report(ctx.control(), index, failure.0, failure.1 as i32);
             process::exit_now(1);
         }
         note(index + 1, script);
@@ -98,18 +108,18 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),
         None => Errno::ENOENT,
     };
-    report(ctx.control(), script.steps.len(), &Failure("execve", errno));
+    report(ctx.control(), script.steps.len(), "execve", errno as i32);
     process::exit_now(1)
 }
 
-/// `F`, the step's number, errno, and the system call's name.
-fn report(control: BorrowedFd<'_>, index: usize, failure: &Failure) {
+/// `F`, the step's number, errno (or a hook's wait status), and the system call's name.
+fn report(control: BorrowedFd<'_>, index: usize, op: &str, number: i32) {
     let mut record = [0u8; 96];
-    let op = failure.0.as_bytes();
+    let op = op.as_bytes();
     let len = op.len().min(record.len() - 7);
     record[0] = FAILED;
     record[1..3].copy_from_slice(&(index as u16).to_le_bytes());
-    record[3..7].copy_from_slice(&(failure.1 as i32).to_le_bytes());
+    record[3..7].copy_from_slice(&number.to_le_bytes());
     if let (Some(to), Some(from)) = (record.get_mut(7..7 + len), op.get(..len)) {
         to.copy_from_slice(from);
     }
@@ -150,13 +160,6 @@ fn step(
     index: usize,
     program: &mut UserProgram,
 ) -> Outcome<()> {
-    if let Some(Step::TakeSource { mount: other, .. }) = steps.get(index) {
-        let other = *other;
-        if let Some(Step::Mount(mount)) = steps.get_mut(other) {
-            mount.tree = Some(take(mount)?);
-        }
-        return Ok(());
-    }
     let Some(step) = steps.get_mut(index) else {
         return Ok(());
     };
@@ -186,10 +189,10 @@ fn step(
         }
         Step::AttachRoot => {
             let tree = ctx.root_tree.take().ok_or(Failure("open", Errno::EBADF))?;
-            let top =
-                m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?;
+            let top = open_slash()?;
             m::move_mount(tree.as_fd(), top.as_fd()).map_err(at("move_mount"))?;
             ctx.root = Some(tree);
+            ctx.node_root = Some(top);
             // Opened before, it is of a mount namespace that is left behind.
             ctx.null = Some(open_null()?);
         }
@@ -197,9 +200,24 @@ fn step(
         Step::WriteProc { path, value, .. } => write_proc(path, value)?,
         Step::Hostname(name) => process::sethostname(name).map_err(at("sethostname"))?,
         Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname"))?,
+        Step::Ask(Question::CreateHooks) => ask_for_hooks(ctx)?,
         Step::Ask(question) => ask(ctx.control(), *question)?,
         Step::Gate { listener } => wait_at_gate(ctx, listener.take())?,
-        Step::TakeSource { .. } => {}
+        Step::TakeSysfs => {
+            ctx.sysfs = Some(mounts::new_file_system(c"sysfs", &[], 0)?);
+        }
+        Step::PlaceRoot { tree, target, .. } => {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let target = m::openat(CWD, target, flags, 0).map_err(at("open"))?;
+            m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
+            // As if it had been bound after the node's propagation was cut.
+            let slave = MountAttr {
+                propagation: libc::MS_SLAVE,
+                ..MountAttr::default()
+            };
+            change(tree.as_fd(), true, &slave)?;
+        }
+        Step::StartHook(hook) => start_hook(ctx, index, hook)?,
         Step::Propagation { flags, .. } => {
             m::mount(None, c"/", None, *flags, None).map_err(at("mount"))?
         }
@@ -437,11 +455,87 @@ fn root<'a>(ctx: &'a Context<'_>) -> Outcome<BorrowedFd<'a>> {
         .ok_or(Failure("open", Errno::EBADF))
 }
 
+fn open_slash() -> Outcome<OwnedFd> {
+    m::openat(CWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))
+}
+
+/// Has the parent run the hooks of a creation, and tells it where the node's root is in here.
+fn ask_for_hooks(ctx: &mut Context<'_>) -> Outcome<()> {
+    let root = match ctx.node_root.take() {
+        Some(root) => root,
+        None => open_slash()?,
+    };
+    let question = [ASKS, Question::CreateHooks as u8];
+    socket::send_fd(ctx.control(), &question, root.as_fd()).map_err(at("sendmsg"))?;
+    wait_for_answer(ctx.control())
+}
+
+/// Runs a hook of the container to its end.
+fn start_hook(ctx: &Context<'_>, index: usize, hook: &StartHook) -> Outcome<()> {
+    let mut digits = [b' '; 10];
+    let mut left = process::own_pid().unsigned_abs();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    let at_pid = hook.pid_at.saturating_sub(digits.len());
+    process::write_at(hook.state.as_fd(), &digits, at_pid).map_err(at("pwrite"))?;
+    // SAFETY: this process has one thread, and the child makes system calls only.
+    #[allow(unsafe_code)]
+    let pid = match unsafe { process::fork() }.map_err(at("clone"))? {
+        process::Forked::Child => {
+            let outputs = [hook.state.as_fd(), hook.null.as_fd(), hook.null.as_fd()];
+            for (fd, number) in outputs.into_iter().zip(0..) {
+                if process::dup_to(fd, number).is_err() {
+                    process::exit_now(126);
+                }
+            }
+            process::execve(&hook.program, &hook.argv, &hook.env);
+            process::exit_now(127)
+        }
+        process::Forked::Parent(pid) => pid,
+    };
+    match wait_for_hook(pid, hook.timeout).map_err(at("wait4"))? {
+        0 => Ok(()),
+        status => {
+            report(ctx.control(), index, HOOK, status);
+            process::exit_now(1)
+        }
+    }
+}
+
+/// The wait status. A hook that is late is killed.
+fn wait_for_hook(pid: i32, timeout: Option<Duration>) -> Result<i32, Errno> {
+    let Some(timeout) = timeout else {
+        return Ok(process::wait_child(pid, true)?.unwrap_or(0));
+    };
+    let end = Instant::now() + timeout;
+    let mut pause = Duration::from_micros(500);
+    loop {
+        if let Some(status) = process::wait_child(pid, false)? {
+            return Ok(status);
+        }
+        if Instant::now() >= end {
+            process::kill(pid, libc::SIGKILL).ok();
+            process::wait_child(pid, true)?;
+            return Ok(hooks::LATE);
+        }
+        process::pause_for(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
 /// Asks the parent and waits for its word. If the parent is gone, so are we.
 fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
     process::write_all(control, &[ASKS, question as u8]).map_err(at("write"))?;
-    let mut answer = [0u8; 1];
-    match process::read(control, &mut answer) {
+    wait_for_answer(control)
+}
+
+fn wait_for_answer(control: BorrowedFd<'_>) -> Outcome<()> {
+    match process::read(control, &mut [0u8; 1]) {
         Ok(1) => Ok(()),
         _ => process::exit_now(1),
     }
@@ -451,10 +545,7 @@ fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
 fn hand_over(control: BorrowedFd<'_>, fd: RawFd) -> Outcome<()> {
     let [a, b, c, d] = fd.to_le_bytes();
     process::write_all(control, &[LISTENER, a, b, c, d]).map_err(at("write"))?;
-    match process::read(control, &mut [0u8; 1]) {
-        Ok(1) => Ok(()),
-        _ => process::exit_now(1),
-    }
+    wait_for_answer(control)
 }
 
 /// Goes on as a sibling: the parent's child, as we are. Our own end follows at once.

@@ -1,6 +1,6 @@
 //! Mounts below the container's root, and what hides and protects.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use super::super::script::{CopyUp, Mount, Source};
 use super::paths::{open_in, open_target};
 use super::{Context, Failure, Outcome, PROC_MAGIC, at, root};
 use crate::sys::copy;
-use crate::sys::mount::{self as m, CWD, MountAttr, attr};
+use crate::sys::mount::{self as m, MountAttr, attr};
 
 /// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
 pub(super) fn place(
@@ -49,49 +49,48 @@ pub(super) fn map_ids(tree: &OwnedFd, maps: &OwnedFd, recursive: bool) -> Outcom
     ))
 }
 
-/// The source of a mount, detached.
-pub(super) fn take(mount: &Mount) -> Outcome<OwnedFd> {
-    match &mount.source {
+/// A new file system, detached.
+pub(super) fn new_file_system(
+    fstype: &CStr,
+    params: &[(CString, Option<CString>)],
+    attr: u64,
+) -> Outcome<OwnedFd> {
+    let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
+    for (key, value) in params {
+        m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
+    }
+    m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))
+}
+
+pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
+    let root = root(ctx)?;
+    // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they are listed in the
+    // order in which they are attached.)
+    let again = |tree: OwnedFd, recursive: bool| {
+        m::open_tree_clone(tree.as_raw_fd(), c"", recursive).unwrap_or(tree)
+    };
+    let (tree, directory) = match &mut mount.source {
         Source::New { fstype, params } => {
-            let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
-            for (key, value) in params {
-                m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
-            }
             // Nothing can be copied to a read-only mount.
             let attr = match mount.copy_up {
                 Some(_) => mount.attr.attr_set & !m::attr::RDONLY,
                 None => mount.attr.attr_set,
             };
-            m::fsmount(fs.as_fd(), attr).map_err(at("fsmount"))
+            (new_file_system(fstype, params, attr)?, true)
         }
-        Source::Bind {
-            path, recursive, ..
-        } => {
-            let tree = m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?;
-            if let Some((maps, recursive)) = &mount.idmap {
-                map_ids(&tree, maps, *recursive)?;
-            }
-            Ok(tree)
+        Source::Sysfs => {
+            let made = ctx.sysfs.as_ref().ok_or(Failure("open", Errno::EBADF))?;
+            let tree = m::open_tree_clone(made.as_raw_fd(), c"", false);
+            let tree = tree.or_else(|_| made.try_clone().map_err(|_| Errno::EMFILE));
+            (tree.map_err(at("open_tree"))?, true)
         }
-    }
-}
-
-pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
-    let root = root(ctx)?;
-    let taken = mount.tree.take();
-    let (tree, directory) = match &mount.source {
-        Source::New { .. } => (taken.map_or_else(|| take(mount), Ok)?, true),
-        Source::Bind {
-            path,
+        Source::Tree {
+            tree,
             recursive,
             procfs,
         } => {
-            let tree = match taken {
-                // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they
-                // are listed in the order in which they are attached.)
-                Some(tree) => m::open_tree_clone(tree.as_raw_fd(), c"", *recursive).unwrap_or(tree),
-                None => m::open_tree_clone(CWD, path, *recursive).map_err(at("open_tree"))?,
-            };
+            let tree = tree.take().ok_or(Failure("open", Errno::EBADF))?;
+            let tree = again(tree, *recursive);
             if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
                 return Err(Failure(
                     "only a procfs may be mounted on /proc",
@@ -113,7 +112,7 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         }
     }
     // A new file system was made with its attributes, unless something had to be copied first.
-    let own = matches!(mount.source, Source::Bind { .. }) || mount.copy_up.is_some();
+    let own = !matches!(mount.source, Source::New { .. }) || mount.copy_up.is_some();
     let plain = [(own, false, mount.attr), (true, true, mount.recursive_attr)];
     let propagation = mount.propagation.iter().map(|(propagation, recursive)| {
         let attr = MountAttr {

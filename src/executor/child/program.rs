@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::super::capabilities::Sets;
 use super::super::confinement::Ruleset;
 use super::super::script::UserProgram;
 use super::{Failure, Outcome, at};
+use crate::oci::capabilities::Sets;
 use crate::sys::mount::{self as m, CWD, RESOLVE_NO_MAGICLINKS};
 use crate::sys::{confine, creds, process};
 

@@ -3,11 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
-use super::{Error, capabilities};
-
-type Result<T, E = Error> = std::result::Result<T, E>;
+use super::{Error, Result, capabilities};
 
 /// Reads and parses the bundle's `config.json`.
 pub fn load(bundle: &Path) -> Result<Spec> {
@@ -17,12 +15,12 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 /// Reads the bundle's `config.json`.
 pub fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
-    fs::read(&path).map_err(|source| Error::ReadSpec { path, source })
+    fs::read(&path).map_err(|source| Error::Read { path, source })
 }
 
 /// Parses the `config.json` of a bundle.
 pub fn parse_of(text: &[u8], bundle: &Path) -> Result<Spec> {
-    parse(text, "/process").map_err(|source| Error::ParseSpec {
+    parse(text, "/process").map_err(|source| Error::Parse {
         path: bundle.join("config.json"),
         source,
     })
@@ -30,7 +28,7 @@ pub fn parse_of(text: &[u8], bundle: &Path) -> Result<Spec> {
 
 /// Parses a `config.json`.
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
-pub(super) fn parse_spec(text: &[u8]) -> Result<Spec> {
+pub fn parse_spec(text: &[u8]) -> Result<Spec> {
     parse_of(text, Path::new(""))
 }
 
@@ -54,7 +52,7 @@ type Wrong = serde_path_to_error::Error<serde_json::Error>;
 
 /// Parses the process of an exec request.
 pub fn parse_process(json: &[u8]) -> Result<Process> {
-    parse(json, "").map_err(|source| Error::ParseSpec {
+    parse(json, "").map_err(|source| Error::Parse {
         path: PathBuf::from("the exec's process"),
         source,
     })
@@ -72,44 +70,4 @@ pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
         };
         Error::field(field, e.into_inner().to_string())
     })
-}
-
-/// The namespaces that the spec lists.
-fn namespaces(spec: &Spec) -> impl Iterator<Item = &oci_spec::runtime::LinuxNamespace> {
-    spec.linux()
-        .iter()
-        .flat_map(|l| l.namespaces().iter().flatten())
-}
-
-/// The spec's namespace of a type.
-pub fn namespace(
-    spec: &Spec,
-    typ: LinuxNamespaceType,
-) -> Option<&oci_spec::runtime::LinuxNamespace> {
-    namespaces(spec).find(|n| n.typ() == typ)
-}
-
-/// Whether the container gets a pid namespace of its own, so that its init's end is the end of all its processes.
-pub fn has_own_pid_namespace(spec: &Spec) -> bool {
-    namespaces(spec).any(|n| {
-        n.typ() == LinuxNamespaceType::Pid
-            && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty())
-    })
-}
-
-/// Whether the container's mounts are made in the mount namespace of the node, because its spec lists none.
-pub fn shares_host_mounts(spec: &Spec) -> bool {
-    !namespaces(spec).any(|n| n.typ() == LinuxNamespaceType::Mount)
-}
-
-/// The absolute path of the root file system.
-pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let root = spec
-        .root()
-        .as_ref()
-        .ok_or_else(|| Error::field("root", "is missing"))?;
-    if root.path().as_os_str().is_empty() {
-        return Err(Error::field("root.path", "is empty"));
-    }
-    Ok(bundle.join(root.path()))
 }

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
 /// `CAP_SYS_ADMIN`, needed to load a seccomp filter without `no_new_privs`.
-pub(super) const SYS_ADMIN: u64 = 1 << 21;
+pub const SYS_ADMIN: u64 = 1 << 21;
 
 /// The kernel's capabilities, by number: `linux/capability.h`.
 pub const NAMES: [&str; 41] = [
@@ -58,11 +58,16 @@ fn names(mask: u64) -> String {
 
 /// The five sets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sets {
+pub struct Sets {
+    /// What can be gained by executing something.
     pub bounding: u64,
+    /// What counts.
     pub effective: u64,
+    /// What can be made to count.
     pub permitted: u64,
+    /// What executing a file with capabilities keeps.
     pub inheritable: u64,
+    /// What executing any file keeps.
     pub ambient: u64,
 }
 
@@ -90,8 +95,8 @@ impl Sets {
             (self.bounding | self.permitted | self.inheritable | self.ambient) & !available;
         if without != 0 {
             log::warn!(
-                "msg=\"process.capabilities: {} cannot be given: the runtime does not have it\"",
-                names(without)
+                field = "process.capabilities", capabilities = names(without);
+                "cannot be given: the runtime does not have them"
             );
         }
         Self {
@@ -106,7 +111,7 @@ impl Sets {
 
 /// The capabilities of a config.json that no kernel of ours has, taken out of it: OCI config.md "capabilities" wants a
 /// warning, not a failure. `pointer` leads to the process.
-pub(super) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> bool {
+pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> bool {
     let Some(sets) = json
         .pointer_mut(&format!("{pointer}/capabilities"))
         .and_then(|c| c.as_object_mut())
@@ -121,7 +126,8 @@ pub(super) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> boo
                 if !known {
                     removed = true;
                     log::warn!(
-                        "msg=\"process.capabilities.{set}: {c} is not known, and is ignored\""
+                        field:% = format_args!("process.capabilities.{set}"), capability:% = c;
+                        "is not known, and is ignored"
                     );
                 }
                 known

@@ -1,0 +1,259 @@
+//! Which parts of the node a container may see: judged by what was opened, not by how it is spelled.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::place::{Place, parts, resolved};
+use super::profile::{HostNamespace, Profile};
+use super::refusal::Refusal;
+use crate::oci::path::lexical;
+use crate::oci::{Kind, Links, Mount, Opened, Request, Source};
+use crate::procfs::MountInfo;
+use crate::sys::mount;
+
+/// containerd puts these there: the pod's own annotations come before, and cannot replace them.
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+
+/// File systems of the kernel's own, which show the node whatever their path is: proc, sysfs, cgroup, cgroup2, debugfs, tracefs,
+/// securityfs, bpf, binfmt_misc, configfs, efivarfs, selinuxfs. `linux/magic.h`.
+const KERNEL: [i64; 12] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x4249_4e4d,
+    0x6265_6570,
+    0xde5e_81e4,
+    0xf97c_ff8c,
+];
+
+/// Judges every bind source, and the root.
+pub(super) fn judge(profile: &Profile, place: &Place, request: &Request) -> Result<(), Refusal> {
+    let judge = Judge {
+        profile,
+        place,
+        sandbox: request.annotation(SANDBOX_ID),
+        pod: request
+            .annotation(SANDBOX_UID)
+            .and_then(|uid| place.pod(uid)),
+        host_ipc: request.namespaces.ipc.is_host(),
+    };
+    for m in &request.mounts {
+        if let Kind::Bind { source, .. } = &m.kind {
+            judge.volume(m, source)?;
+        }
+    }
+    judge.root(&request.root.source)
+}
+
+struct Judge<'a> {
+    profile: &'a Profile,
+    place: &'a Place,
+    sandbox: Option<&'a str>,
+    /// kubelet's directory of this pod.
+    pod: Option<PathBuf>,
+    host_ipc: bool,
+}
+
+impl Judge<'_> {
+    fn refuse(&self, what: String, shows: &str, remedy: &str) -> Refusal {
+        Refusal::new(self.profile, format!("{what}{shows})"), remedy)
+    }
+
+    fn volume(&self, m: &Mount, source: &Source) -> Result<(), Refusal> {
+        let what = format!(
+            "the hostPath volume {} at {} ({}; ",
+            source.path.display(),
+            m.destination.display(),
+            m.field()
+        );
+        let refuse = |shows: &str, remedy: &str| Err(self.refuse(what.clone(), shows, remedy));
+        let opened = match &source.opened {
+            Ok(opened) => Some(opened),
+            Err(Errno::ELOOP) => {
+                return refuse(
+                    "on the way to it is a symbolic link that others than root can make",
+                    "name the path that the link leads to",
+                );
+            }
+            // The mount itself says what is wrong, in its turn.
+            Err(_) => None,
+        };
+        let real = opened.map_or_else(|| resolved(&lexical(&source.path)), |o| o.real.clone());
+        if opened.is_some_and(|o| o.deleted) {
+            return refuse("it was removed", "remove the volume from the pod");
+        }
+        if self.is_of_pod(&real, opened) || self.place.is_of_engine(&real, self.sandbox) {
+            return Ok(());
+        }
+        // CRI gives this one to pods with hostIPC, which are judged as such.
+        let shm = Path::new("/dev/shm");
+        if real == shm && m.destination == shm && self.host_ipc && self.allows(HostNamespace::Ipc) {
+            return Ok(());
+        }
+        let remedy = "remove the volume from the pod";
+        if let Some(shown) = self.shows_hidden(&real, opened) {
+            return refuse(&format!("it shows {}", shown.display()), remedy);
+        }
+        if let Some(path) = self.forbidden(&real) {
+            return refuse(&format!("it shows {}", path.display()), remedy);
+        }
+        if self.is_listed(&real) {
+            return Ok(());
+        }
+        let shows = format!("{} is not below one of pod.host_paths", real.display());
+        let remedy = format!(
+            "remove the volume from the pod, add its path to pod.host_paths of the profile{}",
+            self.hint(&real)
+        );
+        refuse(&shows, &remedy)
+    }
+
+    fn allows(&self, namespace: HostNamespace) -> bool {
+        let list = self.profile.pod.host_namespaces.as_ref();
+        list.is_none_or(|l| l.contains(&namespace))
+    }
+
+    /// A kubelet whose directory is elsewhere makes volumes that look like anybody's.
+    fn hint(&self, real: &Path) -> &'static str {
+        let text = real.to_string_lossy();
+        if text.contains("/pods/") && text.contains("/volumes/") || text.ends_with("/etc-hosts") {
+            ", or tell where kubelet's --root-dir is in /etc/cofferdam/node.conf (kubelet_root; `cofferdam check` compares)"
+        } else {
+            ""
+        }
+    }
+
+    /// Whether kubelet made it for this pod.
+    fn is_of_pod(&self, real: &Path, opened: Option<&Opened>) -> bool {
+        let Some(pod) = &self.pod else { return false };
+        match parts(real, pod).as_deref() {
+            Some(["etc-hosts"] | ["volumes", _, _, ..] | ["containers", _, _]) => true,
+            // A bind mount of kubelet's, of a part of any volume: of a hostPath, too.
+            Some(["volume-subpaths", _, _, _, ..]) => {
+                opened.is_some_and(|o| is_part_of_volume(o, &pod.join("volumes")))
+            }
+            _ => false,
+        }
+    }
+
+    fn is_listed(&self, real: &Path) -> bool {
+        let Some(list) = &self.profile.pod.host_paths else {
+            return true;
+        };
+        let below = |allowed: &PathBuf| {
+            let allowed = fs::canonicalize(allowed).unwrap_or_else(|_| lexical(allowed));
+            real.starts_with(allowed)
+        };
+        list.iter().any(below)
+    }
+
+    fn forbidden(&self, real: &Path) -> Option<PathBuf> {
+        let list = self.profile.pod.forbidden_host_paths.iter();
+        let mut list = list.map(|p| fs::canonicalize(p).unwrap_or_else(|_| lexical(p)));
+        list.find(|f| real.starts_with(f) || f.starts_with(real))
+    }
+
+    /// What of the node's own a path shows, by itself or as another name of it.
+    fn shows_hidden(&self, real: &Path, opened: Option<&Opened>) -> Option<PathBuf> {
+        if real == Path::new("/") {
+            return Some("/".into());
+        }
+        let magic = opened.and_then(|o| mount::fs_magic(o.fd()).ok());
+        if magic.is_some_and(|m| KERNEL.contains(&m)) {
+            return Some("a file system of the kernel's".into());
+        }
+        let hidden = self.place.hidden();
+        let volumes = self.place.docker_volumes();
+        let names = match opened.map(|o| names(o, real)) {
+            Some(Err(_)) => return Some(real.to_owned()),
+            Some(Ok(names)) => names,
+            None => vec![real.to_owned()],
+        };
+        for name in names {
+            if name == Path::new("/") {
+                return Some(name);
+            }
+            if name.starts_with(&volumes) && name != volumes {
+                continue;
+            }
+            let shown = |h: &&PathBuf| name.starts_with(h) || h.starts_with(&name);
+            if let Some(found) = hidden.iter().find(shown) {
+                return Some(found.clone());
+            }
+        }
+        None
+    }
+
+    /// The root is the bundle's, or an image that an engine has unpacked; else it is a path of the node's like another.
+    fn root(&self, source: &Source) -> Result<(), Refusal> {
+        let opened = source.opened.as_ref().ok();
+        let real = opened.map_or_else(|| resolved(&lexical(&source.path)), |o| o.real.clone());
+        let own = |dir: &Path| real.starts_with(dir) && real != dir;
+        if own(self.place.bundle()) || self.place.images().any(own) {
+            return Ok(());
+        }
+        let what = format!("the root {} (root.path; ", source.path.display());
+        if let Some(shown) = self
+            .shows_hidden(&real, opened)
+            .or_else(|| self.forbidden(&real))
+        {
+            let shows = format!("it shows {}", shown.display());
+            return Err(self.refuse(what, &shows, "use an image"));
+        }
+        if self.is_listed(&real) {
+            return Ok(());
+        }
+        Err(self.refuse(
+            what,
+            "it is not below one of pod.host_paths",
+            "use an image, add its path to pod.host_paths of the profile",
+        ))
+    }
+}
+
+/// Where on its file system something is: the device, and the path from the file system's root.
+fn origin<'a>(opened: &Opened, mounts: &'a [MountInfo]) -> Option<(&'a str, PathBuf)> {
+    let (id, _) = mount::mount_of(opened.fd()).ok()?;
+    let on = mounts.iter().find(|m| m.id == id)?;
+    let rest = opened.real.strip_prefix(&on.point).ok()?;
+    Some((&on.device, on.root.join(rest)))
+}
+
+/// Every path under which this may be seen on the node: its own, and those of other mounts of the same file system.
+fn names(opened: &Opened, real: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mounts = MountInfo::of_self()?;
+    let Some((device, at)) = origin(opened, &mounts) else {
+        return Err(Errno::ESTALE.into());
+    };
+    let same = mounts.iter().filter(|m| m.device == device);
+    let others = same.filter_map(|m| Some(m.point.join(at.strip_prefix(&m.root).ok()?)));
+    Ok(std::iter::once(real.to_owned()).chain(others).collect())
+}
+
+/// Whether what was opened is in a volume that kubelet made, by where it is on its file system.
+fn is_part_of_volume(opened: &Opened, volumes: &Path) -> bool {
+    let Ok(mounts) = MountInfo::of_self() else {
+        return false;
+    };
+    let Some((device, at)) = origin(opened, &mounts) else {
+        return false;
+    };
+    let below = |dir: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|e| e.path()).collect()
+    };
+    let all = below(volumes).into_iter().flat_map(|plugin| below(&plugin));
+    all.filter_map(|volume| Opened::open(&volume, Links::OfRoot).ok())
+        .filter(|volume| volume.real.starts_with(volumes))
+        .any(|volume| {
+            origin(&volume, &mounts).is_some_and(|(d, root)| d == device && at.starts_with(root))
+        })
+}

@@ -1,0 +1,294 @@
+//! Where a node keeps what runs it, and what Kubernetes and containerd made for one pod there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The node-wide settings. No profile: the name ends differently.
+pub const SETTINGS: &str = "/etc/cofferdam/node.conf";
+
+/// State of container engines that are not asked where it is, because nothing of theirs runs our pods.
+const ENGINES: [&str; 13] = [
+    "/run/containerd",
+    "/var/lib/containerd",
+    "/run/docker",
+    "/run/docker.sock",
+    "/run/crio",
+    "/var/lib/containers",
+    "/run/containers",
+    "/run/podman",
+    "/run/cri-dockerd.sock",
+    "/run/cofferdam",
+    "/run/k3s",
+    "/etc/cofferdam",
+    "/etc/kubernetes",
+];
+
+/// The settings of a node, TOML.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// kubelet's `--root-dir`.
+    pub kubelet_root: PathBuf,
+    /// dockerd's `data-root`.
+    pub docker_root: PathBuf,
+    /// nerdctl's `--data-root`.
+    pub nerdctl_root: PathBuf,
+    /// What no pod of a class may see, beside what is always kept from them.
+    pub hidden: Vec<PathBuf>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            kubelet_root: "/var/lib/kubelet".into(),
+            docker_root: "/var/lib/docker".into(),
+            nerdctl_root: "/var/lib/nerdctl".into(),
+            hidden: Vec::new(),
+        }
+    }
+}
+
+impl Node {
+    /// Reads [`SETTINGS`]; the defaults where there is no such file. Links in the paths are resolved.
+    ///
+    /// # Errors
+    /// For people: a file that cannot be read, or has keys that are not known, or that others than root can write.
+    pub fn load() -> Result<Self, String> {
+        Self::load_from(Path::new(SETTINGS))
+    }
+
+    fn load_from(path: &Path) -> Result<Self, String> {
+        let text = match super::profile::read_of_root(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(format!("{}: {e}", path.display())),
+        };
+        let mut node: Self =
+            toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        for root in [
+            &mut node.kubelet_root,
+            &mut node.docker_root,
+            &mut node.nerdctl_root,
+        ] {
+            if !root.is_absolute() {
+                return Err(format!(
+                    "{}: {} is not an absolute path",
+                    path.display(),
+                    root.display()
+                ));
+            }
+            *root = resolved(root);
+        }
+        Ok(node)
+    }
+}
+
+/// The path with its links resolved as far as it exists.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => resolved(parent).join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// What is known of where a container is from: from containerd's own directories, never from the pod.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    node: Node,
+    /// Directory of `config.json`.
+    bundle: PathBuf,
+    /// containerd's `state` directory.
+    state: Option<PathBuf>,
+    /// containerd's `root` directory.
+    root: Option<PathBuf>,
+    /// The container's id.
+    id: String,
+}
+
+/// containerd's directory of bundles below its state and its root: NAME/NAMESPACE/ID.
+const BUNDLES: &str = "io.containerd.runtime.v2.task";
+/// The CRI plugin's directories in both.
+const CRI: &str = "io.containerd.grpc.v1.cri";
+
+/// containerd's directory, from one of a bundle below it.
+fn above_bundles(bundle: &Path) -> Option<PathBuf> {
+    let bundles = bundle.parent()?.parent()?;
+    (bundles.file_name()? == BUNDLES).then(|| bundles.parent().map(Path::to_owned))?
+}
+
+impl Place {
+    /// For the container of a bundle.
+    pub fn of(node: &Node, bundle: &Path, id: &str) -> Self {
+        let bundle = resolved(bundle);
+        // containerd links each bundle to the container's directory in its root.
+        let work = fs::read_link(bundle.join("work")).ok();
+        Self {
+            node: node.clone(),
+            state: above_bundles(&bundle),
+            root: work.and_then(|w| above_bundles(&resolved(&w))),
+            bundle,
+            id: id.to_owned(),
+        }
+    }
+
+    /// The container's own bundle.
+    pub(super) fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// containerd's root directory, where images are unpacked.
+    pub(super) fn images(&self) -> impl Iterator<Item = &Path> {
+        let engines = [&self.node.docker_root, &self.node.nerdctl_root];
+        let own = self.root.iter();
+        own.chain(engines).map(PathBuf::as_path)
+    }
+
+    /// kubelet's directory of a pod.
+    pub(super) fn pod(&self, uid: &str) -> Option<PathBuf> {
+        crate::oci::path::is_component(uid).then(|| self.node.kubelet_root.join("pods").join(uid))
+    }
+
+    /// Whether containerd, dockerd or nerdctl made `real` for this container, or for its sandbox.
+    pub(super) fn is_of_engine(&self, real: &Path, sandbox: Option<&str>) -> bool {
+        let cri = |root: &Option<PathBuf>| parts(real, &root.as_ref()?.join(CRI));
+        let sandbox = sandbox.unwrap_or_default();
+        let of_root = match cri(&self.root).as_deref() {
+            Some(["sandboxes", id, "hosts" | "hostname" | "resolv.conf"]) => *id == sandbox,
+            Some(["containers", id, "volumes", _, ..]) => *id == self.id,
+            _ => false,
+        };
+        let of_state = match cri(&self.state).as_deref() {
+            Some(["sandboxes", id, "shm"]) => *id == sandbox,
+            Some(["image-volumes", id, _, ..]) => *id == sandbox,
+            _ => false,
+        };
+        of_root || of_state || self.is_of_client(real)
+    }
+
+    /// dockerd's and nerdctl's files of a container are in a directory that has its id.
+    fn is_of_client(&self, real: &Path) -> bool {
+        let in_docker = match parts(real, &self.node.docker_root).as_deref() {
+            Some(["containers", id, "hosts" | "hostname" | "resolv.conf"])
+            | Some(["containers", id, "mounts", "shm" | "secrets"]) => *id == self.id,
+            _ => false,
+        };
+        let in_nerdctl = match parts(real, &self.node.nerdctl_root).as_deref() {
+            Some([_, "containers", _, id, "hosts" | "hostname" | "resolv.conf"])
+            | Some([_, "etchosts", _, id, "hosts"]) => *id == self.id,
+            _ => false,
+        };
+        in_docker || in_nerdctl
+    }
+
+    /// What no pod of a class may see: neither these, nor what is above or below them. Links resolved.
+    pub(super) fn hidden(&self) -> Vec<PathBuf> {
+        let node = &self.node;
+        let kernel = ["/proc", "/sys", "/dev"].map(PathBuf::from);
+        let engines = ENGINES.map(|p| resolved(Path::new(p)));
+        let own = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
+        kernel
+            .into_iter()
+            .chain(engines)
+            .chain(own.into_iter().cloned())
+            .chain(self.state.iter().chain(&self.root).cloned())
+            .chain(node.hidden.iter().map(|p| resolved(p)))
+            .collect()
+    }
+
+    /// dockerd's named volumes: the node's, though dockerd's other files are nobody's.
+    pub(super) fn docker_volumes(&self) -> PathBuf {
+        self.node.docker_root.join("volumes")
+    }
+}
+
+/// What is below a directory, in parts. Names that are not UTF-8 are nobody's whom we know.
+pub(super) fn parts<'a>(path: &'a Path, below: &Path) -> Option<Vec<&'a str>> {
+    let rest = path.strip_prefix(below).ok()?;
+    rest.iter().map(|part| part.to_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn place(dir: &Path) -> Place {
+        Place {
+            node: Node {
+                kubelet_root: dir.join("kubelet"),
+                ..Node::default()
+            },
+            bundle: dir.join("state").join(BUNDLES).join("k8s.io/c1"),
+            state: Some(dir.join("state")),
+            root: Some(dir.join("root")),
+            id: "c1".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_made_for_a_container_and_what_was_not() {
+        let place = place(Path::new("/x"));
+        for (path, ours) in [
+            ("/x/root/io.containerd.grpc.v1.cri/sandboxes/s1/hosts", true),
+            (
+                "/x/root/io.containerd.grpc.v1.cri/sandboxes/s2/hosts",
+                false,
+            ),
+            ("/x/root/io.containerd.grpc.v1.cri/sandboxes/s1", false),
+            ("/x/state/io.containerd.grpc.v1.cri/sandboxes/s1/shm", true),
+            (
+                "/x/state/io.containerd.grpc.v1.cri/image-volumes/s1/sha",
+                true,
+            ),
+            ("/x/state/io.containerd.grpc.v1.cri/image-volumes/s1", false),
+            (
+                "/x/root/io.containerd.grpc.v1.cri/containers/c1/volumes/v",
+                true,
+            ),
+            (
+                "/x/root/io.containerd.grpc.v1.cri/containers/c2/volumes/v",
+                false,
+            ),
+            (
+                "/x/root/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs",
+                false,
+            ),
+            ("/var/lib/docker/containers/c1/resolv.conf", true),
+            ("/var/lib/docker/containers/c2/resolv.conf", false),
+            (
+                "/var/lib/nerdctl/1935db59/containers/default/c1/hostname",
+                true,
+            ),
+            ("/var/lib/nerdctl/1935db59/etchosts/default/c1/hosts", true),
+            ("/var/lib/nerdctl/1935db59/etchosts/default/c2/hosts", false),
+        ] {
+            assert_eq!(
+                place.is_of_engine(Path::new(path), Some("s1")),
+                ours,
+                "{path}"
+            );
+        }
+        assert!(place.pod("../x").is_none() && place.pod("").is_none());
+    }
+
+    #[test]
+    fn bundles_lead_to_containerds_directories() {
+        let dir = std::env::temp_dir().join(format!("cdtest-place-{}", std::process::id()));
+        let at = |root: &str| dir.join(root).join(BUNDLES).join("k8s.io/c1");
+        fs::create_dir_all(at("state")).unwrap();
+        fs::create_dir_all(at("root")).unwrap();
+        std::os::unix::fs::symlink(at("root"), at("state").join("work")).unwrap();
+        let place = Place::of(&Node::default(), &at("state"), "c1");
+        assert_eq!(
+            (place.state, place.root),
+            (Some(dir.join("state")), Some(dir.join("root")))
+        );
+        let other = Place::of(&Node::default(), &dir, "c1");
+        assert_eq!((other.state, other.root), (None, None));
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! Programs of the node that a spec or a request names: hooks, loggers, and agents that decide on system calls. They run with the
+//! node's rights, whatever the container has, so a profile lists them.
+
+use std::path::{Path, PathBuf};
+
+use super::judged::Judged;
+use super::profile::Profile;
+use super::refusal::Refusal;
+use crate::oci::Request;
+use crate::stdio::Addresses;
+
+fn is_listed(list: Option<&Vec<PathBuf>>, path: &Path) -> bool {
+    list.is_none_or(|l| l.iter().any(|p| p == path))
+}
+
+fn refuse(profile: &Profile, what: &str, path: &Path, field: &str, key: &str) -> Refusal {
+    Refusal::new(
+        profile,
+        format!("{what} {} ({field})", path.display()),
+        format!("remove it, add its path to {key} of the profile"),
+    )
+}
+
+/// Judges hooks and the seccomp agent.
+pub(super) fn judge(profile: &Profile, request: &Request) -> Result<(), Refusal> {
+    let mut of_node = request.hooks.0.iter().filter(|h| h.kind.is_of_node());
+    if let Some(h) = of_node.find(|h| !is_listed(profile.pod.hooks.as_ref(), &h.path)) {
+        let (field, key) = (format!("{}.path", h.field()), "pod.hooks");
+        return Err(refuse(profile, "the hook", &h.path, &field, key));
+    }
+    let linux = request.rest.linux().as_ref();
+    let filter = linux.and_then(|l| l.seccomp().as_ref());
+    let agent = filter.and_then(|f| f.listener_path().as_deref());
+    if let Some(agent) = agent.filter(|a| !is_listed(profile.pod.seccomp_agents.as_ref(), a)) {
+        let (field, key) = ("linux.seccomp.listenerPath", "pod.seccomp_agents");
+        return Err(refuse(profile, "the seccomp agent", agent, field, key));
+    }
+    Ok(())
+}
+
+/// Judges where a process's streams go.
+///
+/// # Errors
+/// A logger that is not listed.
+pub fn judge_streams(
+    profile: &Profile,
+    addresses: Addresses,
+) -> Result<Judged<Addresses>, Refusal> {
+    for (field, logger) in addresses.loggers() {
+        if !is_listed(profile.pod.loggers.as_ref(), &logger) {
+            return Err(refuse(profile, "the logger", &logger, field, "pod.loggers"));
+        }
+    }
+    Ok(Judged::new(addresses))
+}

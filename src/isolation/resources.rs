@@ -1,0 +1,208 @@
+//! Limits, at Create and in an update of a live container.
+
+use std::collections::HashMap;
+
+use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
+
+use super::profile::{Limit, Profile};
+use super::refusal::Refusal;
+
+/// A quota's period in microseconds, where nobody says otherwise.
+const PERIOD: u64 = 100_000;
+
+/// The value to enforce, or `None` if what is asked for is within the limit. -1 and 0 ask for no limit.
+fn limited(asked: Option<i64>, limit: Limit) -> Option<i64> {
+    let asked = asked.filter(|a| *a > 0);
+    let wanted = match asked {
+        Some(a) => limit.max.map_or(a, |max| a.min(max as i64)),
+        None => limit.default.or(limit.max)? as i64,
+    };
+    (asked != Some(wanted)).then_some(wanted)
+}
+
+/// Puts the profile's limits on a new container's resources.
+pub(super) fn judge(
+    profile: &Profile,
+    cgroup_v2: bool,
+    r: &mut LinuxResources,
+    report: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let limits = &profile.limits;
+    if let Some(pids) = limited(r.pids().as_ref().map(LinuxPids::limit), limits.pids) {
+        let mut new = LinuxPids::default();
+        new.set_limit(pids);
+        r.set_pids(Some(new));
+        report.push(format!("linux.resources.pids.limit: {pids}"));
+    }
+    let asked = r.memory().as_ref().and_then(LinuxMemory::limit);
+    if let Some(bytes) = limited(asked, limits.memory) {
+        let mut memory = r.memory().unwrap_or_default();
+        memory.set_limit(Some(bytes));
+        // Memory and swap together: no swap.
+        memory.set_swap(Some(bytes));
+        r.set_memory(Some(memory));
+        report.push(format!("linux.resources.memory.limit: {bytes}"));
+    }
+    swap(limits.swap, r, report);
+    cpu(limits.millicpus, r, report);
+    unified(profile, r, report)?;
+    if limits.memory_oom_group && cgroup_v2 {
+        let mut all = r.unified().clone().unwrap_or_default();
+        all.entry("memory.oom.group".into())
+            .or_insert_with(|| "1".into());
+        r.set_unified(Some(all));
+    }
+    Ok(())
+}
+
+/// Puts the profile's ceilings over resources that a live container is to get. What they say nothing of stays as it is.
+pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<(), Refusal> {
+    let limits = &profile.limits;
+    let over = |limit: Limit| Limit {
+        default: None,
+        max: limit.max,
+    };
+    // Left out, and 0, change nothing; below that is no limit.
+    let asked = |value: Option<i64>| value.filter(|v| *v != 0);
+    if let Some(value) = asked(r.pids().as_ref().map(LinuxPids::limit))
+        && let Some(pids) = limited(Some(value), over(limits.pids))
+    {
+        let mut new = LinuxPids::default();
+        new.set_limit(pids);
+        r.set_pids(Some(new));
+    }
+    let memory = *r.memory();
+    if let Some(mut memory) = memory
+        && let Some(value) = asked(memory.limit())
+        && let Some(bytes) = limited(Some(value), over(limits.memory))
+    {
+        memory.set_limit(Some(bytes));
+        memory.set_swap(Some(bytes));
+        r.set_memory(Some(memory));
+    }
+    let mut ignored = Vec::new();
+    swap(over(limits.swap), r, &mut ignored);
+    if r.cpu().as_ref().is_some_and(|c| asked(c.quota()).is_some()) {
+        cpu(over(limits.millicpus), r, &mut ignored);
+    }
+    unified(profile, r, &mut ignored)
+}
+
+/// Swap, of which OCI has the sum with memory.
+fn swap(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
+    let Some(mut memory) = *r.memory() else {
+        return;
+    };
+    let Some(bytes) = memory.limit().filter(|l| *l > 0) else {
+        return;
+    };
+    let asked = memory
+        .swap()
+        .map(|s| if s < 0 { i64::MAX } else { (s - bytes).max(0) });
+    let max = limit.max.map_or(i64::MAX, |max| max as i64);
+    let wanted = match (asked, limit.default.or(limit.max)) {
+        (Some(asked), _) => asked.min(max),
+        (None, Some(default)) => default as i64,
+        (None, None) => return,
+    };
+    if asked != Some(wanted) {
+        memory.set_swap(Some(bytes.saturating_add(wanted)));
+        r.set_memory(Some(memory));
+        report.push(format!(
+            "linux.resources.memory.swap: {wanted} beyond the memory"
+        ));
+    }
+}
+
+/// Thousandths of a processor, as a quota of the period.
+fn cpu(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
+    let mut cpu = r.cpu().clone().unwrap_or_default();
+    let period = cpu.period().filter(|p| *p > 0).unwrap_or(PERIOD);
+    let asked = cpu
+        .quota()
+        .filter(|q| *q > 0)
+        .map(|quota| quota.saturating_mul(1000) / period as i64);
+    if let Some(millis) = limited(asked, limit) {
+        cpu.set_period(Some(PERIOD));
+        cpu.set_quota(Some((millis * PERIOD as i64 / 1000).max(1000)));
+        r.set_cpu(Some(cpu));
+        report.push(format!(
+            "linux.resources.cpu.quota: {millis} thousandths of a processor"
+        ));
+    }
+}
+
+/// Control files of cgroup v2 are written last, over what the typed limits say. Where the profile has a ceiling for what a file
+/// limits, the file has it, too; two values for the same are one too many.
+fn unified(
+    profile: &Profile,
+    r: &mut LinuxResources,
+    report: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let Some(mut all) = r.unified().clone() else {
+        return Ok(());
+    };
+    let limits = &profile.limits;
+    let before = all.clone();
+    for (file, limit) in [
+        ("pids.max", limits.pids),
+        ("memory.max", limits.memory),
+        ("memory.swap.max", limits.swap),
+    ] {
+        let Some(text) = all.get(file) else { continue };
+        let asked = match text.trim() {
+            "max" => u64::MAX,
+            number => number.parse().map_err(|_| unclear(profile, file, text))?,
+        };
+        if let Some(max) = limit.max.filter(|max| asked > *max) {
+            all.insert(file.to_owned(), max.to_string());
+        }
+    }
+    if let (Some(text), Some(max)) = (all.get("cpu.max"), limits.millicpus.max) {
+        let capped = cpu_max(text, max).ok_or_else(|| unclear(profile, "cpu.max", text))?;
+        all.insert("cpu.max".into(), capped);
+    }
+    if all != before {
+        report.push(format!(
+            "linux.resources.unified: {}",
+            changed(&before, &all)
+        ));
+        r.set_unified(Some(all));
+    }
+    Ok(())
+}
+
+/// `QUOTA [PERIOD]`, below a ceiling in thousandths of a processor.
+fn cpu_max(text: &str, millis: u64) -> Option<String> {
+    let mut words = text.split_whitespace();
+    let quota = match words.next()? {
+        "max" => u64::MAX,
+        number => number.parse().ok()?,
+    };
+    let period: u64 = words.next().map_or(Some(PERIOD), |p| p.parse().ok())?;
+    if words.next().is_some() || period == 0 {
+        return None;
+    }
+    let most = period.saturating_mul(millis) / 1000;
+    Some(format!("{} {period}", quota.min(most.max(1000))))
+}
+
+fn unclear(profile: &Profile, file: &str, text: &str) -> Refusal {
+    Refusal::new(
+        profile,
+        format!(
+            "linux.resources.unified[{file:?}] = {text:?} (not a value to compare with the profile's limit)"
+        ),
+        "write a number",
+    )
+}
+
+fn changed(before: &HashMap<String, String>, after: &HashMap<String, String>) -> String {
+    let mut words: Vec<String> = after
+        .iter()
+        .filter(|(k, v)| before.get(*k) != Some(v))
+        .map(|(k, v)| format!("{k} = {v}"))
+        .collect();
+    words.sort();
+    words.join(", ")
+}
