@@ -201,6 +201,23 @@ fn profile_diff() {
     let seed = include_str!("../fuzz/seeds/spec/containerd.json");
     let mut seed: Value = serde_json::from_str(seed).unwrap();
     seed["linux"]["devices"] = Value::Array(Vec::new());
+    seed["root"]["path"] = "rootfs".into();
+    fs::write(dir.join("config.json"), seed.to_string()).unwrap();
+    let out = diff(&[
+        "hardened",
+        "--spec",
+        dir.join("config.json").to_str().unwrap(),
+    ]);
+    assert!(
+        out.status == 1
+            && out
+                .stderr
+                .contains("refuses the hostPath volume /tmp at /volume"),
+        "{out:?}"
+    );
+    seed["hooks"] = Value::Null;
+    let mounts = seed["mounts"].as_array_mut().unwrap();
+    mounts.retain(|m| m["type"] != "bind");
     fs::write(dir.join("config.json"), seed.to_string()).unwrap();
     let spec =
         |profile: &str, path: &Path| diff(&["--json", profile, "--spec", path.to_str().unwrap()]);

@@ -673,11 +673,21 @@ fn abstract_sockets() {
     s.end();
 }
 
+/// A container "box" that does nothing under a profile; its pid.
+fn sleeper(s: &Shim, profile: &str) -> u32 {
+    let spec = s.spec("box", &["sleep", "1000"]);
+    let mut request = s.create_request("box", &spec, Streams::default());
+    request.options = Some(runtime_options(3, profile)).into();
+    let created = s.call::<CreateTaskResponse>("Create", &request).unwrap();
+    s.start_process("box", "").unwrap();
+    created.pid
+}
+
 fn fork_bomb() {
-    let s = Shim::start_as(3, UNTRUSTED);
-    s.run("box", &["sleep", "1000"]);
+    let s = Shim::start(3);
     // Fewer than the built-in profile's 1,024, which some machines have not to give.
     let profile = "extends = \"untrusted\"\n[limits]\npids = { default = 200, max = 200 }\n";
+    sleeper(&s, profile);
     let mut spec = greedy(&s, "bomb", &["/dev/attacker"]);
     spec["process"]["env"] = json!([format!("{}=bomb", attacks::MARK)]);
     let mut request = s.create_request("bomb", &spec, Streams::default());
@@ -715,9 +725,9 @@ fn fork_bomb() {
 }
 
 fn memory_hog() {
-    let s = Shim::start_as(3, UNTRUSTED);
-    let sibling = s.run("box", &["sleep", "1000"]);
+    let s = Shim::start(3);
     let profile = "extends = \"untrusted\"\n[limits]\nmemory = { default = 33554432 }\n";
+    let sibling = sleeper(&s, profile);
     let (_, status) = under(&s, "hog", profile, &["tail", "/dev/zero"]).unwrap();
     assert_eq!(status, 137);
     assert!(crate::support::is_alive(sibling as i32));

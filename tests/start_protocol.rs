@@ -84,6 +84,12 @@ impl Bundle {
     }
 
     fn start(&self, id: &str, input: &[u8]) -> Vec<u8> {
+        let out = self.output(id, input);
+        assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        out.stdout
+    }
+
+    fn output(&self, id: &str, input: &[u8]) -> std::process::Output {
         let mut child = self
             .command(id)
             .stdin(Stdio::piped())
@@ -93,9 +99,7 @@ impl Bundle {
             .unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         // To the end of both outputs: nobody may hold them.
-        let out = child.wait_with_output().unwrap();
-        assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
-        out.stdout
+        child.wait_with_output().unwrap()
     }
 
     fn shims(&self) -> Vec<i32> {
@@ -191,10 +195,20 @@ fn grouping() {
     let first = cri.start("the-pod", b"");
     assert_eq!(cri.start("a", b""), first);
     assert_eq!(cri.shims().len(), 1);
-    // containerd's own grouping comes before.
+    // A client's grouping, where there is no sandbox. A pod's own annotation does not move it to another one.
+    let group = r#"{"annotations": {"io.containerd.runc.v2.group": "the-pod"}}"#;
+    fs::write(cri.dir.join("config.json"), group).unwrap();
+    assert_eq!(cri.start("b", b""), first);
     let both = r#"{"annotations": {"io.kubernetes.cri.sandbox-id": "x", "io.containerd.runc.v2.group": "the-pod"}}"#;
     fs::write(cri.dir.join("config.json"), both).unwrap();
-    assert_eq!(cri.start("b", b""), first);
+    assert_ne!(cri.start("b", b""), first);
+    let odd = r#"{"annotations": {"io.containerd.runc.v2.group": "x\nlevel=error msg=FORGED"}}"#;
+    fs::write(cri.dir.join("config.json"), odd).unwrap();
+    let out = cri.output("b", b"");
+    assert!(
+        !out.status.success() && String::from_utf8_lossy(&out.stderr).contains("is not an id"),
+        "{out:?}"
+    );
     fs::write(cri.dir.join("config.json"), "not json").unwrap();
     assert_ne!(
         cri.start("b", b""),

@@ -14,7 +14,9 @@ use serde_json::json;
 use crate::isolation::{request, run_under, runtime_options, under};
 use crate::support::cri::{self, Client};
 use crate::support::shim::{Shim, Streams};
-use crate::support::{BUSYBOX, Daemon, is_alive, kill, shim_directory, volumes, wait_until};
+use crate::support::{
+    BUSYBOX, Daemon, is_alive, kill, pod_uid, shim_directory, volumes, wait_until,
+};
 
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
@@ -52,7 +54,15 @@ fn files_keep_their_ids(d: &mut Daemon) {
         volume.display()
     );
     d.run_detached(
-        &["--null-io", "--runtime", UNTRUSTED, "--mount", &flags],
+        &[
+            "--null-io",
+            "--runtime",
+            UNTRUSTED,
+            "--mount",
+            &flags,
+            "--annotation",
+            &format!("io.kubernetes.cri.sandbox-uid={}", pod_uid()),
+        ],
         "box",
         &["sleep", "1000"],
     );

@@ -35,8 +35,8 @@ impl Layout {
     /// Reads the layout of this node.
     pub fn detect() -> io::Result<Self> {
         let mut layout = Self::parse(
-            &fs::read_to_string("/proc/self/mountinfo")?,
-            &fs::read_to_string("/proc/self/cgroup")?,
+            &crate::procfs::read("/proc/self/mountinfo")?,
+            &crate::procfs::read("/proc/self/cgroup")?,
         );
         for h in layout.hierarchies.iter_mut().filter(|h| h.v2) {
             let controllers =

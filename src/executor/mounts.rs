@@ -168,7 +168,7 @@ impl Planner<'_> {
             op: op.to_owned(),
             errno,
         };
-        let opened = source.opened.as_ref().map_err(|e| step("open", *e))?;
+        let opened = source.opened.as_ref().map_err(|e| step("open_tree", *e))?;
         let field = mount.field();
         let maps = self.id_maps(mount, &field)?;
         if let (Some(pod), None) = (self.users.pod, &maps)

@@ -122,7 +122,7 @@ impl Plan<'_> {
                     format!("{adj} is not between -1000 and 1000"),
                 ));
             }
-            let current = std::fs::read_to_string("/proc/self/oom_score_adj")
+            let current = crate::procfs::read("/proc/self/oom_score_adj")
                 .ok()
                 .and_then(|s| s.trim().parse::<i32>().ok());
             if current != Some(adj) {

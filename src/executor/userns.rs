@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Spec};
 
 use super::{Error, Result};
 use crate::oci::{Namespace, Opened, Request, Source};
+use crate::sys::creds;
 use crate::sys::mount as m;
 use crate::sys::process::{self, Cloned};
 use crate::sys::socket;
@@ -142,6 +143,9 @@ pub(super) fn open(request: &Request) -> Result<Option<OwnedFd>> {
 }
 
 /// Makes a user namespace with these maps. A process has to be in it for as long as it takes to write them.
+///
+/// The namespace belongs to the node's id of its root, not to the node's root who makes it: what the kernel counts for each
+/// user (inotify instances, user namespaces and others below `/proc/sys/user`) is then counted to the pod.
 pub(super) fn make(
     uids: &[LinuxIdMapping],
     gids: &[LinuxIdMapping],
@@ -149,35 +153,67 @@ pub(super) fn make(
 ) -> Result<OwnedFd> {
     let uid_map = render(uids, &format!("{field}.uidMappings"))?;
     let gid_map = render(gids, &format!("{field}.gidMappings"))?;
+    let owner = (owner(uids), owner(gids));
     let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
     #[allow(unsafe_code)]
-    // SAFETY: the child only reads and exits: nothing that allocates, locks or panics.
-    let cloned = unsafe { process::clone3(libc::CLONE_NEWUSER as u64, None) };
+    // SAFETY: the child only makes system calls: nothing that allocates, locks or panics.
+    let cloned = unsafe { process::clone3(0, None) };
     let (pid, pidfd) = match cloned.map_err(Error::system("create a user namespace"))? {
         Cloned::Child => {
             process::close_range(3, theirs_only(&theirs, -1));
             process::close_range(theirs_only(&theirs, 1), i32::MAX);
+            let errno = become_owner(owner).err().map_or(0, |e| e as u8);
+            process::write_all(theirs.as_fd(), &[errno]).ok();
             process::read(theirs.as_fd(), &mut [0]).ok();
             process::exit_now(0)
         }
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop(theirs);
+    let mut answer = [0];
+    let there = match process::read(ours.as_fd(), &mut answer) {
+        Ok(1) if answer == [0] => Ok(()),
+        Ok(1) => Err(Errno::from_raw(i32::from(answer[0]))),
+        Ok(_) => Err(Errno::ECHILD),
+        Err(e) => Err(e),
     };
     let write = |file: &str, text: &str, field: String| {
         let path = format!("/proc/{pid}/{file}");
         fs::write(&path, text)
             .map_err(|e| Error::field(field, format!("writing {text:?} to {path}: {e}")))
     };
-    let made = write("uid_map", &uid_map, format!("{field}.uidMappings"))
+    let made = there
+        .map_err(Error::system("create a user namespace"))
+        .and_then(|()| write("uid_map", &uid_map, format!("{field}.uidMappings")))
         .and_then(|()| write("gid_map", &gid_map, format!("{field}.gidMappings")))
         .and_then(|()| {
             File::open(format!("/proc/{pid}/ns/user"))
                 .map_err(|e| Error::field(field, format!("open the user namespace: {e}")))
         });
     drop(ours);
-    drop(theirs);
     process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
     process::wait_pidfd(pidfd.as_fd(), true).ok();
     made.map(Into::into)
+}
+
+/// The node's id of what is 0 inside; of the first id where that is nobody.
+fn owner(mappings: &[LinuxIdMapping]) -> u32 {
+    let first = mappings.first().map_or(0, LinuxIdMapping::host_id);
+    let root = mappings.iter().find(|m| m.container_id() == 0);
+    root.map_or(first, LinuxIdMapping::host_id)
+}
+
+/// Between clone and the end of the process: the capabilities stay, so that a node whose ordinary users may make no namespaces
+/// makes this one.
+fn become_owner((uid, gid): (u32, u32)) -> nix::Result<()> {
+    if (uid, gid) != (0, 0) {
+        let all = creds::permitted();
+        creds::keep_capabilities(true)?;
+        creds::setresgid(gid)?;
+        creds::setresuid(uid)?;
+        creds::capset(all, all, 0)?;
+    }
+    process::unshare(libc::CLONE_NEWUSER)
 }
 
 fn theirs_only(fd: &OwnedFd, offset: i32) -> i32 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub(super) struct Mounts {
 
 impl Mounts {
     pub fn of(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
+        let text = crate::procfs::read(format!("/proc/{pid}/mountinfo")).ok()?;
         let root = File::open(format!("/proc/{pid}/root")).ok()?;
         let by_id = text.lines().filter_map(parse).collect();
         Some(Self { root, by_id })

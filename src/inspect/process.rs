@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::oci::capabilities::NAMES;
+use crate::procfs;
 
 /// `/proc/PID/status`, by its keys.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +15,7 @@ pub(super) struct Status(HashMap<String, String>);
 impl Status {
     /// None where the process is gone.
     pub fn of(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let text = procfs::read(format!("/proc/{pid}/status")).ok()?;
         Some(Self::parse(&text))
     }
 
@@ -58,7 +59,7 @@ pub(super) fn inode(path: &Path) -> Option<u64> {
 
 /// `uid_map` or `gid_map`: inside, outside, how many.
 pub(super) fn id_map(pid: i32, file: &str) -> Vec<(u32, u32, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let text = procfs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let line = |line: &str| {
         let mut n = line.split_whitespace().map(str::parse::<u32>);
         Some((n.next()?.ok()?, n.next()?.ok()?, n.next()?.ok()?))
@@ -68,7 +69,7 @@ pub(super) fn id_map(pid: i32, file: &str) -> Vec<(u32, u32, u32)> {
 
 /// The label of a security module, without the mode.
 pub(super) fn label(pid: i32, module: &str) -> Option<String> {
-    let read = |file: String| fs::read_to_string(file).ok();
+    let read = |file: String| procfs::read(file).ok();
     let label = read(format!("/proc/{pid}/attr/{module}/current"))
         .or_else(|| read(format!("/proc/{pid}/attr/current")))?;
     let label = label.trim_end_matches(['\0', '\n']);
@@ -78,7 +79,7 @@ pub(super) fn label(pid: i32, module: &str) -> Option<String> {
 
 /// Soft and hard limit by the name that `/proc/PID/limits` has.
 pub(super) fn limit(pid: i32, name: &str) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let text = procfs::read(format!("/proc/{pid}/limits")).ok()?;
     let rest = text.lines().find_map(|l| l.strip_prefix(name))?;
     let number = |word: &str| match word {
         "unlimited" => Some(u64::MAX),

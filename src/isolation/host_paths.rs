@@ -196,8 +196,7 @@ impl Judge<'_> {
     fn root(&self, source: &Source) -> Result<(), Refusal> {
         let opened = source.opened.as_ref().ok();
         let real = opened.map_or_else(|| resolved(&lexical(&source.path)), |o| o.real.clone());
-        let own = |dir: &Path| real.starts_with(dir) && real != dir;
-        if own(self.place.bundle()) || self.place.images().any(own) {
+        if self.place.is_own_root(&real) {
             return Ok(());
         }
         let what = format!("the root {} (root.path; ", source.path.display());

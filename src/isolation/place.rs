@@ -136,16 +136,15 @@ impl Place {
         }
     }
 
-    /// The container's own bundle.
-    pub(super) fn bundle(&self) -> &Path {
-        &self.bundle
-    }
-
-    /// containerd's root directory, where images are unpacked.
-    pub(super) fn images(&self) -> impl Iterator<Item = &Path> {
-        let engines = [&self.node.docker_root, &self.node.nerdctl_root];
-        let own = self.root.iter();
-        own.chain(engines).map(PathBuf::as_path)
+    /// Whether `real` is the container's root as its engine unpacked it: below the bundle (containerd), or where dockerd mounts
+    /// roots. dockerd's overlay2 driver names them after layers, not after containers.
+    pub(super) fn is_own_root(&self, real: &Path) -> bool {
+        let in_docker = match parts(real, &self.node.docker_root).as_deref() {
+            Some(["overlay2", _, "merged"]) => true,
+            Some(["rootfs", _, id]) => *id == self.id,
+            _ => false,
+        };
+        in_docker || (real.starts_with(&self.bundle) && real != self.bundle)
     }
 
     /// kubelet's directory of a pod.

@@ -308,7 +308,7 @@ impl Recorder {
         for pid in pids {
             let inside = || {
                 let ns = fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+                let status = crate::procfs::read(format!("/proc/{pid}/status")).ok()?;
                 let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
                 let number = line.split_whitespace().last()?.parse().ok()?;
                 (ns.ino() == self.namespace).then_some(number)

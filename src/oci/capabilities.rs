@@ -95,8 +95,8 @@ impl Sets {
             (self.bounding | self.permitted | self.inheritable | self.ambient) & !available;
         if without != 0 {
             log::warn!(
-                field = "process.capabilities", capabilities = names(without);
-                "cannot be given: the runtime does not have them"
+                "process.capabilities: {} cannot be given: the runtime does not have it",
+                names(without)
             );
         }
         Self {
@@ -125,10 +125,7 @@ pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> boo
                 let known = c.as_str().is_none_or(|c| NAMES.contains(&c));
                 if !known {
                     removed = true;
-                    log::warn!(
-                        field:% = format_args!("process.capabilities.{set}"), capability:% = c;
-                        "is not known, and is ignored"
-                    );
+                    log::warn!("process.capabilities.{set}: {c} is not known, and is ignored");
                 }
                 known
             });

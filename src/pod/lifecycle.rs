@@ -663,8 +663,7 @@ impl Pod {
                     .filter(|p| !executor::is_own_child(*p))
                 {
                     // Hooks and loggers are waited for by who started them; they are in no container's group.
-                    let of =
-                        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                    let of = crate::procfs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                     if of
                         .lines()
                         .any(|l| groups.iter().any(|g| l.contains(g.as_str())))

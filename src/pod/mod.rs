@@ -75,7 +75,7 @@ struct Filters {
 /// (`seccomp(2)`, EBUSY), so a shim that runs under a filter itself does not try.
 fn can_watch() -> bool {
     const SYS_PTRACE: u64 = 1 << 19;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = crate::procfs::read("/proc/self/status").unwrap_or_default();
     status.lines().any(|l| l == "Seccomp:\t0") && crate::sys::creds::permitted() & SYS_PTRACE != 0
 }
 
@@ -95,7 +95,7 @@ pub struct Pod {
     layout: Arc<Layout>,
     /// Why no container can be created, where the profile is broken.
     isolation: std::result::Result<Arc<Isolation>, String>,
-    /// The profile of the pod's first container.
+    /// The profile of the containers that there are.
     shared_profile: Mutex<Option<Arc<Isolation>>>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
@@ -197,7 +197,12 @@ impl Pod {
     }
 
     fn forget(&self, id: &str) {
-        lock(&self.containers).remove(id);
+        let mut containers = lock(&self.containers);
+        containers.remove(id);
+        // The next one is a first one.
+        if containers.is_empty() {
+            lock(&self.shared_profile).take();
+        }
     }
 
     fn all(&self) -> Vec<Arc<Container>> {

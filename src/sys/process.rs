@@ -239,7 +239,7 @@ pub fn own_pid() -> i32 {
 
 /// The name of this process's first thread, `/proc/PID/comm`.
 pub fn name() -> String {
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let name = crate::procfs::read("/proc/self/comm").unwrap_or_default();
     name.trim_end_matches('\n').to_owned()
 }
 
@@ -700,7 +700,7 @@ pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, 
 
 /// State letter and start time (clock ticks since boot) of a process: fields 3 and 22 of `/proc/PID/stat`, proc(5).
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = crate::procfs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, a closing parenthesis too; what follows the last one is numbers.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((
@@ -752,7 +752,7 @@ pub fn any_maps_to(first: u32, size: u32) -> bool {
     numbers_in("/proc")
         .into_iter()
         .filter(|pid| {
-            let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+            let map = crate::procfs::read(format!("/proc/{pid}/uid_map")).unwrap_or_default();
             // The node's own processes have every id.
             !everything(&map) && map.lines().any(reaches)
         })
