@@ -25,6 +25,46 @@ pub fn shown_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Characters that are not to reach a terminal as they are.
+fn is_odd(c: char) -> bool {
+    !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1
+}
+
+/// JSON or another text of escapes, so that every character in it can be seen: what JSON leaves as it is, and a terminal would
+/// obey, becomes an escape of JSON's.
+pub fn shown_json(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c != '\n' && is_odd(c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' || !is_odd(c) {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            write!(out, "\\u{unit:04x}").ok();
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A string of TOML, in quotes and on one line.
+pub fn toml_string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if is_odd(c) => {
+                write!(out, "\\U{:08X}", u32::from(c)).ok();
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// A value of logfmt: quoted unless it is one plain word.
 pub fn log_value(text: &str) -> Cow<'_, str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/@:+,|#".contains(&b);
@@ -60,6 +100,28 @@ mod tests {
         assert_eq!(shown("a\nb\u{202e}c\u{9b}"), "a\\nb\\u{202e}c\\u{9b}");
         assert_eq!(shown("größe"), "größe");
         assert_eq!(shown_lines("a\x1b\nb"), "a\\u{1b}\nb");
+    }
+
+    #[test]
+    fn json_and_toml_say_the_same_in_escapes() {
+        for text in [
+            "plain",
+            "\u{1b}[2J",
+            "a\u{9b}b\u{202e}\u{7f}",
+            "q\"\\'\n\t",
+            "\u{10ffff}ü",
+        ] {
+            let json = serde_json::to_string(text).unwrap();
+            let safe = shown_json(&json);
+            assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
+            let toml = toml_string(text);
+            let parsed: toml::Table = toml::from_str(&format!("a = {toml}")).unwrap();
+            assert_eq!(parsed["a"].as_str(), Some(text), "{toml}");
+            assert!(
+                !safe.chars().chain(toml.chars()).any(is_odd),
+                "{safe} {toml}"
+            );
+        }
     }
 
     #[test]

@@ -131,13 +131,26 @@ fn answer_people(id: &str, pod: &std::sync::Arc<Pod>) {
                 let pod = pod.clone();
                 async move {
                     pod.note_activity();
-                    let answer = tokio::task::spawn_blocking(move || pod.answer(ask)).await;
-                    answer.unwrap_or_else(|e| control::Answer::Error(e.to_string()))
+                    answer_one(pod, ask).await
                 }
             }));
         }
         Err(e) => log::warn!(pod:% = id, error:% = e; "no control socket"),
     }
+}
+
+/// On a thread of its own: what people ask is answered when all others are taken, too. The socket's server has few clients at a
+/// time.
+async fn answer_one(pod: std::sync::Arc<Pod>, ask: control::Ask) -> control::Answer {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .stack_size(THREAD_STACK)
+        .spawn(move || sender.send(pod.answer(ask)).ok());
+    if let Err(e) = thread {
+        return control::Answer::Error(format!("no thread to answer: {e}"));
+    }
+    let answer = receiver.await;
+    answer.unwrap_or_else(|_| control::Answer::Error("the answer was lost".into()))
 }
 
 fn handle_signals(pod: &std::sync::Arc<Pod>) -> Result<()> {

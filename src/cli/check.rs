@@ -1,6 +1,6 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
-use super::print;
+use super::{print, print_json};
 use crate::inspect::containerd::Source;
 use crate::inspect::{Finding, State, check as look};
 
@@ -10,7 +10,7 @@ pub(super) fn check(profiles: &[String], source: &Source, as_json: bool, verbose
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if as_json {
         let all = serde_json::json!({ "state": worst, "findings": findings });
-        print(&format!("{all:#}\n"));
+        print_json(&format!("{all:#}\n"));
     } else {
         print(&text(&findings, verbose));
     }

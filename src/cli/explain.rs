@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::{Error, Result, print};
+use super::{Error, Result, print, print_json};
 use crate::control;
 use crate::inspect::{self, Explanation, Line, Mark};
+use crate::show::shown;
 
 /// Sections of which only what is not as the pod asked is shown, unless all is wanted.
 const LONG: [&str; 1] = ["files"];
@@ -38,7 +39,7 @@ pub(super) fn explain(id: &str, as_json: bool, verbose: bool) -> Result<i32> {
             "unseen": unseen,
             "missing": missing,
         });
-        print(&format!("{all:#}\n"));
+        print_json(&format!("{all:#}\n"));
     } else {
         print(&format!(
             "pod {}  class {}, namespace {}, shim {}\n",
@@ -75,7 +76,10 @@ fn tree(e: &Explanation, verbose: bool) -> String {
     let c = &e.container;
     let mut out = format!(
         "└─ container {}  profile {}, pid {}, {}\n",
-        c.id, c.profile, c.pid, c.status
+        shown(&c.id),
+        shown(&c.profile),
+        c.pid,
+        c.status
     );
     let mut section = "";
     for line in &e.lines {
@@ -93,7 +97,7 @@ fn tree(e: &Explanation, verbose: bool) -> String {
     }
     out.push_str("   └─ denied so far\n");
     for d in &c.denials {
-        let call = format!("{} ({})", d.call, d.what);
+        let call = format!("{} ({})", shown(&d.call), d.what);
         out.push_str(&format!("        {:>9} {call:<28} {}\n", d.count, d.rule));
     }
     if c.denials.is_empty() {
@@ -131,11 +135,12 @@ fn one(line: &Line) -> String {
         Mark::Tightened => ("asked", line.asked.as_str()),
         Mark::Missing => ("promised", line.promised.as_str()),
     };
-    let mut out = format!("   │    {mark:<9} {:<26} {}", line.what, line.found);
+    let (what, found) = (shown(&line.what), shown(&line.found));
+    let mut out = format!("   │    {mark:<9} {what:<26} {found}");
     let aside = if aside.is_empty() {
         String::new()
     } else {
-        format!("({aside}: {text})")
+        format!("({aside}: {})", shown(text))
     };
     // What does not fit beside it goes below.
     if !aside.is_empty() && out.chars().count() + aside.chars().count() + 3 > WIDTH {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Error, Result, print};
+use super::{Error, Result, print, print_json};
 use crate::control::{self, Ask};
 use crate::learn::{self, Recorded};
 
@@ -89,7 +89,7 @@ fn show(id: &str, as_json: bool) -> Result<()> {
     }
     if as_json {
         let text = serde_json::to_string_pretty(&all).map_err(|e| Error::Other(e.to_string()))?;
-        print(&format!("{text}\n"));
+        print_json(&format!("{text}\n"));
         return Ok(());
     }
     for recorded in &all {

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::executor;
 use crate::inspect::containerd::Source;
-use crate::show::{Pairs, shown_lines};
+use crate::show::{Pairs, shown_json, shown_lines};
 
 /// What a command ends with, unless it succeeds.
 #[derive(Debug, thiserror::Error)]
@@ -517,7 +517,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Learn(command) => done(learn::run(command)),
         Command::Top { json, sort } => top::top(*json, *sort),
         Command::Features => {
-            print(&format!("{:#}\n", crate::bootstrap::features()));
+            print_json(&format!("{:#}\n", crate::bootstrap::features()));
             Ok(0)
         }
         Command::Profile(command) => match command {
@@ -554,6 +554,17 @@ fn dispatch(cli: &Cli) -> Result<i32> {
     }
 }
 
+/// For people: lines of text in which nothing commands a terminal.
 fn print(text: &str) {
+    print_raw(&shown_lines(text));
+}
+
+/// For programs: JSON, which people may look at as well.
+fn print_json(text: &str) {
+    print_raw(&shown_json(text));
+}
+
+/// As it is: what commands a terminal on purpose.
+fn print_raw(text: &str) {
     std::io::stdout().lock().write_all(text.as_bytes()).ok();
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Error, Result, print};
+use super::{Error, Result, print, print_json};
 use crate::cgroup::Layout;
 use crate::control;
 use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, Profile, names};
@@ -95,7 +95,7 @@ pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
     if as_json {
         let one = |(key, (before, after)): (&String, &(Value, Value))| json!({ "key": key, "before": before, "after": after });
         let all: Vec<Value> = changes.iter().map(one).collect();
-        print(&format!("{:#}\n", Value::Array(all)));
+        print_json(&format!("{:#}\n", Value::Array(all)));
     } else {
         for (key, (before, after)) in &changes {
             print(&format!("{key}\n"));

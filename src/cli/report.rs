@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::store::{Entry, Status, Store};
-use super::{Error, Format, Result, print};
+use super::{Error, Format, Result, print, print_json};
+use crate::show::shown;
 
 /// OCI runtime.md "State", with what runc adds.
 fn describe(entry: &Entry) -> Value {
@@ -29,7 +30,7 @@ fn describe(entry: &Entry) -> Value {
 }
 
 pub(super) fn state(store: &Store, id: &str) -> Result<()> {
-    print(&format!("{:#}\n", describe(&store.load(id)?)));
+    print_json(&format!("{:#}\n", describe(&store.load(id)?)));
     Ok(())
 }
 
@@ -42,7 +43,7 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
         return;
     }
     if format == Format::Json {
-        print(&format!(
+        print_json(&format!(
             "{}\n",
             Value::Array(all.iter().map(describe).collect())
         ));
@@ -60,7 +61,7 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
             s.id,
             status.name(),
             s.created,
-            s.bundle.display()
+            shown(&s.bundle.to_string_lossy())
         ));
     }
 }
@@ -68,7 +69,7 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
 pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) -> Result<()> {
     let pids = store.load(id)?.cgroup()?.pids();
     if format == Format::Json {
-        print(&format!("{}\n", json!(pids)));
+        print_json(&format!("{}\n", json!(pids)));
         return Ok(());
     }
     let options: Vec<&str> = if options.is_empty() {
@@ -112,7 +113,7 @@ pub(super) fn events(store: &Store, id: &str, once: bool, interval: u64) -> Resu
                 Ok(())
             };
         }
-        print(&format!(
+        print_json(&format!(
             "{}\n",
             json!({ "type": "stats", "id": id, "data": cgroup.counters() })
         ));
@@ -122,7 +123,7 @@ pub(super) fn events(store: &Store, id: &str, once: bool, interval: u64) -> Resu
         std::thread::sleep(Duration::from_secs(interval));
         let now = cgroup.oom_kills();
         if now > kills {
-            print(&format!("{}\n", json!({ "type": "oom", "id": id })));
+            print_json(&format!("{}\n", json!({ "type": "oom", "id": id })));
             kills = now;
         }
     }

@@ -10,8 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::terminal::{self, Raw};
-use super::{Result, print};
+use super::{Result, print, print_json, print_raw};
 use crate::control::{self, Found};
+use crate::show::{shown, shown_lines};
 use crate::sys::time;
 
 /// Between two looks.
@@ -69,7 +70,7 @@ struct Row {
 pub(super) fn top(as_json: bool, sort: Sort) -> Result<i32> {
     if as_json {
         let all: Vec<Value> = control::pods().into_iter().map(to_json).collect();
-        print(&format!("{:#}\n", Value::Array(all)));
+        print_json(&format!("{:#}\n", Value::Array(all)));
         return Ok(0);
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
@@ -102,7 +103,7 @@ fn live(mut sort: Sort) -> Result<i32> {
     let _raw = Raw::new();
     let stdin = std::io::stdin();
     // The other screen, without a cursor.
-    print("\x1b[?1049h\x1b[?25l");
+    print_raw("\x1b[?1049h\x1b[?25l");
     let mut before: (Vec<Row>, Instant) = (Vec::new(), Instant::now());
     loop {
         let mut now = rows(control::pods());
@@ -113,7 +114,8 @@ fn live(mut sort: Sort) -> Result<i32> {
         let height = if height == 0 { 24 } else { height };
         let text = table(&mut now, sort, height.saturating_sub(1));
         // In raw mode a new line does not return the carriage. What is left of older lines is cleared.
-        print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n")));
+        let text = shown_lines(&text);
+        print_raw(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n")));
         std::io::stdout().flush().ok();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         let wait = PollTimeout::try_from(EVERY).unwrap_or(PollTimeout::ZERO);
@@ -124,7 +126,7 @@ fn live(mut sort: Sort) -> Result<i32> {
         let read = nix::unistd::read(stdin.as_fd(), &mut key);
         // Ctrl-C and Ctrl-D are keys here.
         if !matches!(read, Ok(1)) || [b'q', 3, 4, 27].contains(&key[0]) {
-            print("\x1b[?25h\x1b[?1049l");
+            print_raw("\x1b[?25h\x1b[?1049l");
             return Ok(0);
         }
         if let Some((_, chosen)) = KEYS.iter().find(|(k, _)| *k == key[0]) {
@@ -261,7 +263,7 @@ fn table(rows: &mut [Row], sort: Sort, height: usize) -> String {
         ),
     ];
     for row in rows {
-        let short = |text: &str, width: usize| text.chars().take(width).collect::<String>();
+        let short = |text: &str, width: usize| shown(text).chars().take(width).collect::<String>();
         lines.push(match &row.error {
             Some(error) => {
                 let name = if row.pod.is_empty() {

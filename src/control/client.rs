@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use serde::de::DeserializeOwned;
 
-use crate::sys::process;
+use crate::sys::{process, socket};
 
 use super::{Answer, Ask, Container, DIRECTORY, Pod, socket_of};
 
@@ -69,16 +67,7 @@ fn exchange(pid: u32, question: &Ask) -> io::Result<Answer> {
 
 /// A connection, or `EAGAIN` where nobody takes it: a shim that hangs has a queue that is full some day.
 fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = socket::socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
-    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let stream = UnixStream::from(socket);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
+    Ok(UnixStream::from(socket::connect_at_once(path)?))
 }
 
 /// Removes the socket of a shim that is gone. One that is listened at stays: the pid may be another shim's by now.

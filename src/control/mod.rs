@@ -2,6 +2,7 @@
 //! document of JSON answers. No containerd is needed.
 
 mod client;
+pub mod peer;
 mod server;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use crate::trace;
 use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The children that the executor made and nobody has reaped yet. Orphans of a container that shares the node's pid
 /// namespace become children of the shim too, and must be told apart.
@@ -90,6 +92,9 @@ pub struct BehindGate {
     first: usize,
     /// Who gets the notifications of the seccomp filter.
     supervised: Option<Supervised>,
+    /// Whether there are startContainer hooks, which have time-outs of their own.
+    #[serde(default)]
+    has_hooks: bool,
 }
 
 enum Heard {
@@ -108,6 +113,36 @@ enum Heard {
     Reborn(OwnedFd),
     /// The filter is loaded, and its notifications are under this number.
     Listener(i32),
+}
+
+/// How long an exec may set itself up, its program's execution among it. Its container can stop it as soon as it is inside; one
+/// that is late is killed.
+const EXEC_WITHIN: Duration = Duration::from_secs(30);
+/// The same for an init from its gate to its program, where it runs no hooks.
+const START_WITHIN: Duration = Duration::from_secs(120);
+/// How long a seccomp agent may take to take a message.
+const AGENT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Waits for what a process says, until a deadline.
+fn listen_until(control: &OwnedFd, deadline: Option<Instant>) -> Result<Heard> {
+    if let Some(deadline) = deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        let ready = loop {
+            match poll(&mut fds, timeout) {
+                Err(Errno::EINTR) => {}
+                ready => break ready.map_err(Error::system("wait for the container's process"))?,
+            }
+        };
+        if ready == 0 {
+            return Err(Error::System {
+                what: "set up the process: it was stopped, or its program cannot be read".into(),
+                errno: Errno::ETIMEDOUT,
+            });
+        }
+    }
+    listen(control)
 }
 
 fn listen(control: &OwnedFd) -> Result<Heard> {
@@ -320,8 +355,9 @@ impl Job {
     ) -> Result<(Option<OwnedFd>, bool)> {
         let mut terminal = None;
         let mut last = "start".to_owned();
+        let deadline = (!self.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
         loop {
-            match listen(control)? {
+            match listen_until(control, deadline)? {
                 Heard::Terminal(fd) => terminal = Some(fd),
                 Heard::Reborn(fd) => {
                     let sibling = userns::pid_of(&fd)?;
@@ -411,6 +447,11 @@ impl Job {
                 steps,
                 first,
                 supervised: self.supervised.clone(),
+                has_hooks: self
+                    .script
+                    .steps
+                    .iter()
+                    .any(|s| matches!(s, super::script::Step::StartHook(_))),
             },
         }
     }
@@ -501,8 +542,11 @@ fn hand_over(
         "metadata": listener.metadata,
         "state": state
     });
-    let stream =
-        UnixStream::connect(&listener.path).map_err(|e| failed("connect to", e.to_string()))?;
+    let connected = socket::connect_at_once(&listener.path).map(UnixStream::from);
+    let stream = connected.map_err(|e| failed("connect to", e.desc().to_owned()))?;
+    stream
+        .set_write_timeout(Some(AGENT_WITHIN))
+        .map_err(|e| failed("limit the time for", e.to_string()))?;
     socket::send_fd(stream.as_fd(), message.to_string().as_bytes(), fd.as_fd())
         .map_err(|e| failed("send the filter's descriptor to", e.desc().to_owned()))?;
     go_on(control)
@@ -551,8 +595,12 @@ impl Gate {
     pub fn open(self, pid: i32, pidfd: &OwnedFd) -> Result<()> {
         process::write_all(self.control.as_fd(), b"g")
             .map_err(Error::system("open the container's gate"))?;
+        let deadline = (!self.behind.has_hooks).then(|| Instant::now() + START_WITHIN);
         loop {
-            match listen(&self.control)? {
+            let heard = listen_until(&self.control, deadline).inspect_err(|_| {
+                process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+            });
+            match heard? {
                 Heard::End => {
                     self.trace(pid);
                     return Ok(());

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Recorded;
 use crate::isolation::{BUILT_IN, DIRECTORY};
+use crate::show::{shown, toml_string};
 
 /// What every start of a container does between the loading of its filter and its program.
 const OF_THE_RUNTIME: [&str; 2] = ["execve", "exit_group"];
@@ -170,16 +171,17 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
         _ => "hardened",
     };
     let mut out = format!(
-        "# Learnt from container {} under the profile {:?}.\n",
-        recorded.container, recorded.profile
+        "# Learnt from container {} under the profile {}.\n",
+        shown(&recorded.container),
+        toml_string(&recorded.profile)
     );
     if !recorded.from_start {
         out += "# The start of its program was not seen: what only that needs is missing, but for what all programs need.\n";
     }
     for gap in &recorded.gaps {
-        out += &format!("# Not recorded: {gap}\n");
+        out += &format!("# Not recorded: {}\n", shown(gap));
     }
-    out += &format!("extends = {base:?}\n\n[process]\n");
+    out += &format!("extends = {}\n\n[process]\n", toml_string(base));
     let knows = |what: &str| !recorded.gaps.iter().any(|g| g.starts_with(what));
     if knows("capabilities") {
         out += "# Those that decided something.\ncapabilities = [\n";
@@ -207,8 +209,8 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
         None => "the pod has no filter of its own".into(),
     };
     out += &format!(
-        "\n[seccomp]\n# {allowed} calls; {before}.\nfloor = {:?}\n",
-        filter.display().to_string()
+        "\n[seccomp]\n# {allowed} calls; {before}.\nfloor = {}\n",
+        toml_string(&filter.display().to_string())
     );
     if knows("files") {
         out += "\n[landlock]\n";
@@ -221,17 +223,17 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
         out += "# Programs, and the loaders that they name.\nexecute = [\n";
         for path in &executed {
             let times = recorded.files.get(path).map_or(0, |f| f.executed);
-            out += &format!("    {path:?}, # {times} times\n");
+            out += &format!("    {}, # {times} times\n", toml_string(path));
         }
         out += "]\n# Directories in which files were written, made, moved or removed.\nwrite = [\n";
         for (directory, what) in written(recorded) {
-            out += &format!("    {directory:?}, # {what}\n");
+            out += &format!("    {}, # {what}\n", toml_string(&directory));
         }
         out += "]\n";
         if !recorded.unresolved.is_empty() {
             out += "# Changed, relative to a directory that could not be told any more (add it above, if it is not):\n";
             for path in &recorded.unresolved {
-                out += &format!("#     {path:?}\n");
+                out += &format!("#     {}\n", toml_string(path));
             }
         }
     }
@@ -276,8 +278,7 @@ fn written(recorded: &Recorded) -> BTreeMap<String, String> {
             } else {
                 format!("{example} and {} more", paths - 1)
             };
-            // A comment ends at its line's end.
-            (path, what.replace(['\n', '\r'], " "))
+            (path, shown(&what).into_owned())
         })
         .collect()
 }

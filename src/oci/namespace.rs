@@ -178,20 +178,23 @@ impl Namespaces {
         Type::Time,
     ];
 
-    /// As a spec has them.
-    pub(super) fn to_spec(&self) -> Vec<LinuxNamespace> {
-        let one = |typ: &Type| {
-            let path = match self.get(*typ) {
-                Namespace::Host => return None,
-                Namespace::New => None,
-                Namespace::Join(joined) => Some(joined.path.clone()),
-            };
-            let mut out = LinuxNamespace::default();
-            out.set_typ(*typ);
-            out.set_path(path);
-            Some(out)
-        };
-        Self::TYPES.iter().filter_map(one).collect()
+    /// As a spec has them: what was asked for, and what has changed since.
+    pub(super) fn to_spec(&self, asked: &[LinuxNamespace]) -> Vec<LinuxNamespace> {
+        let mut out = asked.to_vec();
+        for n in &mut out {
+            if self.get(n.typ()).is_new() && n.path().is_some() {
+                n.set_path(None);
+            }
+        }
+        for typ in Self::TYPES {
+            if self.get(typ).is_new() && !asked.iter().any(|n| n.typ() == typ) {
+                let mut new = LinuxNamespace::default();
+                new.set_typ(typ);
+                new.set_path(None);
+                out.push(new);
+            }
+        }
+        out
     }
 }
 

@@ -1,8 +1,8 @@
 //! A container, as its spec asks for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use oci_spec::runtime::{Root as SpecRoot, Spec};
+use oci_spec::runtime::Spec;
 
 use super::{Device, Error, Hooks, Mount, Namespaces, Reading, Result, Source, validate};
 
@@ -11,8 +11,6 @@ use super::{Device, Error, Hooks, Mount, Namespaces, Reading, Result, Source, va
 pub struct Root {
     /// Its directory on the node, absolute.
     pub source: Source,
-    /// As the spec has it.
-    path: PathBuf,
     /// Whether it is mounted read-only.
     pub read_only: bool,
 }
@@ -75,15 +73,20 @@ impl Request {
     /// A spec that asks for the same, to be shown: mounts that were changed have their options written anew.
     pub fn to_spec(&self, asked: &Spec) -> Spec {
         let mut spec = self.rest.clone();
-        let mut root = SpecRoot::default();
-        root.set_path(self.root.path.clone());
-        root.set_readonly(Some(self.root.read_only));
-        spec.set_root(Some(root));
+        let mut root = asked.root().clone();
+        if let Some(root) = root.as_mut().filter(|_| self.root.read_only) {
+            root.set_readonly(Some(true));
+        }
+        spec.set_root(root);
         spec.set_hooks(asked.hooks().clone());
         let mounts = || self.mounts.iter().map(Mount::to_spec).collect();
         spec.set_mounts(asked.mounts().as_ref().map(|_| mounts()));
         if let Some(mut linux) = spec.linux().clone() {
-            linux.set_namespaces(Some(self.namespaces.to_spec()));
+            let list = asked
+                .linux()
+                .as_ref()
+                .and_then(|l| l.namespaces().as_deref());
+            linux.set_namespaces(Some(self.namespaces.to_spec(list.unwrap_or_default())));
             linux.set_devices(asked.linux().as_ref().and_then(|l| l.devices().clone()));
             spec.set_linux(Some(linux));
         }
@@ -102,7 +105,6 @@ impl Root {
         }
         Ok(Self {
             source: Source::read(bundle.join(root.path()), reading),
-            path: root.path().clone(),
             read_only: root.readonly() == Some(true),
         })
     }

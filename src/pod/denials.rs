@@ -1,8 +1,9 @@
 //! What the filters of a container deny: seen, answered, logged and counted.
 //!
 //! A denied call waits in the kernel until the shim answers with the error that the filter would have given. While nothing is
-//! denied nobody runs for it: the event loop is woken for the first call only, and a thread of the pool answers until there
-//! are no more. Whatever a container does, it waits for us and not we for it: what it can cost is bounded by [`PACE`].
+//! denied nobody runs for it; then a thread of the pool answers those calls that wait, and is free again. All containers of a pod
+//! share one thread at a time, and nobody sleeps in it: whatever a container does, it waits for us and not we for it. What it can
+//! cost is bounded by [`PACE`].
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
+use tokio::sync::Semaphore;
 
 use super::{Isolation, lock};
 use crate::control;
@@ -28,8 +30,10 @@ const LINES: Budget = Budget {
     burst: 20.0,
     per_second: 1.0,
 };
-/// A thread that has nothing to answer for this long goes back to the pool, in milliseconds.
-const IDLE: i32 = 100;
+/// How many calls are answered before others have their turn.
+const AT_ONCE: usize = 64;
+/// The shortest pause of a container that is too fast.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Calls that are counted one by one.
 const MAX_COUNTS: usize = 1000;
 /// Bytes of a path or an address that are shown.
@@ -84,21 +88,41 @@ struct State {
     pace: Purse,
 }
 
+/// What comes after some answers.
+enum Next {
+    /// More of them.
+    More,
+    /// Nobody asks for now.
+    Wait,
+    /// The container has asked too often.
+    Pause(Duration),
+    /// Nobody will ever ask.
+    End,
+}
+
 /// The denials of one container, its execs' among them.
 #[derive(Debug)]
 pub(super) struct Denials {
     id: String,
     isolation: Arc<Isolation>,
     filter: Arc<Watched>,
+    /// Held by who answers, for the whole pod.
+    turn: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 impl Denials {
-    pub fn new(id: &str, isolation: Arc<Isolation>, filter: Arc<Watched>) -> Arc<Self> {
+    pub fn new(
+        id: &str,
+        isolation: Arc<Isolation>,
+        filter: Arc<Watched>,
+        turn: Arc<Semaphore>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id: id.to_owned(),
             isolation,
             filter,
+            turn,
             state: Mutex::new(State {
                 counts: BTreeMap::new(),
                 lines: Purse::new(LINES),
@@ -144,33 +168,40 @@ impl Denials {
             let Ok(mut ready) = listener.readable().await else {
                 return;
             };
+            let Ok(turn) = self.turn.clone().acquire_owned().await else {
+                return;
+            };
             let (this, fd, exec) = (self.clone(), listener.clone(), exec.clone());
             let answered =
-                tokio::task::spawn_blocking(move || this.answer_all(fd.as_fd(), &exec)).await;
-            if !answered.unwrap_or(false) {
-                return;
+                tokio::task::spawn_blocking(move || this.answer_some(fd.as_fd(), &exec)).await;
+            drop(turn);
+            match answered.unwrap_or(Next::End) {
+                Next::End => return,
+                Next::More => {}
+                Next::Wait => ready.clear_ready(),
+                // Before a call is taken: the process can be killed while it waits.
+                Next::Pause(wait) => tokio::time::sleep(wait.max(PAUSE)).await,
             }
-            ready.clear_ready();
         }
     }
 
-    /// Answers for as long as there are calls. False when there will be none any more.
-    fn answer_all(&self, listener: BorrowedFd<'_>, exec: &str) -> bool {
-        loop {
-            match notify::wait(listener, IDLE) {
-                Readiness::Nothing => return true,
-                Readiness::Gone => return false,
+    /// Answers the calls that wait, never waiting itself.
+    fn answer_some(&self, listener: BorrowedFd<'_>, exec: &str) -> Next {
+        for _ in 0..AT_ONCE {
+            match notify::wait(listener, 0) {
+                Readiness::Nothing => return Next::Wait,
+                Readiness::Gone => return Next::End,
                 Readiness::Call => {}
             }
-            // Before the call is taken: the process can be killed while it waits.
             let wait = lock(&self.state).pace.take();
             if let Err(wait) = wait {
-                std::thread::sleep(wait.max(Duration::from_millis(10)));
+                return Next::Pause(wait);
             }
             if let Ok(notification) = notify::receive(listener) {
                 self.answer(listener, &notification, exec);
             }
         }
+        Next::More
     }
 
     fn answer(&self, listener: BorrowedFd<'_>, notification: &Notification, exec: &str) {

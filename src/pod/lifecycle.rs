@@ -147,7 +147,8 @@ impl Pod {
         } = self.filters(spec, &isolation)?;
         drop(compiling);
         let opening = trace::span("open streams");
-        let denials = watched.map(|w| Denials::new(&request.id, isolation.clone(), w));
+        let denials = watched
+            .map(|w| Denials::new(&request.id, isolation.clone(), w, self.answering.clone()));
         let own_pids = judged.namespaces.pid.is_new();
         let user = spec
             .process()

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::shim::oci;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::Layout;
 use crate::control;
@@ -105,6 +105,8 @@ pub struct Pod {
     ahead: Mutex<ahead::Ahead>,
     /// Whether this process can see what filters deny.
     can_watch: bool,
+    /// Held by who answers denied calls.
+    answering: Arc<Semaphore>,
     /// Whether containers to come are recorded.
     learning: AtomicBool,
     /// What the containers' users are, where the profile gives them some.
@@ -137,6 +139,7 @@ impl Pod {
             filters: Mutex::default(),
             ahead: Mutex::default(),
             can_watch: can_watch(),
+            answering: Arc::new(Semaphore::new(1)),
             learning: AtomicBool::new(false),
             users: Mutex::default(),
             shutdown: Notify::new(),

@@ -1,4 +1,5 @@
-//! Accepts connections of our own user only. The socket's mode says the same; this holds where a path was moved or linked.
+//! Accepts connections of the node's own processes only. The socket's mode says the same; this holds where a path was moved, linked
+//! or mounted into a container.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,14 +11,13 @@ use futures_core::Stream;
 use tokio::net::{UnixListener, UnixStream};
 use ttrpc::asynchronous::transport::Listener;
 
-use crate::sys::socket::peer_uid;
+use crate::control::peer;
 
-struct SameUser {
+struct OfNode {
     listener: UnixListener,
-    uid: u32,
 }
 
-impl Stream for SameUser {
+impl Stream for OfNode {
     type Item = io::Result<UnixStream>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -25,23 +25,19 @@ impl Stream for SameUser {
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(e)) => return Poll::Ready(Some(Err(e))),
-                Poll::Ready(Ok((stream, _))) => match peer_uid(stream.as_fd()) {
-                    Ok(uid) if uid == self.uid => return Poll::Ready(Some(Ok(stream))),
-                    Ok(uid) => log::warn!(uid:%; "refused a connection of another user"),
-                    Err(e) => {
-                        log::warn!(error:% = e; "refused a connection of an unknown user")
-                    }
-                },
+                Poll::Ready(Ok((stream, _))) if peer::is_ours(stream.as_fd()) => {
+                    return Poll::Ready(Some(Ok(stream)));
+                }
+                Poll::Ready(Ok(_)) => {}
             }
         }
     }
 }
 
-/// A ttrpc listener on `listener` that drops every connection of another user.
-pub(super) fn same_user(listener: StdUnixListener) -> io::Result<Listener> {
+/// A ttrpc listener on `listener` that drops every connection of others.
+pub(super) fn of_node(listener: StdUnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    Ok(Listener::new(SameUser {
+    Ok(Listener::new(OfNode {
         listener: UnixListener::from_std(listener)?,
-        uid: nix::unistd::geteuid().as_raw(),
     }))
 }

@@ -27,8 +27,7 @@ pub async fn serve(pod: &Arc<Pod>, listener: UnixListener) -> ttrpc::Result<Serv
                 .map(|service| (name.to_owned(), service)),
         );
     }
-    let listener =
-        listener::same_user(listener).map_err(|e| ttrpc::Error::Others(e.to_string()))?;
+    let listener = listener::of_node(listener).map_err(|e| ttrpc::Error::Others(e.to_string()))?;
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(services);

@@ -160,23 +160,24 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
-/// The uid of the process at the other end: `SO_PEERCRED`.
-pub fn peer_uid(socket: BorrowedFd<'_>) -> Result<u32> {
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: u32::MAX,
-        gid: u32::MAX,
-    };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `cred` is writable for `len` bytes.
-    check(libc::c_long::from(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut cred).cast(),
-            &raw mut len,
-        )
-    }))?;
-    Ok(cred.uid)
+/// User and process at the other end of a unix socket when it connected: `SO_PEERCRED`, `unix(7)`.
+pub fn peer(socket: BorrowedFd<'_>) -> Result<(u32, i32)> {
+    let found = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok((found.uid(), found.pid()))
+}
+
+/// A stream to a listener at `path`; `EAGAIN` where its queue is full, so that nobody who listens and does not accept is waited
+/// for.
+pub fn connect_at_once(path: &Path) -> Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(fd)
 }

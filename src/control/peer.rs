@@ -1,0 +1,51 @@
+//! Who may talk to a shim: the node's own user that the shim runs as. A container's root is that user too, where it has the node's
+//! users, but never in the node's own namespaces of processes.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+
+use crate::sys::socket;
+
+/// Whether the process at the other end of a connection runs as our user, in our user and pid namespaces.
+///
+/// # Errors
+/// For people: who it is, or why that cannot be told.
+pub fn check(stream: impl AsFd) -> Result<(), String> {
+    let (uid, pid) = socket::peer(stream.as_fd()).map_err(|e| e.desc().to_owned())?;
+    if uid != nix::unistd::geteuid().as_raw() {
+        return Err(format!("user {uid}"));
+    }
+    for namespace in ["pid", "user"] {
+        let of = |pid: &str| -> io::Result<(u64, u64)> {
+            let metadata = std::fs::metadata(format!("/proc/{pid}/ns/{namespace}"))?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        let theirs = of(&pid.to_string()).map_err(|e| format!("process {pid}: {e}"))?;
+        let ours = of("self").map_err(|e| e.to_string())?;
+        if theirs != ours {
+            return Err(format!("process {pid}, of another {namespace} namespace"));
+        }
+    }
+    Ok(())
+}
+
+/// The same; who is refused is a line in the log.
+pub fn is_ours(stream: BorrowedFd<'_>) -> bool {
+    let checked = check(stream);
+    if let Err(peer) = &checked {
+        log::warn!(peer; "refused a connection");
+    }
+    checked.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn our_own_process_may_talk() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        super::check(&a).unwrap();
+    }
+}
