@@ -7,7 +7,7 @@ use std::time::Duration;
 use containerd_shim::Flags;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Error, Result, logging, profile, start};
+use super::{Error, Result, logging, profile, protect, start};
 use crate::cgroup::Layout;
 use crate::control;
 use crate::pod::{Isolation, Pod, Publisher};
@@ -72,7 +72,10 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     // A broken profile starts no container; whoever asks for one is told why.
     let isolation = Isolation::load(profile);
     let (broken, missing) = match &isolation {
-        Ok(isolation) => (None, isolation.missing()),
+        Ok(isolation) => {
+            protect::give_up_rights(isolation);
+            (None, isolation.missing())
+        }
         Err(e) => (Some(e.clone()), Vec::new()),
     };
     let pod = Pod::new(

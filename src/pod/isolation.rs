@@ -9,7 +9,7 @@ use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock, seccomp};
 use crate::isolation::{self, DIRECTORY, Given, Judged, Node, Place, Profile, Verdict};
-use crate::oci::{Links, Reading, Request};
+use crate::oci::{Links, Reading, Request, capabilities};
 use crate::stdio::Addresses;
 use crate::sys::kernel;
 
@@ -115,6 +115,23 @@ impl Isolation {
     /// The profile's name.
     pub fn name(&self) -> &str {
         &self.profile.name
+    }
+
+    /// The capabilities that its processes can have at most; none where there is no ceiling.
+    pub fn ceiling(&self) -> Option<u64> {
+        let names = self.profile.process.capabilities.as_ref()?;
+        let bit = |name: &String| capabilities::NAMES.iter().position(|n| n == name);
+        Some(
+            names
+                .iter()
+                .filter_map(bit)
+                .fold(0, |mask, bit| mask | 1 << bit),
+        )
+    }
+
+    /// Whether nothing that its processes execute gains rights.
+    pub fn forces_no_new_privileges(&self) -> bool {
+        self.profile.process.no_new_privileges
     }
 
     /// What this kernel cannot do of it.
