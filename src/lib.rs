@@ -22,6 +22,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod control;
 pub mod executor;
+pub mod id;
 pub mod inspect;
 pub mod isolation;
 pub mod learn;

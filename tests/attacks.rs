@@ -164,6 +164,19 @@ pub fn run() {
         println!("{}", answer(abstract_socket(name)));
         return;
     }
+    if mark == "odd-name" {
+        odd_name();
+    }
+    if mark == "inotify" {
+        hold_inotify();
+    }
+    if mark == "stopper" {
+        stop_others();
+    }
+    if let Some(path) = mark.strip_prefix("socket=") {
+        println!("{}", ask_a_shim(path));
+        return;
+    }
     if mark == "user" {
         println!("{}", nix::unistd::geteuid());
         return;
@@ -234,6 +247,61 @@ pub fn run() {
             (true, errno) => println!("{name} {errno}"),
             _ => println!("{name} killed"),
         }
+    }
+}
+
+/// Calls itself something that is no text, and does what is denied, for ever.
+fn odd_name() -> ! {
+    loop {
+        // SAFETY: a name of at most 15 bytes.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"\xff\xfe) \n\x1b[2J".as_ptr()) };
+        call(
+            libc::SYS_unshare,
+            [i64::from(libc::CLONE_NEWUSER), 0, 0, 0, 0],
+        )
+        .ok();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
+
+/// Takes all inotify instances that there are for its user, and keeps them.
+fn hold_inotify() -> ! {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable, and read again.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        while libc::inotify_init() >= 0 {}
+    }
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    }
+}
+
+/// Stops every process that it sees but itself.
+fn stop_others() -> ! {
+    loop {
+        // SAFETY: plain numbers: all processes of the container but this one.
+        unsafe { libc::kill(-1, libc::SIGSTOP) };
+    }
+}
+
+fn ask_a_shim(path: &str) -> &'static str {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(path) else {
+        return "not connected";
+    };
+    stream.write_all(b"{\"ask\":\"state\"}\n").ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    if answer.is_empty() {
+        "connected, no answer"
+    } else {
+        "answered"
     }
 }
 

@@ -12,6 +12,7 @@ mod crash;
 mod denials;
 mod explain;
 mod features;
+mod floor;
 mod isolation;
 mod learn;
 mod lifecycle;
@@ -207,6 +208,7 @@ fn main() {
         cli::cases,
         crash::cases,
         features::cases,
+        floor::cases,
         isolation::cases,
         users::cases,
         denials::cases,

@@ -441,13 +441,13 @@ fn dump_on_request(s: &Shim) {
     )
     .unwrap();
     wait_until("the dump", Duration::from_secs(5), || {
-        s.log().contains("exec=\"waiting\"")
+        s.log().contains("exec=\\\"waiting\\\"")
     });
     let seen = s.log();
     for part in [
         "containers=1",
         "pending_events=",
-        "id=box exec=\"\" pid=",
+        "id=box exec=\\\"\\\" pid=",
         "status=running",
         "status=created",
     ] {

@@ -23,8 +23,6 @@ const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// Which containers share a shim, where their client says so; containerd `cmd/containerd-shim-runc-v2/manager`. It may be a
 /// pod's own annotation, so it counts in the class that restricts nothing only.
 const GROUP: &str = "io.containerd.runc.v2.group";
-/// The length of an id of containerd's, `pkg/identifiers`.
-const MAX_ID: usize = 76;
 const MAX_INPUT: u64 = 10 << 20;
 /// With the number of a descriptor, what a server is told as its socket: it is open already.
 pub(super) const LISTENER: &str = "fd:";
@@ -40,8 +38,9 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     let params = Params::parse(&read_input()?, flags, environment)?;
     let profile = super::profile(name);
     let group = group(Path::new("config.json"), profile)?.unwrap_or_else(|| params.id.clone());
-    check_id(&params.id)?;
-    check_id(&group)?;
+    for id in [&params.id, &group] {
+        crate::id::check(id).map_err(Error::Other)?;
+    }
     let opts = StartOpts {
         id: params.id.clone(),
         address: params.grpc_address.clone(),
@@ -97,18 +96,6 @@ fn group(config: &Path, profile: &str) -> Result<Option<String>> {
         )));
     }
     Ok(get(SANDBOX).or(asked))
-}
-
-/// An id becomes part of paths, names and log lines: containerd's own are plain (`pkg/identifiers`).
-fn check_id(id: &str) -> Result<()> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let begins = id.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    if begins && id.len() <= MAX_ID && id.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(Error::Other(format!(
-        "{id:?} is not an id: 1 to {MAX_ID} letters, digits, dots, underscores and dashes, the first one a letter or digit"
-    )))
 }
 
 pub(super) fn socket_path(address: &str) -> &Path {

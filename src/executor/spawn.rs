@@ -137,7 +137,7 @@ fn listen_until(control: &OwnedFd, deadline: Option<Instant>) -> Result<Heard> {
         };
         if ready == 0 {
             return Err(Error::System {
-                what: "set up the process: it was stopped, or its program cannot be read".into(),
+                what: "the process was not set up in time (was it stopped, or can its program not be read?)".into(),
                 errno: Errno::ETIMEDOUT,
             });
         }

@@ -67,6 +67,7 @@ impl Pod {
         let started = Instant::now();
         let _trace = trace::span("Create");
         let id = request.id.clone();
+        crate::id::check(&id).map_err(Error::InvalidArgument)?;
         self.reserve(&id)?;
         let created = TaskCreate {
             container_id: id.clone(),
@@ -524,6 +525,7 @@ impl Pod {
         if exec_id.is_empty() {
             return Err(Error::InvalidArgument("an exec needs an id".into()));
         }
+        crate::id::check(exec_id).map_err(Error::InvalidArgument)?;
         let mut process =
             oci::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));

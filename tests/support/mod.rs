@@ -455,7 +455,7 @@ impl Daemon {
         self.ids.lock().unwrap().insert(id.to_owned());
     }
 
-    /// The socket of the shim that was started for `id`.
+    /// The socket of the shim that was started for `id`, in the class that takes things as they are.
     pub fn socket(&self, id: &str) -> PathBuf {
         let address = containerd_shim::socket_address(
             &self.address().display().to_string(),
@@ -465,13 +465,18 @@ impl Daemon {
         PathBuf::from(address.trim_start_matches("unix://"))
     }
 
+    /// The same in each class.
+    fn sockets_of(&self, id: &str) -> [PathBuf; 3] {
+        ["", "\0hardened", "\0untrusted"].map(|class| self.socket(&format!("{id}{class}")))
+    }
+
     /// The sockets of all shims that were started.
     pub fn sockets(&self) -> Vec<PathBuf> {
         self.ids
             .lock()
             .unwrap()
             .iter()
-            .map(|id| self.socket(id))
+            .flat_map(|id| self.sockets_of(id))
             .collect()
     }
 

@@ -1,0 +1,1162 @@
+//! The floor of a class, whoever writes the pod or the spec: what ../docs/security.md says of host paths, hooks, namespaces,
+//! groups of pods, updates and quotas, tried as an attacker would; and the volumes of Kubernetes, which must go on working.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use containerd_shim_protos::api::{CreateTaskResponse, Empty, UpdateTaskRequest};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::attacks;
+use crate::isolation::{greedy, output, read_all, request, run_under};
+use crate::support::cri::{self, Client, PodSandboxConfig};
+use crate::support::place::{Place, program};
+use crate::support::shim::{Shim, Streams};
+use crate::support::{BUSYBOX, Daemon, Output, Release, wait_until};
+
+const HARDENED: &str = "containerd-shim-cofferdam-hardened-v1";
+const UNTRUSTED: &str = "containerd-shim-cofferdam-untrusted-v1";
+const CLASSES: [&str; 2] = ["cofferdam-hardened", "cofferdam-untrusted"];
+
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::cri("floor::volumes", volumes),
+        Case::cri("floor::host_paths", host_paths),
+        Case::cri("floor::links_in_volumes", links_in_volumes),
+        Case::cri("floor::swapped_sources", swapped_sources).only(Release::V2),
+        Case::cri("floor::hooks_of_devices", hooks_of_devices).only(Release::V2),
+        Case::cri("floor::groups_are_private", groups_are_private),
+        Case::ctr(
+            "floor::annotations_choose_no_pod",
+            annotations_choose_no_pod,
+        ),
+        Case::plain("floor::mounts_of_a_spec", mounts_of_a_spec),
+        Case::plain("floor::namespaces_by_path", namespaces_by_path),
+        Case::plain("floor::hooks_and_loggers", hooks_and_loggers),
+        Case::plain("floor::hooks_in_their_places", hooks_in_their_places),
+        Case::plain("floor::updates", updates),
+        Case::plain("floor::names_that_are_no_text", names_that_are_no_text),
+        Case::plain("floor::escape_sequences", escape_sequences),
+        Case::plain("floor::quotas_of_a_pod", quotas_of_a_pod),
+        Case::plain("floor::threads_are_not_held", threads_are_not_held),
+        Case::plain("floor::stopped_execs", stopped_execs),
+        Case::plain("floor::what_the_shim_keeps", what_the_shim_keeps),
+        Case::plain("floor::foreign_peers", foreign_peers),
+    ]
+}
+
+/// A pod of Kubernetes: kubelet's directory with its uid, and CRI's sandbox. Both go with it.
+struct Pod<'a> {
+    client: Client,
+    config: PodSandboxConfig,
+    id: String,
+    uid: String,
+    mounts: Vec<PathBuf>,
+    _daemon: &'a Daemon,
+}
+
+impl<'a> Pod<'a> {
+    fn run(daemon: &'a Daemon, name: &str, class: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let uid = format!(
+            "cdtest-{}-{}-{name}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let mut config = cri::pod_config(daemon, name);
+        config.metadata.as_mut().unwrap().uid.clone_from(&uid);
+        let client = Client::connect(daemon);
+        let id = client.run_pod(&config, class).unwrap();
+        daemon.remember(&id);
+        let this = Self {
+            client,
+            config,
+            id,
+            uid,
+            mounts: Vec::new(),
+            _daemon: daemon,
+        };
+        fs::create_dir_all(this.directory()).unwrap();
+        this
+    }
+
+    fn directory(&self) -> PathBuf {
+        Path::new("/var/lib/kubelet/pods").join(&self.uid)
+    }
+
+    /// A directory or file of the pod's, made.
+    fn make(&self, path: &str, is_dir: bool) -> PathBuf {
+        let path = self.directory().join(path);
+        if is_dir {
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        } else {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "content\n").unwrap();
+        }
+        path
+    }
+
+    /// Mounts as kubelet and its plugins do.
+    fn mount(&mut self, source: &Path, target: &Path, fstype: Option<&str>) {
+        let flags = if fstype.is_some() {
+            MsFlags::empty()
+        } else {
+            MsFlags::MS_BIND
+        };
+        mount(Some(source), target, fstype, flags, None::<&str>).unwrap();
+        self.mounts.push(target.to_owned());
+    }
+
+    /// A container with a volume; why it was refused.
+    fn start(&self, name: &str, source: &Path, at: &str, readonly: bool) -> Result<String, String> {
+        let mut c = cri::container_config(name, BUSYBOX, &["sleep", "1000"]);
+        c.mounts.push(cri::Mount {
+            container_path: at.into(),
+            host_path: source.display().to_string(),
+            readonly,
+            ..Default::default()
+        });
+        self.start_config(&c)
+    }
+
+    fn start_config(&self, c: &cri::ContainerConfig) -> Result<String, String> {
+        let text = |e: containerd_client::tonic::Status| e.message().to_owned();
+        let id = self
+            .client
+            .create(&self.id, c, &self.config)
+            .map_err(text)?;
+        self.client.start(&id).map_err(|e| {
+            let why = text(e);
+            self.client.remove(&id).ok();
+            why
+        })?;
+        Ok(id)
+    }
+
+    #[track_caller]
+    fn sh(&self, container: &str, script: &str) -> String {
+        let out = self
+            .client
+            .exec(container, &["sh", "-c", script], 20)
+            .unwrap();
+        assert_eq!(out.exit_code, 0, "{script}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, source: &Path, text: &str) {
+        let answer = self.start("refused", source, "/host", false);
+        let why = answer.expect_err(&format!("{} was mounted", source.display()));
+        assert!(
+            why.contains(text),
+            "{}: {text:?} is not in {why:?}",
+            source.display()
+        );
+    }
+}
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        self.client.stop_pod(&self.id).ok();
+        self.client.remove_pod(&self.id).ok();
+        for target in self.mounts.iter().rev() {
+            umount2(target, MntFlags::MNT_DETACH).ok();
+        }
+        fs::remove_dir_all(self.directory()).ok();
+    }
+}
+
+/// A directory of the node's that no class may see.
+struct OfNode(PathBuf);
+
+impl OfNode {
+    fn new(name: &str) -> Self {
+        let dir = PathBuf::from("/srv").join(format!("cdtest-{}-{name}", std::process::id()));
+        fs::create_dir_all(dir.join("below")).unwrap();
+        fs::write(dir.join("secret"), "secret of the node\n").unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for OfNode {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Every type of volume that Kubernetes makes for a pod, as kubelet and its plugins leave it, in each class.
+fn volumes(d: &mut Daemon) {
+    let disk = OfNode::new(&format!("disk-{}", d.release.name()));
+    for class in CLASSES {
+        let mut pod = Pod::run(d, &format!("volumes-{class}"), class);
+        let plugin = |name: &str, volume: &str| format!("volumes/kubernetes.io~{name}/{volume}");
+        let in_memory = pod.make(&plugin("empty-dir", "memory"), true);
+        pod.mount(Path::new("tmpfs"), &in_memory, Some("tmpfs"));
+        let secret = pod.make(&plugin("secret", "s"), true);
+        pod.mount(Path::new("tmpfs"), &secret, Some("tmpfs"));
+        // A volume of a CSI driver, and a local one: of another file system, and of a directory of the node's that the
+        // cluster's administrator has made a volume.
+        let csi = pod.make(&plugin("csi", "pv/mount"), true);
+        pod.mount(Path::new("tmpfs"), &csi, Some("tmpfs"));
+        let local = pod.make(&plugin("local-volume", "pv-local"), true);
+        pod.mount(&disk.0, &local, None);
+        // A part of a volume, which kubelet binds to a place of its own.
+        let disk_volume = pod.make(&plugin("empty-dir", "disk"), true);
+        fs::create_dir(disk_volume.join("part")).unwrap();
+        fs::set_permissions(disk_volume.join("part"), fs::Permissions::from_mode(0o777)).unwrap();
+        let part = pod.make("volume-subpaths/disk/c/0", true);
+        pod.mount(&disk_volume.join("part"), &part, None);
+        let config = pod.make(&plugin("configmap", "c/..2026/key"), false);
+        symlink("..2026", config.parent().unwrap().with_file_name("..data")).unwrap();
+        let key = pod.make("volume-subpaths/c/c/1", false);
+        pod.mount(&config, &key, None);
+        let writable = [
+            ("emptyDir", disk_volume),
+            ("emptyDir in memory", in_memory),
+            ("CSI", csi),
+            ("local", local),
+            ("subPath", part),
+        ];
+        for (i, (what, path)) in writable.iter().enumerate() {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+            let c = pod
+                .start(&format!("w{i}"), path, "/v", false)
+                .unwrap_or_else(|e| panic!("{class}: {what}: {e}"));
+            assert_eq!(
+                pod.sh(&c, "echo x > /v/made && cat /v/made"),
+                "x\n",
+                "{class}: {what}"
+            );
+            assert!(path.join("made").exists(), "{class}: {what}");
+        }
+        let files = [
+            ("secret", secret),
+            (
+                "configMap",
+                config.parent().unwrap().parent().unwrap().to_owned(),
+            ),
+            ("projected", pod.make(&plugin("projected", "p"), true)),
+            ("downwardAPI", pod.make(&plugin("downward-api", "d"), true)),
+        ];
+        for (i, (what, path)) in files.iter().enumerate() {
+            fs::write(path.join("file"), "data\n").unwrap();
+            let c = pod
+                .start(&format!("r{i}"), path, "/v", true)
+                .unwrap_or_else(|e| panic!("{class}: {what}: {e}"));
+            let script = "cat /v/file; touch /v/file 2>/dev/null || echo read-only";
+            assert_eq!(pod.sh(&c, script), "data\nread-only\n", "{class}: {what}");
+        }
+        let hosts = pod.make("etc-hosts", false);
+        let log = pod.make("containers/c/0123", false);
+        for (i, (path, at)) in [
+            (key, "/key"),
+            (hosts, "/etc/hosts"),
+            (log, "/dev/termination-log"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let c = pod
+                .start(&format!("f{i}"), path, at, false)
+                .unwrap_or_else(|e| panic!("{class}: {at}: {e}"));
+            assert_eq!(pod.sh(&c, &format!("cat {at}")), "content\n", "{class}");
+        }
+    }
+}
+
+/// What is the node's, by whatever path.
+fn host_paths(d: &mut Daemon) {
+    let node = OfNode::new(&format!("paths-{}", d.release.name()));
+    let neighbour = Pod::run(d, "neighbour", "cofferdam");
+    let theirs = neighbour.make("volumes/kubernetes.io~secret/token", true);
+    for class in CLASSES {
+        let mut pod = Pod::run(d, &format!("paths-{class}"), class);
+        for path in [
+            "/",
+            "/etc",
+            "/etc/ssl",
+            "/root",
+            "/home",
+            "/opt",
+            "/var",
+            "/var/lib",
+            "/var/spool/cron",
+            "/var/lib/dpkg",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/pods",
+            "/run",
+            "/run/containerd",
+            "/run/containerd/s",
+            "/var/run",
+            "/var/run/containerd",
+            "/proc/sys",
+            "/proc/1",
+            "/sys/fs/cgroup",
+            "/dev/shm",
+            "/tmp",
+        ] {
+            if Path::new(path).exists() {
+                pod.refused(Path::new(path), "refuses the hostPath volume");
+            }
+        }
+        for path in [
+            d.dir().join("root"),
+            d.dir().join("state"),
+            d.dir().join("c.sock"),
+            Path::new("/run/cofferdam").to_owned(),
+            Path::new("/run/cofferdam/pods").to_owned(),
+            node.0.clone(),
+            theirs.clone(),
+            pod.directory(),
+        ] {
+            pod.refused(&path, "refuses the hostPath volume");
+        }
+        // kubelet binds a part of a hostPath volume (subPath) into the pod's own directory.
+        let part = pod.make("volume-subpaths/host/c/0", true);
+        let below = node.0.join("below");
+        pod.mount(&below, &part, None);
+        pod.refused(&part, "refuses the hostPath volume");
+        let file = pod.make("volume-subpaths/host/c/1", false);
+        let secret = node.0.join("secret");
+        pod.mount(&secret, &file, None);
+        pod.refused(&file, "refuses the hostPath volume");
+    }
+}
+
+/// A link that one pod leaves in its volume does not lead another pod, or itself, to the node.
+fn links_in_volumes(d: &mut Daemon) {
+    let node = OfNode::new(&format!("links-{}", d.release.name()));
+    for class in CLASSES {
+        let pod = Pod::run(d, &format!("links-{class}"), class);
+        let volume = pod.make("volumes/kubernetes.io~empty-dir/v", true);
+        let c = pod.start("first", &volume, "/v", false).unwrap();
+        let there = node.0.display();
+        pod.sh(
+            &c,
+            &format!("cd /v && ln -s / root && ln -s {there} direct && ln -s ../../.. up && mkdir real && ln -s real ok"),
+        );
+        let attacker = Pod::run(d, &format!("links2-{class}"), class);
+        for (path, own) in [
+            ("root/etc", false),
+            ("root", false),
+            ("direct", false),
+            ("up", false),
+            ("ok", false),
+        ] {
+            let path = volume.join(path);
+            for by in [&pod, &attacker] {
+                let answer = by.start("refused", &path, "/host", false);
+                // Where a link's target is in the pod's own volume it may be followed, and that is all.
+                let own = own || (std::ptr::eq(by, &pod) && path.ends_with("ok"));
+                assert!(
+                    answer.is_err() || own,
+                    "{class}: {} was mounted",
+                    path.display()
+                );
+            }
+        }
+        assert_eq!(
+            fs::read_to_string(node.0.join("secret")).unwrap(),
+            "secret of the node\n"
+        );
+    }
+}
+
+/// The last part of a path is swapped for a link while pods are made.
+fn swapped_sources(d: &mut Daemon) {
+    let node = OfNode::new("swap");
+    for class in CLASSES {
+        let pod = Pod::run(d, &format!("swap-{class}"), class);
+        let volume = pod.make("volumes/kubernetes.io~empty-dir/v", true);
+        fs::create_dir(volume.join("a")).unwrap();
+        fs::set_permissions(volume.join("a"), fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(&node.0, volume.join("b")).unwrap();
+        let (stop, mut mounted, mut refused) = (AtomicBool::new(false), 0, 0);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+                let (a, b) = (volume.join("a"), volume.join("b"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            for i in 0..20 {
+                match pod.start(&format!("c{i}"), &volume.join("a"), "/host", false) {
+                    Err(_) => refused += 1,
+                    Ok(c) => {
+                        mounted += 1;
+                        let seen = pod.sh(&c, "ls /host");
+                        pod.client.stop(&c, 0).unwrap();
+                        pod.client.remove(&c).unwrap();
+                        if seen.contains("secret") {
+                            stop.store(true, Ordering::Relaxed);
+                            panic!("{class}: {seen}");
+                        }
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        eprintln!("{class}: {mounted} mounted, {refused} refused");
+    }
+}
+
+/// A program that tells who and where it is.
+const REPORT: &str = "#!/bin/sh\n{ echo uid=$(id -u); grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; ls / | tr '\\n' ' '; } > \"$1\" 2>&1\n";
+
+/// A CDI device's createContainer hook: the node's program, or none. Never one of the image's that has its name.
+fn hooks_of_devices(d: &mut Daemon) {
+    let name = format!("cdtest-{}", std::process::id());
+    let hook = format!("/usr/bin/{name}-hook");
+    let cdi = PathBuf::from("/var/run/cdi").join(format!("{name}.json"));
+    fs::create_dir_all("/var/run/cdi").unwrap();
+    let edits =
+        json!({ "hooks": [{ "hookName": "createContainer", "path": hook, "args": ["hook"] }] });
+    let device = json!({ "cdiVersion": "0.5.0", "kind": format!("{name}.test/device"),
+        "devices": [{ "name": "one", "containerEdits": edits }] });
+    fs::write(&cdi, device.to_string()).unwrap();
+    let start = |pod: &Pod<'_>| {
+        let mut c = cri::container_config("c", BUSYBOX, &["sleep", "1000"]);
+        c.cdi_devices = vec![k8s_cri::v1::CdiDevice {
+            name: format!("{name}.test/device=one"),
+        }];
+        pod.start_config(&c)
+    };
+    for class in CLASSES {
+        let pod = Pod::run(d, &format!("cdi-{class}"), class);
+        let why = start(&pod).unwrap_err();
+        assert!(
+            why.contains("refuses the hook") && why.contains("pod.hooks of the profile"),
+            "{why}"
+        );
+    }
+    let pod = Pod::run(d, "cdi-standard", "cofferdam");
+    let why = start(&pod).unwrap_err();
+    assert!(
+        why.contains("No such file or directory"),
+        "the node has no such program: {why}"
+    );
+    fs::remove_file(cdi).unwrap();
+}
+
+/// createContainer hooks are programs of the node's in the container's namespaces, startContainer hooks the container's own under
+/// all that confines it; with and without users of its own.
+fn hooks_in_their_places() {
+    for mapped in [false, true] {
+        let mut p = Place::new(&["cat", "/tmp/start"]);
+        if mapped {
+            p.mapped(700_000);
+        }
+        let bin = p.rootfs().join("bin");
+        // In the image, where a hook of the node's name would be found if the image were looked at.
+        let of_node = format!("/usr/local/bin/cdtest-{}-{mapped}", std::process::id());
+        fs::create_dir_all(p.rootfs().join("usr/local/bin")).unwrap();
+        let in_image = p.rootfs().join(of_node.trim_start_matches('/'));
+        for path in [&in_image, &bin.join("hook")] {
+            fs::write(path, REPORT).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        p.set(
+            "/hooks",
+            json!({ "createContainer": [{ "path": of_node, "args": ["hook", "/dev/null"] }] }),
+        );
+        let out = p.run();
+        assert!(
+            out.status != 0 && out.stderr.contains("No such file or directory"),
+            "mapped {mapped}: {out:?}"
+        );
+        // The same one on the node: it runs in the container's host name, with the node's root.
+        let told = p.dir.join("told");
+        fs::write(&told, "").unwrap();
+        fs::set_permissions(&told, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(&p.dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let script = format!(
+            "#!/bin/sh\n{{ hostname; id -u; test -e {}/bundle && echo node; }} > {} 2>&1\n",
+            p.dir.display(),
+            told.display()
+        );
+        fs::write(&of_node, script).unwrap();
+        fs::set_permissions(&of_node, fs::Permissions::from_mode(0o755)).unwrap();
+        p.set("/hostname", json!("inside"));
+        p.set("/process/noNewPrivileges", json!(true));
+        p.set(
+            "/process/capabilities",
+            json!({ "bounding": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"] }),
+        );
+        p.mount(
+            json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": [] }),
+        );
+        p.set(
+            "/hooks",
+            json!({
+                "createContainer": [{ "path": of_node, "args": ["hook"], "env": ["PATH=/bin:/usr/bin"] }],
+                "startContainer": [{ "path": "/bin/hook", "args": ["hook", "/tmp/start"], "env": ["PATH=/bin"] }]
+            }),
+        );
+        let out = p.run();
+        fs::remove_file(&of_node).unwrap();
+        let inside = out.ok().stdout;
+        let node = fs::read_to_string(&told).unwrap();
+        // The kernel's host name is set after these hooks, as runc has it; the namespace is the container's all the same.
+        assert!(
+            node.contains("\n0\n") && node.ends_with("node\n"),
+            "mapped {mapped}: {node}"
+        );
+        assert!(
+            inside.contains("uid=0")
+                && inside.contains("CapEff:\t0000000000000001")
+                && inside.contains("NoNewPrivs:\t1")
+                && !inside.contains("boot"),
+            "mapped {mapped}: {inside}"
+        );
+    }
+    // One that fails, one that is late, and one that says much and reads nothing.
+    for (script, timeout, text) in [
+        (
+            "exit 3",
+            None,
+            "startContainer hook /bin/sh: exit status: 3",
+        ),
+        (
+            "sleep 100",
+            Some(1),
+            "startContainer hook /bin/sh: did not finish within its timeout",
+        ),
+        ("kill -9 $$", None, "startContainer hook /bin/sh: signal: 9"),
+    ] {
+        let mut p = Place::new(&["true"]);
+        let mut hook =
+            json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] });
+        if let Some(seconds) = timeout {
+            hook["timeout"] = json!(seconds);
+        }
+        p.set("/hooks", json!({ "startContainer": [hook] }));
+        let out = p.run();
+        assert!(
+            out.status != 0 && out.stderr.contains(text),
+            "{text}: {out:?}"
+        );
+    }
+    let mut p = Place::new(&["echo", "ran"]);
+    let much = "sleep .1; seq 1 100000; seq 1 100000 >&2";
+    let annotations: serde_json::Map<_, _> = (0..20)
+        .map(|i| (format!("a{i}"), json!("x".repeat(8000))))
+        .collect();
+    p.set("/annotations", Value::Object(annotations));
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", much], "env": ["PATH=/bin:/usr/bin"], "timeout": 20 }]);
+    p.set(
+        "/hooks",
+        json!({ "createRuntime": hook, "startContainer": hook }),
+    );
+    assert_eq!(p.run().ok().stdout, "ran\n");
+    // The state of a startContainer hook has the pid that the container sees.
+    let mut p = Place::new(&["cat", "/state"]);
+    let hook =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", "cat > /state"], "env": ["PATH=/bin"] }]);
+    p.set("/hooks", json!({ "startContainer": hook }));
+    let state: Value = serde_json::from_str(&p.run().ok().stdout).unwrap();
+    assert_eq!(
+        (&state["pid"], &state["status"]),
+        (&json!(1), &json!("created"))
+    );
+}
+
+/// `auto` or not, a class's control groups are its own.
+fn groups_are_private(d: &mut Daemon) {
+    let node = fs::read_link("/proc/self/ns/cgroup").unwrap();
+    for class in CLASSES {
+        let pod = Pod::run(d, &format!("groups-{class}"), class);
+        let c = pod
+            .start_config(&cri::container_config("c", BUSYBOX, &["sleep", "1000"]))
+            .unwrap();
+        let seen = pod.sh(&c, "readlink /proc/self/ns/cgroup; cat /proc/1/cgroup");
+        assert!(!seen.contains(node.to_str().unwrap()), "{class}: {seen}");
+        assert!(!seen.contains("cdtest"), "{class}: {seen}");
+        let paths: Vec<&str> = seen
+            .lines()
+            .skip(1)
+            .filter(|l| !l.ends_with(":/"))
+            .collect();
+        assert!(paths.is_empty(), "{class}: {seen}");
+        let made = pod.sh(
+            &c,
+            "for g in /sys/fs/cgroup /sys/fs/cgroup/memory; do mkdir $g/x 2>/dev/null && echo made; done; echo end",
+        );
+        assert_eq!(made, "end\n", "{class}");
+    }
+}
+
+fn annotations_choose_no_pod(d: &mut Daemon) {
+    d.run_detached(&["--null-io"], "victim", &["sleep", "1000"]);
+    for class in ["hardened", "untrusted"] {
+        d.runtime = format!("io.containerd.cofferdam-{class}.v1");
+        let group = "io.containerd.runc.v2.group=victim";
+        let out = d.run_container(&["--annotation", group], "attacker", &["true"]);
+        assert!(
+            out.status != 0
+                && out
+                    .stderr
+                    .contains("refuses the annotation io.containerd.runc.v2.group"),
+            "{out:?}"
+        );
+        // containerd's own key, which only somebody with containerd's socket can set: another class is another shim.
+        let sandbox = "io.kubernetes.cri.sandbox-id=victim";
+        let shims = d.shims().len();
+        d.run_detached(
+            &["--null-io", "--annotation", sandbox],
+            "other",
+            &["sleep", "1000"],
+        );
+        assert_eq!(d.shims().len(), shims + 1, "a shim of its own");
+        let status = d.exec(
+            &[],
+            "other",
+            "e",
+            &["grep", "NoNewPrivs", "/proc/self/status"],
+        );
+        assert_eq!(status.ok().stdout, "NoNewPrivs:\t1\n");
+        d.remember("victim");
+        d.remove("other");
+        wait_until("its shim has ended", Duration::from_secs(5), || {
+            d.shims().len() == shims
+        });
+    }
+    d.remove("victim");
+}
+
+/// What is refused of a spec under a class; the reason.
+fn refused(s: &Shim, change: impl FnOnce(&mut Value)) -> String {
+    let mut spec = s.spec("box", &["true"]);
+    change(&mut spec);
+    let answer = s.create_with("box", &spec, Streams::default());
+    let (_, message) = answer.expect_err("it was created");
+    message
+}
+
+fn mounts_of_a_spec() {
+    let node = OfNode::new("spec");
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let push = |spec: &mut Value, mount: Value| {
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        };
+        for (typ, options) in [
+            ("rbind", json!(["rw"])),
+            ("bind", json!(["rw"])),
+            ("none", json!(["rbind"])),
+            ("tmpfs", json!(["bind"])),
+            ("proc", json!(["rbind"])),
+        ] {
+            let why = refused(&s, |spec| {
+                push(
+                    spec,
+                    json!({ "type": typ, "source": node.0, "destination": "/host", "options": options }),
+                );
+            });
+            assert!(why.contains("refuses the hostPath volume"), "{typ}: {why}");
+        }
+        for (typ, at) in [
+            ("proc", "/p2"),
+            ("sysfs", "/s2"),
+            ("cgroup2", "/c2"),
+            ("debugfs", "/d"),
+            ("tracefs", "/d"),
+            ("securityfs", "/d"),
+            ("bpf", "/d"),
+            ("devtmpfs", "/d"),
+            ("binfmt_misc", "/d"),
+            ("overlay", "/d"),
+            ("ext4", "/d"),
+            ("tmpfs", "/sys/kernel"),
+        ] {
+            let why = refused(&s, |spec| {
+                push(
+                    spec,
+                    json!({ "type": typ, "source": "x", "destination": at,
+                    "options": if typ == "overlay" { json!(["lowerdir=/etc:/usr"]) } else { json!([]) } }),
+                );
+            });
+            assert!(why.contains(&format!("the {typ} mount at {at}")), "{why}");
+        }
+        // Words that come later, and words for whole trees.
+        for (i, words) in [
+            json!(["ro", "rw"]),
+            json!(["rrw"]),
+            json!(["rw", "rexec", "rsuid", "rdev"]),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let script = "touch /sys/kernel/profiling 2>&1; echo 0 > /sys/kernel/profiling; grep ' /sys ' /proc/mounts; \
+                grep ' /cache ' /proc/mounts";
+            let mut spec = s.spec(&format!("w{i}"), &["sh", "-c", script]);
+            for m in spec["mounts"].as_array_mut().unwrap() {
+                if m["type"] == "sysfs" {
+                    m["options"] = words.clone();
+                }
+            }
+            push(
+                &mut spec,
+                json!({ "type": "tmpfs", "source": "tmpfs", "destination": "/cache", "options": words }),
+            );
+            let (text, _) = output(&s, &format!("w{i}"), &spec);
+            let flags = |at: &str| {
+                let line = text.lines().find(|l| l.contains(&format!(" {at} ")));
+                line.unwrap_or_else(|| panic!("{text}")).to_owned()
+            };
+            for (at, wanted) in [
+                ("/sys", &["ro,", "nosuid", "nodev", "noexec"][..]),
+                ("/cache", &["nosuid", "nodev"][..]),
+            ] {
+                for flag in wanted {
+                    assert!(flags(at).contains(flag), "{words} at {at}: {text}");
+                }
+            }
+            assert!(text.contains("Read-only file system"), "{text}");
+        }
+        s.end();
+    }
+}
+
+fn namespaces_by_path() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let shim = s.pid().unwrap();
+        for (typ, file, text) in [
+            ("network", "net", "refuses hostNetwork"),
+            ("pid", "pid", "refuses hostPID"),
+            ("ipc", "ipc", "refuses hostIPC"),
+            ("uts", "uts", "refuses the node's host name"),
+            ("mount", "mnt", "refuses the node's mounts"),
+        ] {
+            for path in [
+                format!("/proc/self/ns/{file}"),
+                format!("/proc/{shim}/ns/{file}"),
+                format!("/proc/thread-self/ns/{file}"),
+            ] {
+                let why = refused(&s, |spec| {
+                    let list = spec["linux"]["namespaces"].as_array_mut().unwrap();
+                    list.retain(|n| n["type"] != typ);
+                    list.push(json!({ "type": typ, "path": path }));
+                });
+                assert!(why.contains(text), "{path}: {why}");
+            }
+        }
+        // A mount namespace of somebody else's is not joined either.
+        let neighbour = s.run("neighbour", &["sleep", "1000"]);
+        let why = refused(&s, |spec| {
+            let list = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            list.retain(|n| n["type"] != "mount");
+            list.push(json!({ "type": "mount", "path": format!("/proc/{neighbour}/ns/mnt") }));
+        });
+        assert!(why.contains("refuses mounts of others"), "{why}");
+        s.kill("neighbour", "", 9, false).unwrap();
+        s.wait("neighbour", "").unwrap();
+        s.delete("neighbour", "").unwrap();
+        s.end();
+    }
+}
+
+fn hooks_and_loggers() {
+    let node = OfNode::new("programs");
+    let mark = node.0.join("ran");
+    let script = node.0.join("hook.sh");
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\ncat > /dev/null\necho $0 >> {}\n",
+            mark.display()
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        for kind in [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "poststart",
+            "poststop",
+        ] {
+            let why = refused(&s, |spec| {
+                spec["hooks"] = json!({ kind: [{ "path": script }] })
+            });
+            assert!(
+                why.contains(&format!("refuses the hook {}", script.display())),
+                "{why}"
+            );
+        }
+        let why = refused(&s, |spec| {
+            spec["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent.sock",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }]
+            });
+        });
+        assert!(
+            why.contains("refuses the seccomp agent /run/agent.sock"),
+            "{why}"
+        );
+        let logger = format!("binary://{}", script.display());
+        let streams = Streams {
+            stdout: logger.clone(),
+            ..Streams::default()
+        };
+        let spec = s.spec("logged", &["true"]);
+        let (_, why) = s.create_with("logged", &spec, streams.clone()).unwrap_err();
+        assert!(why.contains("refuses the logger"), "{why}");
+        s.run("box", &["sleep", "1000"]);
+        let exec = Shim::exec_request("box", "e", &["true"], streams);
+        let (_, why) = s.call::<Empty>("Exec", &exec).unwrap_err();
+        assert!(why.contains("refuses the logger"), "{why}");
+        s.kill("box", "", 9, false).unwrap();
+        s.wait("box", "").unwrap();
+        s.delete("box", "").unwrap();
+        s.end();
+    }
+    assert!(!mark.exists(), "nothing ran");
+    // Listed by exact path, they run.
+    let s = Shim::start(3);
+    let profile = format!(
+        "extends = \"hardened\"\n[pod]\nhooks = [{0:?}]\nloggers = [{0:?}]\n",
+        script.display().to_string()
+    );
+    let mut spec = s.spec("box", &["true"]);
+    spec["hooks"] =
+        json!({ "createRuntime": [{ "path": script }], "poststop": [{ "path": script }] });
+    run_under(&s, &request(&s, "box", &spec, &profile)).unwrap();
+    let ran = fs::read_to_string(&mark).unwrap();
+    assert_eq!(ran.lines().count(), 2, "{ran}");
+    s.end();
+}
+
+fn updates() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        s.run("box", &["sleep", "1000"]);
+        let update = |resources: Value| {
+            let request = UpdateTaskRequest {
+                id: "box".into(),
+                resources: Some(Any {
+                    type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
+                        .into(),
+                    value: resources.to_string().into_bytes(),
+                    ..Any::default()
+                })
+                .into(),
+                ..UpdateTaskRequest::default()
+            };
+            s.call::<Empty>("Update", &request)
+        };
+        for rule in [
+            json!({ "allow": true, "access": "rwm" }),
+            json!({ "allow": true, "type": "a", "major": -1, "minor": -1, "access": "rwm" }),
+            json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }),
+            json!({ "allow": true, "type": "b", "major": 254, "access": "rw" }),
+        ] {
+            let (_, why) = update(json!({ "devices": [rule] })).unwrap_err();
+            assert!(why.contains("refuses access to devices"), "{rule}: {why}");
+        }
+        update(json!({ "pids": { "limit": 100 } })).unwrap();
+        s.kill("box", "", 9, false).unwrap();
+        s.wait("box", "").unwrap();
+        s.delete("box", "").unwrap();
+        s.end();
+    }
+}
+
+fn explain(id: &str) -> Output {
+    Output::of(Command::new(program()).args(["explain", id]))
+}
+
+/// A process may call itself anything.
+fn names_that_are_no_text() {
+    let s = Shim::start_as(3, HARDENED);
+    let id = format!("names-{}", std::process::id());
+    let mut spec = greedy(&s, &id, &["/dev/attacker"]);
+    spec["process"]["env"] = json!([format!("{}=odd-name", attacks::MARK)]);
+    s.create_with(&id, &spec, Streams::default()).unwrap();
+    s.start_process(&id, "").unwrap();
+    let pid = s.state(&id, "").unwrap().pid;
+    wait_until("it has its name", Duration::from_secs(5), || {
+        fs::read(format!("/proc/{pid}/comm")).is_ok_and(|c| c.starts_with(b"\xff\xfe"))
+    });
+    let out = explain(&id);
+    assert!(
+        out.status == 0 && out.stdout.contains("0 missing"),
+        "{out:?}"
+    );
+    let all = s.log();
+    assert!(all.contains("call=unshare"), "its denials are seen: {all}");
+    s.kill(&id, "", 9, false).unwrap();
+    s.wait(&id, "").unwrap();
+    s.delete(&id, "").unwrap();
+    s.end();
+    // The command line sees and ends it as well.
+    let mut p = Place::new(&["/bin/attacker"]);
+    fs::copy(
+        std::env::current_exe().unwrap(),
+        p.rootfs().join("bin/attacker"),
+    )
+    .unwrap();
+    p.set(
+        "/process/env",
+        json!([format!("{}=odd-name", attacks::MARK)]),
+    );
+    p.start();
+    let state = |p: &Place| -> Value {
+        serde_json::from_str(&p.call(&["state", &p.id]).ok().stdout).unwrap()
+    };
+    wait_until("it has its name", Duration::from_secs(5), || {
+        let pid = state(&p)["pid"].clone();
+        fs::read(format!("/proc/{pid}/comm")).is_ok_and(|c| c.starts_with(b"\xff\xfe"))
+    });
+    assert_eq!(state(&p)["status"], "running");
+    p.call(&["kill", &p.id, "KILL"]).ok();
+    wait_until("it is stopped", Duration::from_secs(5), || {
+        state(&p)["status"] == "stopped"
+    });
+    p.call(&["delete", &p.id]).ok();
+}
+
+/// What others chose reaches nobody's terminal, and makes no line of its own in a log.
+fn escape_sequences() {
+    let s = Shim::start_as(3, HARDENED);
+    let id = format!("escapes-{}", std::process::id());
+    let odd = "/v\u{1b}]0;title\u{7}\u{1b}[2J\nlevel=error msg=FORGED\u{9b}1m\u{202e}";
+    let mut spec = s.spec(&id, &["sleep", "1000"]);
+    spec["mounts"].as_array_mut().unwrap().push(
+        json!({ "type": "tmpfs", "source": "tmpfs", "destination": odd, "options": ["nosuid"] }),
+    );
+    spec["annotations"]["io.kubernetes.cri.sandbox-name"] = json!(odd);
+    s.create_with(&id, &spec, Streams::default()).unwrap();
+    s.start_process(&id, "").unwrap();
+    for args in [
+        &["explain", &id, "--verbose"][..],
+        &["explain", &id, "--json"],
+        &["top"],
+        &["top", "--json"],
+    ] {
+        let out = Output::of(Command::new(program()).args(args));
+        let odd = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(
+            !out.stdout.contains(odd) && !out.stderr.contains(odd),
+            "{args:?}: {out:?}"
+        );
+        assert!(
+            !out.stdout.lines().any(|l| l.starts_with("level=error")),
+            "{out:?}"
+        );
+    }
+    let log = s.log();
+    assert!(
+        !log.lines()
+            .any(|l| l.contains("msg=FORGED") && !l.starts_with("time=")),
+        "{log}"
+    );
+    assert!(!log.contains('\u{1b}'), "{log}");
+    s.kill(&id, "", 9, false).unwrap();
+    s.wait(&id, "").unwrap();
+    s.delete(&id, "").unwrap();
+    // An id is part of all of these.
+    let spec = s.spec("odd", &["true"]);
+    let mut bad = s.create_request("odd", &spec, Streams::default());
+    bad.id = "x\nlevel=error msg=FORGED".into();
+    let (_, why) = s.call::<CreateTaskResponse>("Create", &bad).unwrap_err();
+    assert!(why.contains("is not an id"), "{why}");
+    s.end();
+}
+
+/// inotify instances are counted to the pod's own root, not to the node's.
+fn quotas_of_a_pod() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    let mut spec = greedy(&s, "hog", &["/dev/attacker"]);
+    spec["process"]["env"] = json!([format!("{}=inotify", attacks::MARK)]);
+    let out = crate::isolation::fifo(&s, "hog-out");
+    let reader = read_all(&out);
+    let streams = Streams {
+        stdout: out,
+        ..Streams::default()
+    };
+    s.create_with("hog", &spec, streams).unwrap();
+    s.start_process("hog", "").unwrap();
+    let pid = s.state("hog", "").unwrap().pid;
+    let held = || {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        fds.flatten()
+            .filter(|f| {
+                fs::read_link(f.path()).is_ok_and(|l| l.to_string_lossy().contains("inotify"))
+            })
+            .count()
+    };
+    let most: usize = fs::read_to_string("/proc/sys/fs/inotify/max_user_instances")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    wait_until("it has all that it can", Duration::from_secs(10), || {
+        let now = held();
+        std::thread::sleep(Duration::from_millis(100));
+        now >= most.min(900) - 2 && now == held()
+    });
+    // SAFETY: plain numbers.
+    #[allow(unsafe_code)]
+    let own = unsafe { libc::inotify_init1(libc::IN_CLOEXEC) };
+    assert!(
+        own >= 0,
+        "the node's root has none left beside {} of the pod",
+        held()
+    );
+    // SAFETY: it is ours.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::close(own);
+    }
+    s.kill("hog", "", 9, false).unwrap();
+    s.wait("hog", "").unwrap();
+    s.delete("hog", "").unwrap();
+    reader.join().unwrap();
+    s.end();
+}
+
+/// Execs that leave processes behind whose calls are denied again and again.
+fn threads_are_not_held() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    let id = format!("held-{}", std::process::id());
+    s.run(&id, &["sleep", "1000"]);
+    for i in 0..80 {
+        let exec = format!("e{i}");
+        let script = "while :; do unshare -U true; sleep 0.04; done > /dev/null 2>&1 &";
+        s.exec(&id, &exec, &["sh", "-c", script]).unwrap();
+        s.start_process(&id, &exec).unwrap();
+        s.wait(&id, &exec).unwrap();
+        s.delete(&id, &exec).unwrap();
+    }
+    let shim = s.pid().unwrap();
+    let threads = || fs::read_dir(format!("/proc/{shim}/task")).unwrap().count();
+    for _ in 0..10 {
+        let now = threads();
+        assert!(now < 16, "{now} threads");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let begun = std::time::Instant::now();
+    s.exec(&id, "last", &["true"]).unwrap();
+    s.start_process(&id, "last").unwrap();
+    assert_eq!(s.wait(&id, "last").unwrap(), 0);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    let out = explain(&id);
+    assert!(!out.stderr.contains("does not answer"), "{out:?}");
+    s.kill(&id, "", 9, true).unwrap();
+    s.wait(&id, "").unwrap();
+    s.delete(&id, "").unwrap();
+    s.end();
+}
+
+/// A container that stops every new process of its own, execs among them.
+fn stopped_execs() {
+    let s = Shim::start_as(3, HARDENED);
+    let id = format!("stopper-{}", std::process::id());
+    let mut spec = greedy(&s, &id, &["/dev/attacker"]);
+    spec["process"]["env"] = json!([format!("{}=stopper", attacks::MARK)]);
+    s.create_with(&id, &spec, Streams::default()).unwrap();
+    s.start_process(&id, "").unwrap();
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let (s, id) = (&s, &id);
+            scope.spawn(move || {
+                let exec = format!("e{i}");
+                s.exec(id, &exec, &["true"]).unwrap();
+                s.start_process(id, &exec).ok();
+            });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        // Meanwhile people are answered, and the container can be ended.
+        let out = explain(&id);
+        assert!(!out.stderr.contains("does not answer"), "{out:?}");
+        s.kill(&id, "", 9, true).unwrap();
+    });
+    s.wait(&id, "").unwrap();
+    for i in 0..6 {
+        s.delete(&id, &format!("e{i}")).ok();
+    }
+    s.delete(&id, "").unwrap();
+    s.end();
+}
+
+/// A shim under a profile has no rights that it neither needs nor can grant.
+fn what_the_shim_keeps() {
+    let s = Shim::start_as(3, HARDENED);
+    let status = fs::read_to_string(format!("/proc/{}/status", s.pid().unwrap())).unwrap();
+    let number = |key: &str| {
+        let line = status.lines().find(|l| l.starts_with(key)).unwrap();
+        u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap()
+    };
+    for (name, bit) in [
+        ("SYS_MODULE", 16),
+        ("SYS_RAWIO", 17),
+        ("SYS_BOOT", 22),
+        ("SYS_TIME", 25),
+        ("MAC_ADMIN", 33),
+        ("MAC_OVERRIDE", 32),
+        ("SYSLOG", 34),
+        ("AUDIT_CONTROL", 30),
+        ("NET_RAW", 13),
+    ] {
+        for set in ["CapBnd", "CapPrm", "CapEff"] {
+            assert_eq!(number(set) >> bit & 1, 0, "{name} in {set}: {status}");
+        }
+    }
+    assert_eq!(number("NoNewPrivs"), 1);
+    s.end();
+}
+
+/// The node's root, but from within a container: a path to a shim's socket is not enough.
+fn foreign_peers() {
+    let s = Shim::start_as(3, HARDENED);
+    let socket = PathBuf::from("/run/cofferdam/pods").join(format!("{}.sock", s.pid().unwrap()));
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
+    // A container of the class that restricts nothing may be given the directory by an administrator.
+    let mut p = Place::new(&[
+        "nc",
+        "-w",
+        "2",
+        &format!("local:/s/{}", socket.file_name().unwrap().to_str().unwrap()),
+    ]);
+    p.set("/process/args", json!(["/bin/attacker"]));
+    p.set(
+        "/process/env",
+        json!([format!(
+            "{}=socket=/s/{}",
+            attacks::MARK,
+            socket.file_name().unwrap().to_str().unwrap()
+        )]),
+    );
+    fs::copy(
+        std::env::current_exe().unwrap(),
+        p.rootfs().join("bin/attacker"),
+    )
+    .unwrap();
+    p.mount(json!({ "type": "bind", "source": "/run/cofferdam/pods", "destination": "/s", "options": ["rbind"] }));
+    assert_eq!(p.run().ok().stdout, "connected, no answer\n");
+    assert!(s.log().contains("refused a connection"), "{}", s.log());
+    // The node's own process is answered.
+    let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    assert!(stream.as_fd().try_clone_to_owned().is_ok());
+    s.end();
+}
