@@ -579,7 +579,7 @@ fn groups_are_private(d: &mut Daemon) {
         let c = pod
             .start_config(&cri::container_config("c", BUSYBOX, &["sleep", "1000"]))
             .unwrap();
-        let seen = pod.sh(&c, "readlink /proc/self/ns/cgroup; cat /proc/1/cgroup");
+        let seen = pod.sh(&c, "readlink /proc/self/ns/cgroup; cat /proc/self/cgroup");
         assert!(!seen.contains(node.to_str().unwrap()), "{class}: {seen}");
         assert!(!seen.contains("cdtest"), "{class}: {seen}");
         let paths: Vec<&str> = seen
@@ -698,7 +698,7 @@ fn mounts_of_a_spec() {
         .enumerate()
         {
             let script = "touch /sys/kernel/profiling 2>&1; echo 0 > /sys/kernel/profiling; grep ' /sys ' /proc/mounts; \
-                grep ' /cache ' /proc/mounts";
+                grep ' /dev/cache ' /proc/mounts";
             let mut spec = s.spec(&format!("w{i}"), &["sh", "-c", script]);
             for m in spec["mounts"].as_array_mut().unwrap() {
                 if m["type"] == "sysfs" {
@@ -707,7 +707,7 @@ fn mounts_of_a_spec() {
             }
             push(
                 &mut spec,
-                json!({ "type": "tmpfs", "source": "tmpfs", "destination": "/cache", "options": words }),
+                json!({ "type": "tmpfs", "source": "tmpfs", "destination": "/dev/cache", "options": words }),
             );
             let (text, _) = output(&s, &format!("w{i}"), &spec);
             let flags = |at: &str| {
@@ -716,7 +716,7 @@ fn mounts_of_a_spec() {
             };
             for (at, wanted) in [
                 ("/sys", &["ro,", "nosuid", "nodev", "noexec"][..]),
-                ("/cache", &["nosuid", "nodev"][..]),
+                ("/dev/cache", &["nosuid", "nodev"][..]),
             ] {
                 for flag in wanted {
                     assert!(flags(at).contains(flag), "{words} at {at}: {text}");
@@ -933,7 +933,7 @@ fn names_that_are_no_text() {
 fn escape_sequences() {
     let s = Shim::start_as(3, HARDENED);
     let id = format!("escapes-{}", std::process::id());
-    let odd = "/v\u{1b}]0;title\u{7}\u{1b}[2J\nlevel=error msg=FORGED\u{9b}1m\u{202e}";
+    let odd = "/dev/v\u{1b}]0;title\u{7}\u{1b}[2J\nlevel=error msg=FORGED\u{9b}1m\u{202e}";
     let mut spec = s.spec(&id, &["sleep", "1000"]);
     spec["mounts"].as_array_mut().unwrap().push(
         json!({ "type": "tmpfs", "source": "tmpfs", "destination": odd, "options": ["nosuid"] }),

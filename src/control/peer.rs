@@ -7,11 +7,8 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::sys::socket;
 
-/// Whether the process at the other end of a connection runs as our user, in our user and pid namespaces.
-///
-/// # Errors
-/// For people: who it is, or why that cannot be told.
-pub fn check(stream: impl AsFd) -> Result<(), String> {
+/// Whether the process at the other end of a connection runs as our user, in our user and pid namespaces; or who it is, for people.
+fn check(stream: impl AsFd) -> Result<(), String> {
     let (uid, pid) = socket::peer(stream.as_fd()).map_err(|e| e.desc().to_owned())?;
     if uid != nix::unistd::geteuid().as_raw() {
         return Err(format!("user {uid}"));
@@ -30,8 +27,13 @@ pub fn check(stream: impl AsFd) -> Result<(), String> {
     Ok(())
 }
 
-/// The same; who is refused is a line in the log.
+/// Whether a connection is the node's own. Who else comes is a line in the log, but for who has left already: `start` connects to find
+/// out whether we are there.
 pub fn is_ours(stream: BorrowedFd<'_>) -> bool {
+    let peer = socket::peer(stream);
+    if peer.is_ok_and(|(_, pid)| crate::sys::process::start_time(pid).is_none()) {
+        return false;
+    }
     let checked = check(stream);
     if let Err(peer) = &checked {
         log::warn!(peer; "refused a connection");
