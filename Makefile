@@ -10,7 +10,7 @@ TESTS ?=
 VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6 \
 	--skip ::hardened:: --skip ::untrusted::
 
-FUZZ := spec seccomp
+FUZZ := spec seccomp floor
 FUZZ_SECONDS ?= 600
 # libFuzzer's instrumentation, which a stable compiler has too.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

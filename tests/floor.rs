@@ -1068,6 +1068,9 @@ fn threads_are_not_held() {
     s.end();
 }
 
+/// Execs that a container stops.
+const STOPPED: usize = 70;
+
 /// A container that stops every new process of its own, execs among them.
 fn stopped_execs() {
     let s = Shim::start_as(3, HARDENED);
@@ -1077,7 +1080,8 @@ fn stopped_execs() {
     s.create_with(&id, &spec, Streams::default()).unwrap();
     s.start_process(&id, "").unwrap();
     std::thread::scope(|scope| {
-        for i in 0..6 {
+        // More than there are threads for blocking work.
+        for i in 0..STOPPED {
             let (s, id) = (&s, &id);
             scope.spawn(move || {
                 let exec = format!("e{i}");
@@ -1085,14 +1089,14 @@ fn stopped_execs() {
                 s.start_process(id, &exec).ok();
             });
         }
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(3));
         // Meanwhile people are answered, and the container can be ended.
         let out = explain(&id);
         assert!(!out.stderr.contains("does not answer"), "{out:?}");
         s.kill(&id, "", 9, true).unwrap();
     });
     s.wait(&id, "").unwrap();
-    for i in 0..6 {
+    for i in 0..STOPPED {
         s.delete(&id, &format!("e{i}")).ok();
     }
     s.delete(&id, "").unwrap();

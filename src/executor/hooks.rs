@@ -94,6 +94,13 @@ impl Subject {
         })
     }
 
+    /// For tests: the programs of the node that are run.
+    #[cfg(any(test, fuzzing, feature = "sabotage"))]
+    pub(super) fn of_node(&self) -> impl Iterator<Item = PathBuf> {
+        let all = self.hooks.0.iter().filter(|h| h.kind.is_of_node());
+        all.map(|h| h.path.clone())
+    }
+
     fn state(&self, kind: HookKind, pid: u32) -> Vec<u8> {
         let state = State {
             oci_version: &self.oci_version,

@@ -9,6 +9,8 @@
 mod child;
 mod confinement;
 mod devices;
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
+pub mod effects;
 mod error;
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub mod fuzz;

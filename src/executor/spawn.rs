@@ -240,6 +240,19 @@ impl Job {
         }
     }
 
+    /// For tests: the steps, the namespaces that it is born in, and the one of pids that it joins.
+    #[cfg(any(test, fuzzing, feature = "sabotage"))]
+    pub(super) fn parts(
+        &self,
+    ) -> (
+        &[super::script::Step],
+        u64,
+        Option<std::os::fd::BorrowedFd<'_>>,
+    ) {
+        let pid = self.birth.pid_namespace.as_ref().map(AsFd::as_fd);
+        (&self.script.steps, self.birth.namespaces, pid)
+    }
+
     fn program(&self) -> String {
         self.script
             .program

@@ -13,6 +13,8 @@ pub mod pool;
 mod process;
 mod profile;
 mod programs;
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
+pub mod property;
 mod refusal;
 mod resources;
 mod users;

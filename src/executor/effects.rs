@@ -1,0 +1,192 @@
+//! For tests: what a script does to the node, as a list that can be compared with what was judged.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use super::plan::{InitPlan, init};
+use super::script::{Mount, Source, Step};
+use super::{Error, Result, Stdio, hooks};
+use crate::isolation::Judged;
+use crate::oci::Request;
+use crate::oci::capabilities::Sets;
+use crate::sys::mount::fstat;
+
+/// One effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// A mount below the root.
+    Mount {
+        /// An absolute path of the container.
+        at: PathBuf,
+        /// Device and inode of what is bound, or the type of what is made.
+        what: std::result::Result<(u64, u64), String>,
+        /// Attributes in the end, where it begins without any.
+        attributes: u64,
+        /// Attributes that are set on everything below.
+        tree: u64,
+        /// Attributes that are cleared, at any time.
+        cleared: u64,
+        /// Whether mounts below it appear on the other side.
+        shared: bool,
+        /// Parameters of a new file system.
+        data: Vec<(String, Option<String>)>,
+    },
+    /// A root that is there already.
+    Root(u64, u64),
+    /// A namespace that is joined: its type's flag, device and inode.
+    Join(i32, u64, u64),
+    /// Namespaces that are made, `CLONE_NEW*`.
+    New(u64),
+    /// A device node: path, type bits, major, minor.
+    Device(PathBuf, u32, u32, u32),
+    /// A kernel parameter or another file of `/proc`.
+    Proc(PathBuf, String),
+    /// The capabilities of the process.
+    Capabilities {
+        /// All five sets together.
+        all: u64,
+    },
+    /// `no_new_privs`.
+    NoNewPrivileges,
+    /// A limit of the process: resource, soft, hard.
+    Rlimit(u32, u64, u64),
+    /// A class and priority of input and output.
+    IoPriority(i32),
+    /// A scheduling policy.
+    Scheduler(u32),
+    /// A hidden path.
+    Mask(PathBuf),
+    /// A read-only path.
+    ReadOnly(PathBuf),
+    /// A read-only root.
+    ReadOnlyRoot,
+    /// A program of the container's that its init runs before the user's.
+    StartHook(PathBuf),
+}
+
+/// What the init of a container does, and the hooks of the node that its creation runs.
+///
+/// # Errors
+/// As for a creation.
+pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)> {
+    let null = || {
+        let file = std::fs::File::open("/dev/null");
+        file.map(std::os::fd::OwnedFd::from)
+            .map_err(|e| Error::field("/dev/null", e.to_string()))
+    };
+    let bundle = Path::new("/tmp");
+    let subject = hooks::Subject::new(request, "id", bundle);
+    let plan = InitPlan {
+        born: None,
+        request,
+        id: "id",
+        bundle,
+        root_mounts: &[],
+        cgroup: None,
+        stdio: Stdio::Files([null()?, null()?, null()?]),
+        seccomp: None,
+        confinement: None,
+        watcher: None,
+        users: None,
+        new_keyring: true,
+        gate: None,
+        preserve_fds: 0,
+        pivot: true,
+    };
+    let job = init(plan, subject.as_ref())?;
+    let (steps, new, pid) = job.parts();
+    let mut out: Vec<Effect> = steps.iter().filter_map(one).collect();
+    out.push(Effect::New(new));
+    out.extend(pid.map(|fd| join(libc::CLONE_NEWPID, fd)));
+    let hooks = subject.iter().flat_map(hooks::Subject::of_node).collect();
+    Ok((out, hooks))
+}
+
+fn id(fd: BorrowedFd<'_>) -> (u64, u64) {
+    fstat(fd).map_or((0, 0), |s| (s.st_dev, s.st_ino))
+}
+
+fn join(flag: i32, fd: BorrowedFd<'_>) -> Effect {
+    let (dev, ino) = id(fd);
+    Effect::Join(flag, dev, ino)
+}
+
+fn absolute(path: &std::ffi::CStr) -> PathBuf {
+    Path::new("/").join(path.to_string_lossy().as_ref())
+}
+
+fn mount(m: &Mount) -> Effect {
+    let text = |c: &std::ffi::CString| c.to_string_lossy().into_owned();
+    let (what, data) = match &m.source {
+        Source::New { fstype, params } => {
+            let one = |(k, v): &(std::ffi::CString, Option<std::ffi::CString>)| {
+                (text(k), v.as_ref().map(text))
+            };
+            (Err(text(fstype)), params.iter().map(one).collect())
+        }
+        Source::Sysfs => (Err("sysfs".to_owned()), Vec::new()),
+        Source::Tree { tree, .. } => {
+            let found = tree.as_ref().map(|t| id(t.as_fd()));
+            (Ok(found.unwrap_or_default()), Vec::new())
+        }
+    };
+    Effect::Mount {
+        at: absolute(&m.dest),
+        what,
+        attributes: (m.attr.attr_set & !m.recursive_attr.attr_clr) | m.recursive_attr.attr_set,
+        tree: m.recursive_attr.attr_set,
+        cleared: m.attr.attr_clr | m.recursive_attr.attr_clr,
+        shared: m.propagation.iter().any(|(p, _)| *p == libc::MS_SHARED),
+        data,
+    }
+}
+
+fn one(step: &Step) -> Option<Effect> {
+    Some(match step {
+        Step::Mount(m) => mount(m),
+        Step::PlaceRoot { tree, .. } => {
+            let (dev, ino) = id(tree.as_fd());
+            Effect::Root(dev, ino)
+        }
+        Step::JoinNamespace { ns, flags, .. } => join(*flags, ns.as_fd()),
+        Step::Rebirth { namespaces } => Effect::New(*namespaces),
+        Step::NewCgroupNamespace => Effect::New(libc::CLONE_NEWCGROUP as u64),
+        Step::Device {
+            path,
+            mode,
+            major,
+            minor,
+            ..
+        } => Effect::Device(absolute(path), mode & libc::S_IFMT, *major, *minor),
+        Step::WriteProc { path, value, .. } => Effect::Proc(
+            PathBuf::from(path.to_string_lossy().into_owned()),
+            String::from_utf8_lossy(value).into_owned(),
+        ),
+        Step::Credentials { caps, .. } => {
+            let Sets {
+                bounding,
+                effective,
+                permitted,
+                inheritable,
+                ambient,
+            } = *caps;
+            Effect::Capabilities {
+                all: bounding | effective | permitted | inheritable | ambient,
+            }
+        }
+        Step::NoNewPrivileges => Effect::NoNewPrivileges,
+        Step::Rlimit {
+            resource,
+            soft,
+            hard,
+            ..
+        } => Effect::Rlimit(*resource, *soft, *hard),
+        Step::IoPriority(value) => Effect::IoPriority(*value),
+        Step::Scheduler(attr) => Effect::Scheduler(attr.policy),
+        Step::Mask(path) => Effect::Mask(absolute(path)),
+        Step::ReadOnly(path) => Effect::ReadOnly(absolute(path)),
+        Step::RootReadOnly => Effect::ReadOnlyRoot,
+        Step::StartHook(hook) => Effect::StartHook(absolute(&hook.program)),
+        _ => return None,
+    })
+}
