@@ -14,7 +14,7 @@ pub const MARK: &str = "COFFERDAM_ATTACK";
 type Attack = fn() -> Result<(), i32>;
 
 /// All attacks, by their names.
-pub const ALL: [(&str, Attack); 37] = [
+pub const ALL: [(&str, Attack); 81] = [
     ("mount", mount),
     ("remount", remount),
     ("umount", umount),
@@ -117,6 +117,172 @@ pub const ALL: [(&str, Attack); 37] = [
     }),
     ("dropped-program", dropped_program),
     ("syslog", || call(libc::SYS_syslog, [10, 0, 0, 0, 0])),
+    // Kernel surface that nobody needs, and that the kernel loads a module for.
+    ("mptcp-socket", || {
+        socket(libc::AF_INET, libc::SOCK_STREAM, 262)
+    }),
+    ("mptcp6-socket", || {
+        socket(libc::AF_INET6, libc::SOCK_STREAM, 262)
+    }),
+    ("udplite-socket", || {
+        socket(libc::AF_INET, libc::SOCK_DGRAM, 136)
+    }),
+    ("sctp-socket", || {
+        asked_for(libc::AF_INET, libc::SOCK_SEQPACKET, 132)
+    }),
+    ("dccp-socket", || asked_for(libc::AF_INET, 6, 33)),
+    ("l2tp-socket", || {
+        asked_for(libc::AF_INET, libc::SOCK_DGRAM, 115)
+    }),
+    ("smc-socket", || {
+        asked_for(libc::AF_INET, libc::SOCK_STREAM, 256)
+    }),
+    ("netlink-diag", || {
+        socket(libc::AF_NETLINK, libc::SOCK_RAW, 4)
+    }),
+    ("netlink-xfrm", || {
+        asked_for(libc::AF_NETLINK, libc::SOCK_RAW, 6)
+    }),
+    ("netlink-audit", || {
+        asked_for(libc::AF_NETLINK, libc::SOCK_RAW, 9)
+    }),
+    ("netlink-connector", || {
+        asked_for(libc::AF_NETLINK, libc::SOCK_RAW, 11)
+    }),
+    ("netlink-netfilter", || {
+        asked_for(libc::AF_NETLINK, libc::SOCK_RAW, 12)
+    }),
+    ("netlink-crypto", || {
+        asked_for(libc::AF_NETLINK, libc::SOCK_RAW, 21)
+    }),
+    ("line-discipline", || {
+        let discipline: i32 = 21; // N_GSM
+        reached(
+            libc::SYS_ioctl,
+            [0, 0x5423, &raw const discipline as i64, 0, 0],
+            &[libc::ENOTTY, libc::EIO, libc::EINVAL],
+        )
+    }),
+    ("modify-ldt", || {
+        reached(libc::SYS_modify_ldt, [99, 0, 0, 0, 0], &[libc::EINVAL])
+    }),
+    ("remap-file-pages", || {
+        reached(
+            libc::SYS_remap_file_pages,
+            [0x1000, 0, 0, 0, 0],
+            &[libc::EINVAL],
+        )
+    }),
+    ("listmount", || {
+        reached(458, [0, 0, 0, 0, 0], &[libc::EFAULT, libc::EINVAL])
+    }),
+    ("statmount", || {
+        reached(457, [0, 0, 0, 0, 0], &[libc::EFAULT, libc::EINVAL])
+    }),
+    ("memfd-secret", || {
+        reached(libc::SYS_memfd_secret, [0, 0, 0, 0, 0], &[])
+    }),
+    ("pidfd-getfd", || {
+        reached(libc::SYS_pidfd_getfd, [-1, 0, 0, 0, 0], &[libc::EBADF])
+    }),
+    ("kcmp", || call(libc::SYS_kcmp, [1, 1, 0, 0, 0])),
+    ("process-madvise", || {
+        reached(
+            libc::SYS_process_madvise,
+            [-1, 0, 0, 0, 0],
+            &[libc::EBADF, libc::EINVAL],
+        )
+    }),
+    ("migrate-pages", || {
+        reached(
+            libc::SYS_migrate_pages,
+            [1, 0, 0, 0, 0],
+            &[libc::EINVAL, libc::EFAULT],
+        )
+    }),
+    ("fanotify", || {
+        call(libc::SYS_fanotify_init, [0, 0, 0, 0, 0])
+    }),
+    ("quotactl", || {
+        reached(
+            libc::SYS_quotactl,
+            [0, 0, 0, 0, 0],
+            &[libc::EFAULT, libc::ENODEV, libc::ENOSYS, libc::EINVAL],
+        )
+    }),
+    ("acct", || {
+        reached(libc::SYS_acct, [c("/nothing"), 0, 0, 0, 0], &[libc::ENOENT])
+    }),
+    ("swapon", || {
+        reached(
+            libc::SYS_swapon,
+            [c("/nothing"), 0, 0, 0, 0],
+            &[libc::ENOENT],
+        )
+    }),
+    ("set-clock", || {
+        reached(
+            libc::SYS_clock_settime,
+            [99, 0, 0, 0, 0],
+            &[libc::EINVAL, libc::EFAULT],
+        )
+    }),
+    ("set-host-name", || {
+        call(libc::SYS_sethostname, [c("evil"), 4, 0, 0, 0])
+    }),
+    ("port-access", || call(libc::SYS_iopl, [3, 0, 0, 0, 0])),
+    ("real-time-scheduler", || {
+        let priority: i32 = 1;
+        call(
+            libc::SYS_sched_setscheduler,
+            [0, 1, &raw const priority as i64, 0, 0],
+        )
+    }),
+    ("real-time-io", || {
+        call(libc::SYS_ioprio_set, [1, 0, 1 << 13, 0, 0])
+    }),
+    // The node's files that root alone may read: pages, addresses and caches of the kernel's.
+    ("page-counts", || read_from("/proc/kpagecount")),
+    ("page-flags", || read_from("/proc/kpageflags")),
+    ("kernel-addresses", || read_from("/proc/vmallocinfo")),
+    ("kernel-caches", || read_from("/proc/slabinfo")),
+    ("page-types", || read_from("/proc/pagetypeinfo")),
+    ("slab-directory", || {
+        read_from("/sys/kernel/slab/kmalloc-64/alloc_calls").or_else(|e| {
+            let there = std::fs::read_dir("/sys/kernel/slab").is_ok_and(|mut d| d.next().is_some());
+            if there { Ok(()) } else { Err(e) }
+        })
+    }),
+    ("timers", || read_from("/proc/timer_list")),
+    ("drop-caches", || write_to("/proc/sys/vm/drop_caches")),
+    ("kernel-uevent-helper", || {
+        write_to("/sys/kernel/uevent_helper")
+    }),
+    // A crash whose dump a program of the node's would get: only a limit of 1 stops the kernel from starting it.
+    ("piped-core-dump", || {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: `limit` is writable.
+        unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) };
+        match limit.rlim_cur {
+            1 => Err(libc::EPERM),
+            _ => Ok(()),
+        }
+    }),
+    ("groups-of-the-node", || {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        if own.lines().all(|l| l.ends_with(":/")) {
+            Err(libc::EPERM)
+        } else {
+            Ok(())
+        }
+    }),
+    ("negative-oom-score", || {
+        std::fs::write("/proc/self/oom_score_adj", "-1000")
+            .map_err(|e| e.raw_os_error().unwrap_or(0))
+    }),
 ];
 
 /// What ordinary programs do, and must not be stopped from.
@@ -463,6 +629,14 @@ fn socket(family: i32, kind: i32, protocol: i32) -> Result<(), i32> {
         libc::SYS_socket,
         [family.into(), kind.into(), protocol.into(), 0, 0],
     )
+}
+
+/// A protocol that this kernel may not have: only a filter answers before it is asked, and perhaps loads a module.
+fn asked_for(family: i32, kind: i32, protocol: i32) -> Result<(), i32> {
+    match socket(family, kind, protocol) {
+        Err(libc::ESOCKTNOSUPPORT | libc::EINVAL) => Ok(()),
+        answer => answer,
+    }
 }
 
 fn write_to(path: &str) -> Result<(), i32> {

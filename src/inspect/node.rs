@@ -1,7 +1,7 @@
 //! Whether this node can do what profiles promise: its kernel, its control groups, its file systems.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -9,8 +9,10 @@ use super::containerd;
 use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
 use crate::isolation::pool::RANGE;
-use crate::isolation::{DIRECTORY, Profile, UserNamespaceMode, names};
+use crate::isolation::{DIRECTORY, Node, Profile, SETTINGS, UserNamespaceMode, names};
 use crate::pod::Isolation;
+use crate::procfs;
+use crate::show::toml_string;
 use crate::sys::kernel;
 
 /// The oldest kernel that we run on.
@@ -76,6 +78,8 @@ pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
     kernel_itself(&mut out);
     out.area = "control groups".into();
     control_groups(&mut out);
+    out.area = "kubernetes".into();
+    kubelet(&mut out);
     out.area = "containerd".into();
     let installed = containerd::check(daemon, &mut out);
     let wanted = match (profiles.is_empty(), installed.profiles.is_empty()) {
@@ -159,6 +163,72 @@ fn kernel_itself(out: &mut Findings) {
             },
             &format!("Linux {major}.{minor} has it"),
         );
+    }
+}
+
+/// Whether classes know where kubelet makes volumes: a volume elsewhere is a path of the node's, and every pod has some.
+fn kubelet(out: &mut Findings) {
+    let node = match Node::load() {
+        Ok(node) => node,
+        Err(e) => {
+            let remedy = "mend the file: no pod of a class starts until then";
+            out.say("node settings", State::Failing, e, remedy);
+            return;
+        }
+    };
+    let Some(root) = running_kubelet() else {
+        let found = format!("no kubelet runs here; {}", node.kubelet_root.display());
+        out.say("kubelet's directory", State::Ok, found, "");
+        return;
+    };
+    let root = fs::canonicalize(&root).unwrap_or(root);
+    let remedy = format!(
+        "write kubelet_root = {} into {SETTINGS}: every pod of class hardened or untrusted is refused for its volumes",
+        toml_string(&root.to_string_lossy())
+    );
+    out.test(
+        "kubelet's directory",
+        root == node.kubelet_root,
+        State::Failing,
+        format!(
+            "kubelet runs with {}, the settings say {}",
+            root.display(),
+            node.kubelet_root.display()
+        ),
+        &remedy,
+    );
+}
+
+/// The `--root-dir` of the kubelet that runs here, by itself or as a part of k0s, k3s or microk8s.
+fn running_kubelet() -> Option<PathBuf> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let lines = processes.filter_map(|p| procfs::read(p.path().join("cmdline")).ok());
+    lines.into_iter().find_map(|line| root_of_kubelet(&line))
+}
+
+/// From a command line, as `/proc/PID/cmdline` has it.
+fn root_of_kubelet(line: &str) -> Option<PathBuf> {
+    const PROGRAMS: [&str; 4] = ["kubelet", "kubelite", "k0s", "k3s"];
+    let mut arguments = line.split('\0');
+    let program = Path::new(arguments.next()?).file_name()?.to_str()?;
+    if !PROGRAMS.contains(&program) {
+        return None;
+    }
+    let arguments: Vec<&str> = arguments.collect();
+    let of = |flag: &str| {
+        let after = arguments.iter().position(|a| *a == flag)? + 1;
+        arguments.get(after).copied()
+    };
+    let with = |flag: &str| {
+        let prefix = format!("{flag}=");
+        arguments.iter().find_map(|a| a.strip_prefix(&prefix))
+    };
+    let flag = |flag| of(flag).or_else(|| with(flag));
+    match (flag("--root-dir"), program) {
+        (Some(root), _) => Some(root.into()),
+        (None, "kubelet" | "kubelite") => Some("/var/lib/kubelet".into()),
+        // These run kubelet as a child or as a thread, and say where only if it was changed.
+        (None, _) => None,
     }
 }
 
@@ -312,6 +382,35 @@ fn users(profile: &Profile, root: &Path, out: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_kubelet_keeps_volumes() {
+        let of = |words: &[&str]| root_of_kubelet(&words.join("\0"));
+        for (words, root) in [
+            (&["/usr/bin/kubelet", "--v=2"][..], Some("/var/lib/kubelet")),
+            (
+                &["kubelet", "--root-dir=/data/kubelet"],
+                Some("/data/kubelet"),
+            ),
+            (
+                &[
+                    "/var/lib/k0s/bin/kubelet",
+                    "--root-dir",
+                    "/var/lib/k0s/kubelet",
+                ],
+                Some("/var/lib/k0s/kubelet"),
+            ),
+            (
+                &["/snap/microk8s/1/kubelite", "--root-dir=/var/snap/x"],
+                Some("/var/snap/x"),
+            ),
+            (&["/usr/local/bin/k3s", "server"], None),
+            (&["bash", "--root-dir=/x"], None),
+            (&[""], None),
+        ] {
+            assert_eq!(of(words), root.map(PathBuf::from), "{words:?}");
+        }
+    }
 
     #[test]
     fn what_is_well_needs_no_remedy() {
