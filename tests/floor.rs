@@ -39,6 +39,8 @@ pub fn cases() -> Vec<Case> {
             "floor::annotations_choose_no_pod",
             annotations_choose_no_pod,
         ),
+        Case::plain("floor::kubelet_elsewhere", kubelet_elsewhere),
+        Case::plain("floor::files_of_others", files_of_others),
         Case::plain("floor::mounts_of_a_spec", mounts_of_a_spec),
         Case::plain("floor::namespaces_by_path", namespaces_by_path),
         Case::plain("floor::hooks_and_loggers", hooks_and_loggers),
@@ -256,6 +258,44 @@ fn volumes(d: &mut Daemon) {
             let script = "cat /v/file; touch /v/file 2>/dev/null || echo read-only";
             assert_eq!(pod.sh(&c, script), "data\nread-only\n", "{class}: {what}");
         }
+        // Where the kernel has huge pages.
+        let huge = pod.make(&plugin("empty-dir", "huge"), true);
+        if mount(
+            Some("none"),
+            &huge,
+            Some("hugetlbfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .is_ok()
+        {
+            pod.mounts.push(huge.clone());
+            let c = pod
+                .start("huge", &huge, "/v", false)
+                .unwrap_or_else(|e| panic!("{class}: huge pages: {e}"));
+            assert_eq!(pod.sh(&c, "grep -c '/v hugetlbfs' /proc/mounts"), "1\n");
+        }
+        if d.release == Release::V2 {
+            // An image as a volume.
+            let mut c = cri::container_config("image", BUSYBOX, &["sleep", "1000"]);
+            c.mounts.push(cri::Mount {
+                container_path: "/image".into(),
+                image: Some(k8s_cri::v1::ImageSpec {
+                    image: BUSYBOX.into(),
+                    ..Default::default()
+                }),
+                readonly: true,
+                ..Default::default()
+            });
+            let c = pod
+                .start_config(&c)
+                .unwrap_or_else(|e| panic!("{class}: image volume: {e}"));
+            assert_eq!(
+                pod.sh(&c, "ls /image/bin/busybox"),
+                "/image/bin/busybox\n",
+                "{class}"
+            );
+        }
         let hosts = pod.make("etc-hosts", false);
         let log = pod.make("containers/c/0123", false);
         for (i, (path, at)) in [
@@ -272,6 +312,94 @@ fn volumes(d: &mut Daemon) {
             assert_eq!(pod.sh(&c, &format!("cat {at}")), "content\n", "{class}");
         }
     }
+}
+
+/// k0s, microk8s and others have kubelet's directory elsewhere: the node says where, never the pod.
+fn kubelet_elsewhere() {
+    let dir = std::env::temp_dir().join(format!("cdtest-kubelet-{}", std::process::id()));
+    let uid = crate::support::pod_uid();
+    let hosts = dir.join("kubelet/pods").join(&uid).join("etc-hosts");
+    fs::create_dir_all(hosts.parent().unwrap()).unwrap();
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let settings = dir.join("node.conf");
+    let text = format!(
+        "kubelet_root = {:?}\n",
+        dir.join("kubelet").display().to_string()
+    );
+    fs::write(&settings, text).unwrap();
+    let set = |s: &Shim| {
+        let mut spec = s.spec("box", &["cat", "/dev/hosts"]);
+        spec["mounts"].as_array_mut().unwrap().push(json!({
+            "type": "bind", "source": hosts, "destination": "/dev/hosts", "options": ["rbind"]
+        }));
+        spec
+    };
+    let s = Shim::start_as(3, UNTRUSTED);
+    let (_, why) = s
+        .create_with("box", &set(&s), Streams::default())
+        .unwrap_err();
+    assert!(
+        why.contains("/etc/cofferdam/node.conf (kubelet_root"),
+        "{why}"
+    );
+    s.end();
+    let s = Shim::start_with(
+        3,
+        UNTRUSTED,
+        &[("COFFERDAM_NODE_CONF", settings.to_str().unwrap())],
+    );
+    assert_eq!(output(&s, "box", &set(&s)).0, "127.0.0.1 localhost\n");
+    s.end();
+    fs::write(&settings, "kubelet_rot = \"/x\"\n").unwrap();
+    let s = Shim::start_with(
+        3,
+        UNTRUSTED,
+        &[("COFFERDAM_NODE_CONF", settings.to_str().unwrap())],
+    );
+    let (_, why) = s
+        .create_with("box", &set(&s), Streams::default())
+        .unwrap_err();
+    assert!(
+        why.contains("node settings") && why.contains("kubelet_rot"),
+        "{why}"
+    );
+    s.end();
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// What decides over pods is root's alone.
+fn files_of_others() {
+    let dir = std::env::temp_dir().join(format!("cdtest-files-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("mine.toml");
+    fs::write(&file, "extends = \"hardened\"\n").unwrap();
+    let create = || {
+        let s = Shim::start(3);
+        let spec = s.spec("box", &["true"]);
+        let mut request = s.create_request("box", &spec, Streams::default());
+        request.options = Some(crate::isolation::runtime_options(2, file.to_str().unwrap())).into();
+        let answer = s.call::<CreateTaskResponse>("Create", &request);
+        if answer.is_ok() {
+            s.delete("box", "").unwrap();
+        }
+        s.end();
+        answer.map(drop).map_err(|(_, why)| why)
+    };
+    create().unwrap();
+    for (path, mode) in [(&file, 0o666), (&dir, 0o777)] {
+        let before = fs::metadata(path).unwrap().permissions();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let why = create().unwrap_err();
+        assert!(why.contains("can be changed by others than root"), "{why}");
+        fs::set_permissions(path, before).unwrap();
+    }
+    nix::unistd::chown(&file, Some(1000.into()), None).unwrap();
+    assert!(
+        create()
+            .unwrap_err()
+            .contains("can be changed by others than root (owner 1000")
+    );
+    fs::remove_dir_all(dir).unwrap();
 }
 
 /// What is the node's, by whatever path.
