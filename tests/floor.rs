@@ -1262,6 +1262,7 @@ fn what_the_shim_keeps() {
 fn foreign_peers() {
     let s = Shim::start_as(3, HARDENED);
     let socket = PathBuf::from("/run/cofferdam/pods").join(format!("{}.sock", s.pid().unwrap()));
+    wait_until("people can ask", Duration::from_secs(5), || socket.exists());
     assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
     // A container of the class that restricts nothing may be given the directory by an administrator.
     let mut p = Place::new(&[
