@@ -24,8 +24,8 @@ pub enum Effect {
         attributes: u64,
         /// Attributes that are set on everything below.
         tree: u64,
-        /// Attributes that are cleared, at any time.
-        cleared: u64,
+        /// Whether what is mounted below the source comes along.
+        recursive: bool,
         /// Whether mounts below it appear on the other side.
         shared: bool,
         /// Parameters of a new file system.
@@ -135,7 +135,13 @@ fn mount(m: &Mount) -> Effect {
         what,
         attributes: (m.attr.attr_set & !m.recursive_attr.attr_clr) | m.recursive_attr.attr_set,
         tree: m.recursive_attr.attr_set,
-        cleared: m.attr.attr_clr | m.recursive_attr.attr_clr,
+        recursive: matches!(
+            m.source,
+            Source::Tree {
+                recursive: true,
+                ..
+            }
+        ),
         shared: m.propagation.iter().any(|(p, _)| *p == libc::MS_SHARED),
         data,
     }

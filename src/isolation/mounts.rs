@@ -115,6 +115,10 @@ fn harden(profile: &Profile, given: &Given, m: &mut Mount) {
             *recursive &= given.recursive_attributes;
             let tree = *recursive;
             m.flags.require(data, tree);
+            // Programs may be in what cannot be written: then nothing below it can be written either.
+            if read_only && tree && files.no_exec_mounts {
+                m.flags.require(attr::RDONLY, true);
+            }
         }
         // A control group or a sysfs that can be written is a way out: CVE-2022-0492.
         Kind::Cgroup => m

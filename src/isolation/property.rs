@@ -456,7 +456,8 @@ pub fn check(bytes: &[u8]) -> usize {
         taken += 1;
         let told = || format!("{}: {spec:#}", profile.name);
         judged_all(&verdict.judged, &effects, &told);
-        within(profile, world, &effects, &hooks, &told);
+        let sources = allowed_sources(profile, world, &verdict.judged);
+        within(profile, &sources, &effects, &hooks, &told);
     }
     taken
 }
@@ -519,16 +520,19 @@ fn judged_all(request: &Request, effects: &[Effect], told: &dyn Fn() -> String) 
 }
 
 /// Whether a path is one that the class may see: computed from inodes, by walking what it may.
-fn allowed_sources(profile: &Profile, world: &World) -> BTreeSet<(u64, u64)> {
-    let mut roots = vec![
-        world
-            .dir
-            .join("kubelet/pods/u1/volumes/kubernetes.io~empty-dir/v"),
-        world.dir.join("kubelet/pods/u1/etc-hosts"),
-        world
-            .dir
-            .join("root/io.containerd.grpc.v1.cri/sandboxes/s1/hosts"),
-    ];
+fn allowed_sources(profile: &Profile, world: &World, request: &Request) -> BTreeSet<(u64, u64)> {
+    let at = |p: &str| world.dir.join(p);
+    let mut roots = match request.annotation("io.kubernetes.cri.sandbox-uid") {
+        Some("u1") => vec![
+            at("kubelet/pods/u1/volumes/kubernetes.io~empty-dir/v"),
+            at("kubelet/pods/u1/etc-hosts"),
+        ],
+        Some("u2") => vec![at("kubelet/pods/u2/volumes/kubernetes.io~secret/s")],
+        _ => Vec::new(),
+    };
+    if request.annotation("io.kubernetes.cri.sandbox-id") == Some("s1") {
+        roots.push(at("root/io.containerd.grpc.v1.cri/sandboxes/s1/hosts"));
+    }
     if profile.name == "listing" {
         roots.push(world.dir.join("srv"));
         roots.push(world.dir.join("srv/secret"));
@@ -541,7 +545,7 @@ fn allowed_sources(profile: &Profile, world: &World) -> BTreeSet<(u64, u64)> {
 /// What a class promises, of the effects alone.
 fn within(
     profile: &Profile,
-    world: &World,
+    sources: &BTreeSet<(u64, u64)>,
     effects: &[Effect],
     hooks: &[PathBuf],
     told: &dyn Fn() -> String,
@@ -551,7 +555,6 @@ fn within(
     let ceiling = ceiling
         .filter_map(bit)
         .fold(0u64, |mask, bit| mask | 1 << bit);
-    let sources = allowed_sources(profile, world);
     let node = |flag: i32| {
         let name = match flag {
             libc::CLONE_NEWNS => "mnt",
@@ -580,11 +583,11 @@ fn within(
                 what,
                 attributes,
                 tree,
-                cleared,
+                recursive,
                 shared,
                 data,
             } => {
-                let has = |bits: u64| attributes & bits == bits && cleared & bits == 0;
+                let has = |bits: u64| attributes & bits == bits;
                 if *shared {
                     fail("shared with the node");
                 }
@@ -596,8 +599,13 @@ fn within(
                         if !sources.contains(id) {
                             fail("not the pod's");
                         }
-                        if !has(attr::NOSUID | attr::NODEV) {
+                        let all = attr::NOSUID | attr::NODEV;
+                        if !has(all) || (*recursive && tree & all != all) {
                             fail("set-user-ID programs or devices");
+                        }
+                        let below = attr::NOEXEC | attr::RDONLY;
+                        if profile.filesystem.no_exec_mounts && *recursive && tree & below == 0 {
+                            fail("programs in what is mounted below");
                         }
                         if profile.filesystem.no_exec_mounts
                             && !has(attr::NOEXEC)
