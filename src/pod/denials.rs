@@ -1,7 +1,7 @@
 //! What the filters of a container deny: seen, answered, logged and counted.
 //!
 //! A denied call waits in the kernel until the shim answers with the error that the filter would have given. While nothing is
-//! denied nobody runs for it; then a thread of the pool answers those calls that wait, and is free again. All containers of a pod
+//! denied nobody runs for it; then a thread of its own ([`answering`]) answers those calls that wait, and ends. All containers of a pod
 //! share one thread at a time, and nobody sleeps in it: whatever a container does, it waits for us and not we for it. What it can
 //! cost is bounded by [`PACE`].
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::Semaphore;
 
-use super::{Isolation, lock};
+use super::{Isolation, answering, lock};
 use crate::control;
 use crate::executor::Watcher;
 use crate::executor::seccomp::{Call, Judgement, Verdict, Watched};
@@ -172,10 +172,9 @@ impl Denials {
                 return;
             };
             let (this, fd, exec) = (self.clone(), listener.clone(), exec.clone());
-            let answered =
-                tokio::task::spawn_blocking(move || this.answer_some(fd.as_fd(), &exec)).await;
+            let answered = answering::run(move || this.answer_some(fd.as_fd(), &exec)).await;
             drop(turn);
-            match answered.unwrap_or(Next::End) {
+            match answered.unwrap_or(Next::Pause(PAUSE)) {
                 Next::End => return,
                 Next::More => {}
                 Next::Wait => ready.clear_ready(),

@@ -2,6 +2,7 @@
 //! place with mutable shared state. Every lock is held for a few field accesses; blocking work runs on a thread pool.
 
 mod ahead;
+mod answering;
 mod container;
 mod denials;
 mod error;
