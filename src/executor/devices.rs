@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{below_root, c_string, of_tree};
+use super::mounts::{below_root, c_string, of_own, of_tree};
 use super::script::Step;
 use super::{Error, Result};
 use crate::oci::{DeviceKind, LINKS, Links, NODES, Opened, Request};
@@ -76,6 +76,23 @@ fn same(a: &Path, b: &Path) -> bool {
     a.components().eq(b.components())
 }
 
+/// The default devices that are made: path below the root, and number.
+fn made() -> impl Iterator<Item = (&'static str, u64)> {
+    NODES
+        .iter()
+        .filter_map(|n| Some((n.path?, m::makedev(n.major, n.minor?))))
+}
+
+/// For a container in a user namespace: makes its default devices while the node's root may. They are its own, and no file of the
+/// node's, which it could lock and watch.
+pub(super) fn make() -> Result<Step> {
+    let name = |(path, rdev): (&str, u64)| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        Ok((c_string(name, "dev")?, rdev))
+    };
+    Ok(Step::MakeDevices(made().map(name).collect::<Result<_>>()?))
+}
+
 /// Appends the steps. Where the spec binds a whole `/dev` of its own, that one is left as it is.
 pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Result<()> {
     let dev = Path::new("/dev");
@@ -83,23 +100,24 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
     if mounts.any(|m| m.is_bind() && m.destination == dev) {
         return Ok(());
     }
-    for node in NODES {
-        let (Some(path), Some(minor)) = (node.path, node.minor) else {
-            continue;
-        };
-        let path = Path::new("/").join(path);
+    for (number, (name, rdev)) in made().enumerate() {
+        let path = Path::new("/").join(name);
         if request.devices.iter().any(|d| same(&d.path, &path)) {
             continue;
         }
-        let node = Node {
-            path,
-            kind: DeviceKind::Char,
-            numbers: (node.major, minor),
-            mode: 0o666,
-            owner: (0, 0),
-            field: "dev".into(),
-        };
-        steps.push(node.step(mapped)?);
+        let dest = c_string(name, "dev")?;
+        steps.push(if mapped {
+            Step::Mount(of_own(format!("dev: bind /{name}"), dest, number))
+        } else {
+            Step::Device {
+                path: dest,
+                mode: libc::S_IFCHR | 0o666,
+                major: libc::major(rdev),
+                minor: libc::minor(rdev),
+                uid: 0,
+                gid: 0,
+            }
+        });
     }
     for d in &request.devices {
         if same(&d.path, Path::new("/")) {

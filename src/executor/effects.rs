@@ -125,6 +125,7 @@ fn mount(m: &Mount) -> Effect {
             (Err(text(fstype)), params.iter().map(one).collect())
         }
         Source::Sysfs => (Err("sysfs".to_owned()), Vec::new()),
+        Source::Device(_) => (Err("device".to_owned()), Vec::new()),
         Source::Tree { tree, .. } => {
             let found = tree.as_ref().map(|t| id(t.as_fd()));
             (Ok(found.unwrap_or_default()), Vec::new())

@@ -23,6 +23,7 @@ use super::script::{StartHook, Step};
 use super::{Error, Result};
 use crate::isolation::Judged;
 use crate::oci::{Hook, HookKind, Hooks, Request};
+use crate::sys::null;
 use crate::sys::process::{CStrVec, Entry};
 
 /// How much of what a hook says is told when it fails.
@@ -258,7 +259,6 @@ pub(super) fn start_steps(subject: Option<&Subject>, steps: &mut Vec<Step>) -> R
         } else {
             strings(&hook.args)?
         };
-        let null = File::options().read(true).write(true).open("/dev/null");
         steps.push(Step::StartHook(Box::new(StartHook {
             label: format!("startContainer hook {}", hook.path.display()),
             program: path,
@@ -266,7 +266,7 @@ pub(super) fn start_steps(subject: Option<&Subject>, steps: &mut Vec<Step>) -> R
             env: CStrVec::new(strings(&hook.env)?),
             state: in_memory(&state).map_err(failed)?.into(),
             pid_at: at + marker.len(),
-            null: null.map_err(failed)?.into(),
+            null: null::open(libc::O_RDWR).map_err(|e| failed(e.into()))?,
             timeout: hook.timeout.map(Duration::from_secs),
         })));
     }

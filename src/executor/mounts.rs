@@ -103,6 +103,20 @@ pub(super) fn of_tree(label: String, dest: CString, tree: OwnedFd) -> Mount {
     }
 }
 
+/// One of the devices that were made before: see [`Step::MakeDevices`].
+pub(super) fn of_own(label: String, dest: CString, number: usize) -> Mount {
+    Mount {
+        label,
+        dest,
+        no_symlinks: false,
+        source: Source::Device(number),
+        attr: MountAttr::default(),
+        recursive_attr: MountAttr::default(),
+        propagation: Vec::new(),
+        copy_up: None,
+    }
+}
+
 impl Planner<'_> {
     fn one(&self, mount: &oci::Mount) -> Result<Mount> {
         let field = mount.field();

@@ -287,6 +287,7 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result
         steps.push(Step::TakeSysfs);
     }
     if mapped {
+        steps.push(devices::make()?);
         steps.push(Step::TakeRoot { path });
         enter(&mut steps, &mut birth)?;
         own.label_steps(&mut steps);

@@ -61,6 +61,8 @@ pub(super) enum Source {
     },
     /// The sysfs that was made before the container's users were entered: see [`Step::TakeSysfs`].
     Sysfs,
+    /// One of the devices that were made before the container's users were entered, by its number: see [`Step::MakeDevices`].
+    Device(usize),
 }
 
 /// How a file system that starts as a copy of the image's directory gets its root's owner and mode.
@@ -148,6 +150,8 @@ pub(super) enum Step {
     },
     /// Makes a sysfs while the network's owner may.
     TakeSysfs,
+    /// Makes the default devices while the node's root may, on a file system in memory that nobody else has.
+    MakeDevices(Vec<(CString, u64)>),
     /// Attaches a root that is there already, so that it is a mount of its own, as `pivot_root(2)` wants it.
     PlaceRoot {
         tree: OwnedFd,
@@ -293,6 +297,7 @@ impl Step {
             Self::Ask(Question::NetDevices) => "linux.netDevices: wait for the devices".into(),
             Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
             Self::TakeSysfs => "make the sysfs of the pod's network".into(),
+            Self::MakeDevices(_) => "make the default devices".into(),
             Self::StartHook(hook) => hook.label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
             Self::MountRoot { label, .. } | Self::PlaceRoot { label, .. } => label.clone(),

@@ -208,15 +208,17 @@ impl std::fmt::Debug for Streams {
     }
 }
 
+/// Nothing, to be read or written: a device of our own, never the node's file.
 fn null(write: bool) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new()
-        .read(!write)
-        .write(write)
-        .open("/dev/null");
-    file.map(Into::into).map_err(|e| Error::Address {
+    let flags = if write {
+        libc::O_WRONLY
+    } else {
+        libc::O_RDONLY
+    };
+    sys::null::open(flags).map_err(|e| Error::Address {
         stream: "stdio",
         address: "/dev/null".into(),
-        reason: e.to_string(),
+        reason: e.desc().to_owned(),
     })
 }
 

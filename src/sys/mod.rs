@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod memory;
 pub mod mount;
 pub mod notify;
+pub mod null;
 pub mod process;
 pub mod socket;
 pub mod time;
@@ -48,6 +49,16 @@ pub fn setxattr(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> R
 pub fn has_xattr(path: &std::ffi::CStr, name: &std::ffi::CStr) -> bool {
     // SAFETY: strings are NUL-terminated; a null buffer of length 0 asks for the size only.
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+}
+
+/// Changes the permission bits of an open file: `fchmod(2)`.
+pub fn fchmod(fd: std::os::fd::BorrowedFd<'_>, mode: u32) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe {
+        libc::fchmod(fd.as_raw_fd(), mode)
+    }))?;
+    Ok(())
 }
 
 /// Changes owner and group of an open file: `fchown(2)`.

@@ -7,7 +7,7 @@ mod mounts;
 mod paths;
 mod program;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use crate::sys::{self, confine, creds, process, socket, tty};
 
 const TIME_NAMESPACE: i32 = 0x80; // CLONE_NEWTIME, Linux 5.6
 const CGROUP_NAMESPACE: i32 = libc::CLONE_NEWCGROUP;
+/// As many as there are default devices.
+const DEVICES: usize = 6;
 const PROC_MAGIC: i64 = 0x9fa0;
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
@@ -52,7 +54,8 @@ struct Context<'a> {
     /// Who came to the gate to start us, if that is somebody else.
     visitor: Option<OwnedFd>,
     root: Option<OwnedFd>,
-    null: Option<OwnedFd>,
+    /// The default devices of a container in a user namespace, made before that was entered.
+    devices: [Option<OwnedFd>; DEVICES],
     /// The one empty read-only tmpfs that hides directories.
     empty: Option<OwnedFd>,
     /// The mounted root, on its way into another mount namespace.
@@ -82,7 +85,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         parent: control,
         visitor: None,
         root: None,
-        null: None,
+        devices: [const { None }; DEVICES],
         empty: None,
         root_tree: None,
         node_root: None,
@@ -185,7 +188,6 @@ fn step(
         }
         Step::TakeRoot { path } => {
             ctx.root_tree = Some(m::open_tree_clone(CWD, path, true).map_err(at("open_tree"))?);
-            ctx.null = Some(open_null()?);
         }
         Step::AttachRoot => {
             let tree = ctx.root_tree.take().ok_or(Failure("open", Errno::EBADF))?;
@@ -193,8 +195,6 @@ fn step(
             m::move_mount(tree.as_fd(), top.as_fd()).map_err(at("move_mount"))?;
             ctx.root = Some(tree);
             ctx.node_root = Some(top);
-            // Opened before, it is of a mount namespace that is left behind.
-            ctx.null = Some(open_null()?);
         }
         Step::NewCgroupNamespace => process::unshare(CGROUP_NAMESPACE).map_err(at("unshare"))?,
         Step::WriteProc { path, value, .. } => write_proc(path, value)?,
@@ -203,6 +203,7 @@ fn step(
         Step::Ask(Question::CreateHooks) => ask_for_hooks(ctx)?,
         Step::Ask(question) => ask(ctx.control(), *question)?,
         Step::Gate { listener } => wait_at_gate(ctx, listener.take())?,
+        Step::MakeDevices(devices) => make_devices(ctx, devices)?,
         Step::TakeSysfs => {
             ctx.sysfs = Some(mounts::new_file_system(c"sysfs", &[], 0)?);
         }
@@ -275,7 +276,6 @@ fn step(
             ctx.root = Some(
                 m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?,
             );
-            ctx.null = Some(open_null()?);
         }
         Step::Mount(mount) => attach(ctx, mount)?,
         Step::Device {
@@ -586,19 +586,19 @@ fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
     process::write_all(file.as_fd(), value).map_err(at("write"))
 }
 
-/// The host's null device, verified: a container's own could be anything (CVE-2025-31133).
-fn open_null() -> Outcome<OwnedFd> {
-    let fd = m::openat(CWD, c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW, 0)
-        .map_err(at("open /dev/null"))?;
-    let st = m::fstat(fd.as_fd()).map_err(at("fstat"))?;
-    if st.st_mode & libc::S_IFMT == libc::S_IFCHR && st.st_rdev == m::makedev(1, 3) {
-        Ok(fd)
-    } else {
-        Err(Failure(
-            "/dev/null of the host is not the null device",
-            Errno::ENODEV,
-        ))
+/// Makes devices on a file system in memory, over this mount namespace's own `/dev`, which nobody else sees: only an attached mount
+/// can be cloned on every kernel. What is kept are the clones, one for each.
+fn make_devices(ctx: &mut Context<'_>, devices: &[(CString, u64)]) -> Outcome<()> {
+    let tree = mounts::new_file_system(c"tmpfs", &[], attr::NOSUID | attr::NOEXEC)?;
+    let dev = m::openat(CWD, c"/dev", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?;
+    m::move_mount(tree.as_fd(), dev.as_fd()).map_err(at("move_mount"))?;
+    for ((name, rdev), slot) in devices.iter().zip(ctx.devices.iter_mut()) {
+        let mode = libc::S_IFCHR | 0o666;
+        m::mknodat(tree.as_raw_fd(), name, mode, *rdev).map_err(at("mknod"))?;
+        let clone = m::open_tree_clone(tree.as_raw_fd(), name, false);
+        *slot = Some(clone.map_err(at("open_tree"))?);
     }
+    m::umount_detach(c"/dev").map_err(at("umount"))
 }
 
 /// A terminal of the container's own devpts, by descriptor all the way (CVE-2025-52565).

@@ -1,6 +1,7 @@
 //! Mounts below the container's root, and what hides and protects.
 
 use std::ffi::{CStr, CString};
+use std::iter::once;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use super::super::script::{CopyUp, Mount, Source};
 use super::paths::{open_in, open_target};
 use super::{Context, Failure, Outcome, PROC_MAGIC, at, root};
 use crate::sys::copy;
-use crate::sys::mount::{self as m, MountAttr, attr};
+use crate::sys::mount::{self as m, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, attr};
 
 /// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
 pub(super) fn place(
@@ -84,6 +85,15 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             let tree = tree.or_else(|_| made.try_clone().map_err(|_| Errno::EMFILE));
             (tree.map_err(at("open_tree"))?, true)
         }
+        Source::Device(number) => {
+            let slot = ctx.devices.get(*number).and_then(Option::as_ref);
+            let made = slot.ok_or(Failure("open", Errno::EBADF))?;
+            (
+                made.try_clone()
+                    .map_err(|_| Failure("dup", Errno::EMFILE))?,
+                false,
+            )
+        }
         Source::Tree {
             tree,
             recursive,
@@ -143,12 +153,8 @@ pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
     let is_dir =
         m::fstat(target.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if !is_dir {
-        let null = ctx
-            .null
-            .as_ref()
-            .ok_or(Failure("open /dev/null", Errno::EBADF))?;
-        let tree = m::open_tree_clone(null.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
-        return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
+        let (tree, attr) = hides_files(root)?;
+        return place(tree.as_fd(), target.as_fd(), once((false, attr)));
     }
     if let Some(empty) = &ctx.empty {
         let tree = m::open_tree_clone(empty.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
@@ -164,6 +170,42 @@ pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
     m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     ctx.empty = Some(tree);
     Ok(())
+}
+
+/// What hides files: the container's own null device, looked at before it is used (CVE-2025-31133), which nobody can replace as long as
+/// the container does not run. Never the node's: its mode and its owner would be the container's to change. Where the container has
+/// another thing there (a whole `/dev` of somebody else's), an empty file hides them.
+fn hides_files(root: BorrowedFd<'_>) -> Outcome<(OwnedFd, MountAttr)> {
+    let null = m::openat2(
+        root.as_raw_fd(),
+        c"dev/null",
+        libc::O_PATH,
+        0,
+        RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+    );
+    if let Ok(fd) = null
+        && m::fstat(fd.as_fd()).is_ok_and(|s| {
+            s.st_mode & libc::S_IFMT == libc::S_IFCHR && s.st_rdev == m::makedev(1, 3)
+        })
+    {
+        let tree = m::open_tree_clone(fd.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        return Ok((tree, MountAttr::default()));
+    }
+    let tree = new_file_system(c"tmpfs", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
+    m::openat(tree.as_raw_fd(), c"empty", flags, 0o444).map_err(at("open"))?;
+    // A file of a detached file system can be cloned since Linux 6.15 only, so its directory is attached where it will be covered.
+    let place = m::openat(root.as_raw_fd(), c"dev", libc::O_PATH | libc::O_NOFOLLOW, 0)
+        .map_err(at("open"))?;
+    m::move_mount(tree.as_fd(), place.as_fd()).map_err(at("move_mount"))?;
+    let clone = m::open_tree_clone(tree.as_raw_fd(), c"empty", false).map_err(at("open_tree"));
+    crate::sys::process::fchdir(tree.as_fd()).map_err(at("fchdir"))?;
+    m::umount_detach(c".").map_err(at("umount"))?;
+    let read_only = MountAttr {
+        attr_set: attr::RDONLY,
+        ..MountAttr::default()
+    };
+    Ok((clone?, read_only))
 }
 
 pub(super) fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
