@@ -53,6 +53,14 @@ pub fn cases() -> Vec<Case> {
         Case::plain("floor::stopped_execs", stopped_execs),
         Case::plain("floor::what_the_shim_keeps", what_the_shim_keeps),
         Case::plain("floor::foreign_peers", foreign_peers),
+        Case::plain("floor::the_nodes_null_device", the_nodes_null_device),
+        Case::plain("floor::roots_beside_the_spec", roots_beside_the_spec),
+        Case::plain("floor::streams_are_no_files", streams_are_no_files),
+        Case::plain("floor::namespaces_of_others", namespaces_of_others),
+        Case::plain("floor::one_shim_one_pod", one_shim_one_pod),
+        Case::plain("floor::groups_of_others", groups_of_others),
+        Case::plain("floor::environment_of_hooks", environment_of_hooks),
+        Case::plain("floor::links_of_an_image", links_of_an_image),
     ]
 }
 
@@ -323,8 +331,9 @@ fn kubelet_elsewhere() {
     fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
     let settings = dir.join("node.conf");
     let text = format!(
-        "kubelet_root = {:?}\n",
-        dir.join("kubelet").display().to_string()
+        "kubelet_root = {:?}\nsnapshots = [{:?}]\n",
+        dir.join("kubelet"),
+        crate::support::test_directory()
     );
     fs::write(&settings, text).unwrap();
     let set = |s: &Shim| {
@@ -995,6 +1004,39 @@ fn updates() {
             let (_, why) = update(json!({ "devices": [rule] })).unwrap_err();
             assert!(why.contains("refuses access to devices"), "{rule}: {why}");
         }
+        for (resources, text) in [
+            (
+                json!({ "memory": { "disableOOMKiller": true } }),
+                "without the OOM killer",
+            ),
+            (
+                json!({ "unified": { "cpuset.cpus.partition": "root" } }),
+                "the control file",
+            ),
+            (
+                json!({ "unified": { "cgroup.freeze": "1" } }),
+                "the control file",
+            ),
+            (json!({ "cpu": { "realtimeRuntime": 1000 } }), "real-time"),
+        ] {
+            let (_, why) = update(resources.clone()).unwrap_err();
+            assert!(why.contains(text), "{resources}: {why}");
+        }
+        if program == UNTRUSTED {
+            let (_, why) = update(json!({ "memory": { "swap": 1_u64 << 40 } })).unwrap_err();
+            assert!(
+                why.contains("a limit of swap without one of memory"),
+                "{why}"
+            );
+            update(json!({ "pids": { "limit": 0 } })).unwrap();
+            let file = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
+                .map(|m| PathBuf::from(format!("{m}{}/pids.max", s.group("box"))));
+            let max = file
+                .iter()
+                .find_map(|f| fs::read_to_string(f).ok())
+                .unwrap();
+            assert_eq!(max.trim(), "4096");
+        }
         update(json!({ "pids": { "limit": 100 } })).unwrap();
         s.kill("box", "", 9, false).unwrap();
         s.wait("box", "").unwrap();
@@ -1292,4 +1334,344 @@ fn foreign_peers() {
     let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     assert!(stream.as_fd().try_clone_to_owned().is_ok());
     s.end();
+}
+
+/// The one file that every container once had in common with the node.
+fn the_nodes_null_device() {
+    let stat = || {
+        let m = fs::metadata("/dev/null").unwrap();
+        (m.mode(), m.uid(), m.gid(), m.ino())
+    };
+    let before = stat();
+    for program in ["containerd-shim-cofferdam-v1", HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let script = "for f in /dev/null /proc/keys /proc/self/fd/0; do \
+            chmod 0600 $f; chown 7:7 $f; stat -L -c %t:%T $f; done 2>&1";
+        let mut spec = s.spec("box", &["sh", "-c", script]);
+        let caps = json!(["CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"]);
+        for set in ["bounding", "effective", "permitted"] {
+            spec["process"]["capabilities"][set] = caps.clone();
+        }
+        let (said, _) = output(&s, "box", &spec);
+        assert_eq!(said.matches("1:3").count(), 3, "{program}: {said}");
+        assert_eq!(stat(), before, "{program}: {said}");
+        s.end();
+    }
+}
+
+/// Mounts that a client passes for the root: a snapshotter's, and nothing else.
+fn roots_beside_the_spec() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let spec = s.spec("box", &["true"]);
+        let layers = s.dir().join("layers");
+        for dir in ["lower", "upper", "work"] {
+            fs::create_dir_all(layers.join(dir)).unwrap();
+        }
+        symlink("/etc", layers.join("link")).unwrap();
+        let overlay = |options: &[&str]| {
+            (
+                "overlay".to_owned(),
+                "overlay".to_owned(),
+                options
+                    .iter()
+                    .map(|o| o.replace("L/", &format!("{}/", layers.display())))
+                    .collect(),
+            )
+        };
+        let bind = |source: &str| {
+            (
+                "bind".to_owned(),
+                source.replace("L/", &format!("{}/", layers.display())),
+                vec!["rbind".to_owned()],
+            )
+        };
+        for (fstype, source, options) in [
+            bind("/"),
+            bind("/etc"),
+            bind("L/link"),
+            bind("L/lower/../../../.."),
+            ("ext4".into(), "/dev/vda".into(), vec![]),
+            ("proc".into(), "proc".into(), vec![]),
+            ("tmpfs".into(), "tmpfs".into(), vec![]),
+            overlay(&["lowerdir=/etc:L/lower"]),
+            overlay(&["lowerdir=L/lower:/"]),
+            overlay(&["lowerdir=L/lower", "upperdir=/etc", "workdir=L/work"]),
+            overlay(&["index=off,lowerdir=/etc"]),
+            overlay(&["lowerdir=L/lower", "lowerdir+=/etc"]),
+            overlay(&["lowerdir=etc:L/lower"]),
+        ] {
+            let mut request = s.create_request("box", &spec, Streams::default());
+            let told = format!("{fstype} {source} {options:?}");
+            request.rootfs[0].type_ = fstype;
+            request.rootfs[0].source = source;
+            request.rootfs[0].options = options;
+            let answer = s.call::<CreateTaskResponse>("Create", &request);
+            let (_, why) = answer.expect_err(&told);
+            assert!(why.contains("refuses the root's mount 0"), "{told}: {why}");
+        }
+        let mut request = s.create_request("box", &spec, Streams::default());
+        request.rootfs[0].target = "../../x".into();
+        let (_, why) = s
+            .call::<CreateTaskResponse>("Create", &request)
+            .unwrap_err();
+        assert!(why.contains("leads out of the root"), "{why}");
+        s.end();
+    }
+}
+
+/// A file as a stream is a file of the node's that its root writes, or that the container reads.
+fn streams_are_no_files() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let file = s.dir().join("target");
+        fs::write(&file, "content\n").unwrap();
+        let path = file.display().to_string();
+        let spec = s.spec("box", &["sh", "-c", "echo x; echo y >&2"]);
+        s.run("live", &["sleep", "1000"]);
+        for streams in [
+            Streams {
+                stdout: path.clone(),
+                ..Streams::default()
+            },
+            Streams {
+                stderr: path.clone(),
+                ..Streams::default()
+            },
+            Streams {
+                stdin: path.clone(),
+                ..Streams::default()
+            },
+            Streams {
+                stdout: format!("file://{path}"),
+                ..Streams::default()
+            },
+            Streams {
+                stdout: format!("file://{path}"),
+                terminal: true,
+                ..Streams::default()
+            },
+            Streams {
+                stdout: format!("file://{path}-new"),
+                ..Streams::default()
+            },
+        ] {
+            let told = format!("{streams:?}");
+            let (_, why) = s
+                .create_with("box", &spec, streams.clone())
+                .expect_err(&told);
+            assert!(why.contains("is not a fifo"), "{told}: {why}");
+            let exec = Shim::exec_request("live", "e", &["true"], streams);
+            let answer = s
+                .call::<Empty>("Exec", &exec)
+                .and_then(|_| s.start_process("live", "e"));
+            let (_, why) = answer.expect_err(&told);
+            assert!(why.contains("is not a fifo"), "{told}: {why}");
+            s.delete("live", "e").ok();
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "content\n");
+        assert!(!file.with_file_name("target-new").exists());
+        s.finish("live");
+        s.end();
+    }
+}
+
+/// Namespaces of another pod, and what is none.
+fn namespaces_of_others() {
+    let other = Shim::start(3);
+    let victim = other.run("victim", &["sleep", "1000"]);
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let join = |typ: &'static str, path: String| {
+            move |spec: &mut Value| {
+                let list = spec["linux"]["namespaces"].as_array_mut().unwrap();
+                list.retain(|n| n["type"] != typ);
+                list.push(json!({ "type": typ, "path": path }));
+            }
+        };
+        for (typ, file) in [
+            ("pid", "pid"),
+            ("ipc", "ipc"),
+            ("uts", "uts"),
+            ("network", "net"),
+            ("cgroup", "cgroup"),
+        ] {
+            let why = refused(&s, join(typ, format!("/proc/{victim}/ns/{file}")));
+            assert!(
+                why.contains(&format!("refuses the {typ} namespace of others")),
+                "{why}"
+            );
+        }
+        let fifo = s.dir().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).ok();
+        for path in [
+            fifo.display().to_string(),
+            "/dev/null".into(),
+            "/etc/passwd".into(),
+        ] {
+            let why = refused(&s, join("network", path));
+            assert!(why.contains("it is no namespace"), "{why}");
+        }
+        s.end();
+    }
+    other.finish("victim");
+    other.end();
+}
+
+/// What annotations say of the pod holds for one pod, and this shim's.
+fn one_shim_one_pod() {
+    let victim = format!("{}-victim", crate::support::pod_uid());
+    let volume = Path::new("/var/lib/kubelet/pods")
+        .join(&victim)
+        .join("volumes/kubernetes.io~secret/s");
+    fs::create_dir_all(&volume).unwrap();
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let with = |sandbox: &str, uid: &str| {
+            let (sandbox, uid) = (sandbox.to_owned(), uid.to_owned());
+            let volume = volume.clone();
+            move |spec: &mut Value| {
+                spec["annotations"] = json!({
+                    "io.kubernetes.cri.sandbox-id": sandbox, "io.kubernetes.cri.sandbox-uid": uid
+                });
+                spec["mounts"].as_array_mut().unwrap().push(json!({
+                    "type": "bind", "source": volume, "destination": "/s", "options": ["bind"]
+                }));
+            }
+        };
+        // Not this shim's pod.
+        let why = refused(&s, with("victim", &victim));
+        assert!(why.contains("it shows /var/lib/kubelet"), "{why}");
+        // This one's, and then another one's.
+        s.run("first", &["sleep", "1000"]);
+        let why = refused(&s, with("pod", &victim));
+        assert!(why.contains("the container is of the pod"), "{why}");
+        s.finish("first");
+        s.end();
+    }
+    fs::remove_dir_all(Path::new("/var/lib/kubelet/pods").join(&victim)).unwrap();
+}
+
+/// A spec names control groups: only those of its container.
+fn groups_of_others() {
+    let mounts = || {
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let of = |l: &str| {
+            l.contains(" - cgroup")
+                .then(|| l.split(' ').nth(4).map(PathBuf::from))?
+        };
+        all.lines().filter_map(of).collect::<Vec<_>>()
+    };
+    let name = format!("cdtest-foreign-{}", std::process::id());
+    let foreign: Vec<PathBuf> = mounts()
+        .into_iter()
+        .map(|m| m.join(&name))
+        .filter(|d| fs::create_dir_all(d.join("child")).is_ok())
+        .collect();
+    assert!(!foreign.is_empty());
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        s.run("victim", &["sleep", "1000"]);
+        for (path, text) in [
+            (format!("/{name}"), "it is there already"),
+            (format!("/{name}/child"), "it is there already"),
+            (
+                format!("{}/x", s.group("victim")),
+                "it is another container's",
+            ),
+        ] {
+            let why = refused(&s, |spec| spec["linux"]["cgroupsPath"] = json!(path));
+            assert!(why.contains(text), "{path}: {why}");
+            // What containerd calls after a failure.
+            s.clean_up(program, "box");
+            assert!(
+                foreign.iter().all(|d| d.join("child").is_dir()),
+                "{path}: removed"
+            );
+        }
+        s.finish("victim");
+        s.end();
+    }
+    for dir in foreign {
+        fs::remove_dir(dir.join("child")).unwrap();
+        fs::remove_dir(dir).unwrap();
+    }
+}
+
+/// A listed hook runs as the node's root: what it loads is not the spec's.
+fn environment_of_hooks() {
+    let node = OfNode::new("environment");
+    let (mark, script) = (node.0.join("env"), node.0.join("hook.sh"));
+    let text = format!("#!/bin/sh\ncat > /dev/null\nenv > {}\n", mark.display());
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let s = Shim::start(3);
+    let mut sleeper = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let exe = format!("/proc/{}/exe", sleeper.id());
+    wait_until("it is sleep", Duration::from_secs(5), || {
+        fs::read_link(&exe).is_ok_and(|p| p.ends_with("sleep"))
+    });
+    let real = fs::read_link(&exe).unwrap();
+    let profile = format!("extends = \"hardened\"\n[pod]\nhooks = [{script:?}, {real:?}]\n");
+    let mut spec = s.spec("box", &["true"]);
+    spec["hooks"] = json!({ "createRuntime": [
+        { "path": script, "env": ["LD_PRELOAD=/tmp/x.so", "PATH=/tmp", "BASH_ENV=/tmp/x"] },
+        { "path": exe, "args": ["sleep", "0"] },
+    ] });
+    run_under(&s, &request(&s, "box", &spec, &profile)).unwrap();
+    let env = fs::read_to_string(&mark).unwrap();
+    assert!(
+        !env.contains("LD_PRELOAD") && !env.contains("BASH_ENV") && !env.contains("PATH=/tmp"),
+        "{env}"
+    );
+    let other = format!("extends = \"hardened\"\n[pod]\nhooks = [{script:?}]\n");
+    let why = run_under(&s, &request(&s, "other", &spec, &other)).unwrap_err();
+    assert!(
+        why.contains(&format!("refuses the hook {}", real.display())),
+        "{why}"
+    );
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    s.end();
+}
+
+/// The paths of mounts are judged; an image's links do not lead them elsewhere.
+fn links_of_an_image() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        let root = s.dir().join("linked");
+        Output::of(
+            Command::new("cp")
+                .arg("-a")
+                .arg(crate::support::test_directory().join("rootfs"))
+                .arg(&root),
+        )
+        .ok();
+        for (link, to) in [
+            ("dev-link", "/dev"),
+            ("proc-link", "proc"),
+            ("below", "/proc/sys"),
+            ("sys-link", "/sys/kernel"),
+            ("fine", "/home"),
+        ] {
+            symlink(to, root.join(link)).unwrap();
+        }
+        fs::create_dir_all(root.join("home")).unwrap();
+        let create = |at: &str| {
+            let mut spec = s.spec("box", &["true"]);
+            spec["mounts"].as_array_mut().unwrap().push(json!({
+                "type": "tmpfs", "source": "tmpfs", "destination": at, "options": []
+            }));
+            let mut request = s.create_request("box", &spec, Streams::default());
+            request.rootfs[0].source = root.display().to_string();
+            s.call::<CreateTaskResponse>("Create", &request)
+        };
+        for at in ["/dev-link", "/proc-link", "/below", "/sys-link"] {
+            let (_, why) = create(at).expect_err(at);
+            assert!(why.contains("a symbolic link of the image"), "{at}: {why}");
+        }
+        create("/fine").unwrap();
+        s.finish("box");
+        s.end();
+    }
 }

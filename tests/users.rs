@@ -62,6 +62,8 @@ fn files_keep_their_ids(d: &mut Daemon) {
             &flags,
             "--annotation",
             &format!("io.kubernetes.cri.sandbox-uid={}", pod_uid()),
+            "--annotation",
+            "io.kubernetes.cri.sandbox-id=box",
         ],
         "box",
         &["sleep", "1000"],

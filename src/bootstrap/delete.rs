@@ -104,8 +104,12 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         };
         match Cgroup::new(layout.clone(), Some(&path), id).map(with_resctrl) {
             // A creation that failed before it left a record made no process: who is there is another container's, whose
-            // path this one's spec has, too.
-            Ok(cgroup) if !recorded && !cgroup.pids().is_empty() => {}
+            // path this one's spec has, too; and groups that no
+            // container of ours was made in are the node's.
+            Ok(cgroup)
+                if !recorded
+                    && (!cgroup.pids().is_empty()
+                        || !(cgroup.goes_by_itself() || cgroup.is_of_container())) => {}
             Ok(cgroup) if cgroup.exists() => {
                 let cleaned = cgroup
                     .kill_and_wait(KILL_WITHIN)

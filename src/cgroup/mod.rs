@@ -39,6 +39,8 @@ use settings::Setting;
 /// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
 /// last may remove them, and nobody ever removes the kubelet's.
 const MADE_BY_US: &std::ffi::CStr = c"trusted.cofferdam";
+/// Marks the groups that were made for a container.
+const CONTAINER: &std::ffi::CStr = c"trusted.cofferdam.container";
 
 /// What went wrong with a control group.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,14 @@ pub enum Error {
         /// What is in the way.
         reason: String,
     },
+    /// Groups that are others'.
+    #[error("linux.cgroupsPath: {}: {reason}: choose a path of the container's own", path.display())]
+    Foreign {
+        /// The group.
+        path: PathBuf,
+        /// What it is.
+        reason: &'static str,
+    },
     /// Processes were still there when the deadline came.
     #[error("cgroup {}: {count} processes did not go away within {within:?}", path.display())]
     Busy {
@@ -135,6 +145,8 @@ pub struct Cgroup {
     /// Whose groups these are, where systemd makes them.
     unit: Option<Unit>,
     resctrl: Option<resctrl::Groups>,
+    /// Whether groups that others have made are none of its.
+    own_only: bool,
 }
 
 impl Cgroup {
@@ -147,6 +159,7 @@ impl Cgroup {
             path,
             unit,
             resctrl: None,
+            own_only: false,
         })
     }
 
@@ -161,6 +174,12 @@ impl Cgroup {
     pub fn with_resctrl(self, spec: &Spec, id: &str) -> Result<Self> {
         let resctrl = resctrl::Groups::of(spec, id)?;
         Ok(Self { resctrl, ..self })
+    }
+
+    /// Takes no groups that are there already, but for those that an earlier container of ours left; and none below another
+    /// container's. Without it a spec may name any group of the node's that has no processes: its limits would be the spec's.
+    pub fn own_only(self, own_only: bool) -> Self {
+        Self { own_only, ..self }
     }
 
     /// A `linux.cgroupsPath` that gives the same groups again, in another process too.
@@ -207,8 +226,9 @@ impl Cgroup {
             Some(unit) => self.start_unit(unit, resources)?,
             None => None,
         };
+        let mut new = Vec::new();
         let made = self
-            .make_directories()
+            .make_directories(&mut new)
             .and_then(|()| self.apply(resources, true))
             .and_then(|()| {
                 self.resctrl
@@ -217,7 +237,9 @@ impl Cgroup {
             });
         if let Err(e) = made {
             drop(placeholder);
-            self.remove(Duration::ZERO).ok();
+            // What was there before is somebody else's.
+            let is_new = |dir: &Path| self.unit.is_some() || new.iter().any(|n| n == dir);
+            self.remove_those(Duration::ZERO, is_new).ok();
             return Err(e);
         }
         Ok(placeholder)
@@ -289,11 +311,26 @@ impl Cgroup {
         ))
     }
 
-    fn make_directories(&self) -> Result<()> {
+    fn make_directories(&self, new: &mut Vec<PathBuf>) -> Result<()> {
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
+            let mut above = self.above(h);
+            if let Some(path) = above.find(|dir| self.own_only && has_mark(dir, CONTAINER)) {
+                return Err(Error::Foreign {
+                    path,
+                    reason: "it is another container's",
+                });
+            }
             // systemd refuses a unit that is there already, and its placeholder is in the groups that it made.
-            if !make_group(h, &dir, true)? && self.unit.is_none() {
+            if make_group(h, &dir, true)? {
+                new.push(dir.clone());
+            } else if self.unit.is_none() {
+                if self.own_only && !has_mark(&dir, CONTAINER) {
+                    return Err(Error::Foreign {
+                        path: dir,
+                        reason: "it is there already, and no container of ours has left it",
+                    });
+                }
                 let left = read_pids(&dir.join("cgroup.procs")).len();
                 if left > 0 {
                     return Err(Error::Busy {
@@ -521,6 +558,10 @@ impl Cgroup {
     /// Removes the groups, and the directories above them that we made and nobody uses, waiting at most `within`
     /// for the kernel to let go of exiting processes.
     pub fn remove(&self, within: Duration) -> Result<()> {
+        self.remove_those(within, |_| true)
+    }
+
+    fn remove_those(&self, within: Duration, is_ours: impl Fn(&Path) -> bool) -> Result<()> {
         let deadline = Instant::now() + within;
         if let Some(groups) = &self.resctrl {
             groups.remove();
@@ -531,25 +572,35 @@ impl Cgroup {
             None => Ok(()),
         };
         for h in &self.layout.hierarchies {
-            if let Err(e) = remove_tree(&self.dir(h), deadline) {
+            let dir = self.dir(h);
+            if !is_ours(&dir) {
+                continue;
+            }
+            if let Err(e) = remove_tree(&dir, deadline) {
                 result = Err(e);
                 continue;
             }
-            for parent in self
-                .path
-                .ancestors()
-                .skip(1)
-                .filter(|p| !p.as_os_str().is_empty())
-            {
-                let dir = h.mount.join(parent);
-                if !c_path(&dir).is_some_and(|p| sys::has_xattr(&p, MADE_BY_US))
-                    || fs::remove_dir(&dir).is_err()
-                {
+            for dir in self.above(h) {
+                if !has_mark(&dir, MADE_BY_US) || fs::remove_dir(&dir).is_err() {
                     break;
                 }
             }
         }
         result
+    }
+
+    /// The directories above, the nearest first, without the hierarchy's root.
+    fn above<'a>(&'a self, h: &'a Hierarchy) -> impl Iterator<Item = PathBuf> + 'a {
+        let parents = self.path.ancestors().skip(1);
+        parents
+            .filter(|p| !p.as_os_str().is_empty())
+            .map(|p| h.mount.join(p))
+    }
+
+    /// Whether all groups that there are were made for a container of ours, by a process that may mark them.
+    pub fn is_of_container(&self) -> bool {
+        let mut all = self.layout.hierarchies.iter().map(|h| self.dir(h));
+        all.all(|dir| !dir.exists() || has_mark(&dir, CONTAINER))
     }
 
     /// Whether somebody else removes the groups when their last process ends: systemd does.
@@ -594,9 +645,8 @@ fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
     for _ in 0..16 {
         match fs::create_dir(dir) {
             Ok(()) => {
-                if !leaf {
-                    c_path(dir).map(|p| sys::setxattr(&p, MADE_BY_US, b"1"));
-                }
+                let mark = if leaf { CONTAINER } else { MADE_BY_US };
+                c_path(dir).map(|p| sys::setxattr(&p, mark, b"1"));
                 return Ok(true);
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
@@ -610,6 +660,10 @@ fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
         }
     }
     Err(io_error("create cgroup", dir)(ErrorKind::NotFound.into()))
+}
+
+fn has_mark(dir: &Path, mark: &std::ffi::CStr) -> bool {
+    c_path(dir).is_some_and(|p| sys::has_xattr(&p, mark))
 }
 
 fn read_pids(file: &Path) -> Vec<i32> {

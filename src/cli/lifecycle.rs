@@ -126,7 +126,7 @@ fn create_with(
         request: &request,
         id: &args.id,
         bundle: &bundle,
-        root_mounts: &[],
+        root_mounts: &Judged::standard(Vec::new()),
         cgroup: Some(&cgroup),
         stdio,
         seccomp: filter(spec)?,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Error, Result, print, print_json};
 use crate::cgroup::Layout;
 use crate::control;
-use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, Profile, names};
+use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, PodOfKubernetes, Profile, names};
 use crate::oci::{self, Reading, Request};
 use crate::pod::host_limits;
 
@@ -126,14 +126,14 @@ fn under(profile: &Profile, path: &Path) -> Result<(Value, Value)> {
     let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
     let node = Node::load().map_err(Error::Other)?;
     let id = bundle.file_name().unwrap_or_default().to_string_lossy();
+    let request = Request::read(asked.clone(), bundle, Reading::Show)?;
     let given = isolation::Given {
-        place: Place::of(&node, bundle, &id),
+        place: Place::of(&node, bundle, &id).of_pod(PodOfKubernetes::claimed(&request)),
         ..host_limits(&layout)
     };
     let to_value = |spec: &oci_spec::runtime::Spec| {
         serde_json::to_value(spec).map_err(|e| Error::Other(e.to_string()))
     };
-    let request = Request::read(asked.clone(), bundle, Reading::Show)?;
     let judged = isolation::judge(profile, &given, request)
         .map_err(|e| Error::Other(e.to_string()))?
         .judged;

@@ -81,7 +81,7 @@ pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)>
         request,
         id: "id",
         bundle,
-        root_mounts: &[],
+        root_mounts: &Judged::standard(Vec::new()),
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
         seccomp: None,

@@ -31,7 +31,7 @@ pub fn plan(config: &[u8]) -> Result<()> {
         request: &request,
         id: "id",
         bundle,
-        root_mounts: &[],
+        root_mounts: &Judged::standard(Vec::new()),
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
         seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),

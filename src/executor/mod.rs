@@ -35,7 +35,7 @@ pub use plan::{
     Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, supervised,
     unmount_root,
 };
-pub use rootfs::{RootMount, check_mappable};
+pub use rootfs::check_mappable;
 pub use spawn::{
     BehindGate, Gate, Spawned, Supervised, Watcher, forget_child, is_own_child, listen_at_gate,
 };

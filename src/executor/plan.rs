@@ -17,12 +17,12 @@ use super::script::{Question, Script, Step};
 use super::seccomp::Program;
 use super::spawn::{Birth, Job, Spawned, Supervised, Watcher};
 use super::{
-    Error, PodUsers, Result, RootMount, Stdio, devices, hooks, mounts, namespaces, netdev, process,
-    rootfs, scheduling, userns,
+    Error, PodUsers, Result, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
+    scheduling, userns,
 };
 use crate::cgroup::Cgroup;
 use crate::isolation::Judged;
-use crate::oci::{HookKind, Request};
+use crate::oci::{HookKind, Request, RootMount};
 use crate::trace;
 
 /// What [`init`] needs to know.
@@ -37,7 +37,7 @@ pub struct InitPlan<'a> {
     /// Directory of `config.json`.
     pub bundle: &'a Path,
     /// Mounts that make up the root file system; empty if it is there already.
-    pub root_mounts: &'a [RootMount],
+    pub root_mounts: &'a Judged<Vec<RootMount>>,
     /// The container's control groups, already created.
     pub cgroup: Option<&'a Cgroup>,
     /// Standard streams.

@@ -10,38 +10,12 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use super::mounts::c_string;
 use super::script::Step;
 use super::{Error, PodUsers, Result, userns};
-use crate::oci::{Links, Opened, Options, Root};
+use crate::oci::{Links, Opened, Options, Root, RootMount};
 use crate::sys::kernel;
 use crate::sys::mount::{attr, open_tree_clone};
 
 /// The kernel copies one page of options; the terminating NUL counts. `mount(2)`.
 const PAGE: usize = 4096;
-
-/// One mount that makes up the root file system, as in containerd's `types.Mount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootMount {
-    /// File system type, or `bind`.
-    pub fstype: String,
-    /// Device, directory, or any word.
-    pub source: String,
-    /// Directory below the root, usually empty.
-    pub target: String,
-    /// Mount options.
-    pub options: Vec<String>,
-}
-
-impl RootMount {
-    fn is_bind(&self) -> bool {
-        let bind = |word: &str| word == "bind" || word == "rbind";
-        bind(&self.fstype) || self.options.iter().any(|o| bind(o))
-    }
-
-    fn option(&self, key: &str) -> Option<&str> {
-        self.options
-            .iter()
-            .find_map(|o| o.strip_prefix(key)?.strip_prefix('='))
-    }
-}
 
 /// Whether a root can have its ids mapped on this node.
 pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> Result<()> {

@@ -15,8 +15,8 @@ impl Script {
             for step in &mut self.steps {
                 match step {
                     Step::Credentials { caps, .. } if what == "capabilities" => {
-                        // CAP_NET_RAW and CAP_SYS_ADMIN
-                        let more = 1 << 13 | 1 << 21;
+                        // CAP_SYS_PTRACE and CAP_SYS_ADMIN, which the shim itself keeps.
+                        let more = 1 << 19 | 1 << 21;
                         *caps = Sets {
                             bounding: caps.bounding | more,
                             effective: caps.effective | more,

@@ -187,7 +187,7 @@ pub(super) enum Step {
         names: Vec<CString>,
         at: CString,
     },
-    /// Keeps a descriptor of the new root, and of the host's verified /dev/null.
+    /// Keeps a descriptor of the new root.
     OpenRoot {
         path: CString,
     },

@@ -15,7 +15,7 @@ use super::mounts::{At, Mounts};
 use super::process::{self, Status};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
-use crate::isolation::{self, Given, Node, Place, Profile, UserNamespaceMode};
+use crate::isolation::{self, Given, Node, Place, PodOfKubernetes, Profile, UserNamespaceMode};
 use crate::oci::{self, Reading, Request, capabilities};
 use crate::sys::{confine, kernel};
 
@@ -151,7 +151,9 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
         users: container.users,
         cgroup_v2: layout.is_v2(),
         recursive_attributes: kernel::version() >= (5, 12),
-        place: Place::of(&Node::load()?, &container.bundle, id),
+        place: Place::of(&Node::load()?, &container.bundle, id)
+            .of_pod(PodOfKubernetes::claimed(&request)),
+        namespaces: None,
     };
     let promised = isolation::judge(&profile, &given, request)
         .map_err(|e| format!("the shim runs what its profile refuses: {e}"))?

@@ -13,10 +13,6 @@ use crate::oci::{Kind, Links, Mount, Opened, Request, Source};
 use crate::procfs::MountInfo;
 use crate::sys::mount;
 
-/// containerd puts these there: the pod's own annotations come before, and cannot replace them.
-const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
-const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
-
 /// File systems of the kernel's own, which show the node whatever their path is: proc, sysfs, cgroup, cgroup2, debugfs, tracefs,
 /// securityfs, bpf, binfmt_misc, configfs, efivarfs, selinuxfs. `linux/magic.h`.
 const KERNEL: [i64; 12] = [
@@ -39,10 +35,7 @@ pub(super) fn judge(profile: &Profile, place: &Place, request: &Request) -> Resu
     let judge = Judge {
         profile,
         place,
-        sandbox: request.annotation(SANDBOX_ID),
-        pod: request
-            .annotation(SANDBOX_UID)
-            .and_then(|uid| place.pod(uid)),
+        pod: place.pod(),
         host_ipc: request.namespaces.ipc.is_host(),
     };
     for m in &request.mounts {
@@ -56,7 +49,6 @@ pub(super) fn judge(profile: &Profile, place: &Place, request: &Request) -> Resu
 struct Judge<'a> {
     profile: &'a Profile,
     place: &'a Place,
-    sandbox: Option<&'a str>,
     /// kubelet's directory of this pod.
     pod: Option<PathBuf>,
     host_ipc: bool,
@@ -90,7 +82,7 @@ impl Judge<'_> {
         if opened.is_some_and(|o| o.deleted) {
             return refuse("it was removed", "remove the volume from the pod");
         }
-        if self.is_of_pod(&real, opened) || self.place.is_of_engine(&real, self.sandbox) {
+        if self.is_of_pod(&real, opened) || self.place.is_of_engine(&real) {
             return Ok(());
         }
         // CRI gives this one to pods with hostIPC, which are judged as such.

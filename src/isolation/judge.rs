@@ -1,15 +1,16 @@
 //! A profile's floor under what a spec asks for. Everything that reaches the executor comes through here.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process};
 
 use super::judged::Judged;
 use super::place::Place;
 use super::profile::{ExecPolicy, HostNamespace, NetworkMode, Profile};
 use super::refusal::Refusal;
 use super::{devices, host_paths, mounts, process, programs, resources, users};
-use crate::oci::{Namespace, Request};
+use crate::oci::{Joined, Namespace, Namespaces, Request};
 
 /// What the profile is applied with: what the runtime has to give, and where the container is from.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub struct Given {
     pub recursive_attributes: bool,
     /// Which parts of the node were made for this container.
     pub place: Place,
+    /// The namespaces of the pod's other containers, as device and inode; nothing where a spec is only shown.
+    pub namespaces: Option<BTreeSet<(u64, u64)>>,
 }
 
 /// A container under a profile.
@@ -60,10 +63,11 @@ pub fn judge(
     }
     let mut report = Vec::new();
     host_namespaces(profile, &request)?;
+    joined_namespaces(profile, given, &request)?;
     users::judge(profile, &request)?;
     devices::judge(profile, &request.devices)?;
     host_paths::judge(profile, &given.place, &request)?;
-    programs::judge(profile, &request)?;
+    programs::judge(profile, &mut request, &mut report)?;
     nodes_things(profile, &request)?;
     if let Some(mut p) = request.rest.process().clone() {
         process::judge(profile, given, &mut p, &mut report)?;
@@ -187,6 +191,50 @@ fn host_namespaces(profile: &Profile, request: &Request) -> Result<(), Refusal> 
         }
     }
     Ok(())
+}
+
+/// A namespace that is there already is the pod's: one of its containers is in it. Only the network is there before all containers.
+fn joined_namespaces(profile: &Profile, given: &Given, request: &Request) -> Result<(), Refusal> {
+    let Some(of_pod) = &given.namespaces else {
+        return Ok(());
+    };
+    for typ in Namespaces::TYPES {
+        let Namespace::Join(joined) = request.namespaces.get(typ) else {
+            continue;
+        };
+        let is_of_pod = joined.id.is_some_and(|id| of_pod.contains(&id));
+        let is_network = typ == LinuxNamespaceType::Network;
+        if is_of_pod || (is_network && is_kept_network(given, joined)) {
+            continue;
+        }
+        return Err(Refusal::new(
+            profile,
+            format!(
+                "the {} namespace of others (linux.namespaces: {})",
+                if is_network {
+                    "network".into()
+                } else {
+                    typ.to_string()
+                },
+                joined.path.display()
+            ),
+            if is_network {
+                "keep it below /run/netns, or join a container of the same pod"
+            } else {
+                "join a container of the same pod"
+            },
+        ));
+    }
+    Ok(())
+}
+
+fn is_kept_network(given: &Given, joined: &Joined) -> bool {
+    let Ok(real) = std::fs::canonicalize(&joined.path) else {
+        return false;
+    };
+    let same = std::fs::metadata(&real).is_ok_and(|m| joined.id == Some((m.dev(), m.ino())));
+    let kept = given.place.networks();
+    same && kept.iter().any(|dir| real.starts_with(dir))
 }
 
 /// What a spec can take from the node for itself, and no pod asks for.

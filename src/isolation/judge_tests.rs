@@ -6,7 +6,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::super::profile::{Limit, Limits};
-use super::super::{Node, Place};
+use super::super::{Node, Place, PodOfKubernetes};
 use super::*;
 use crate::oci::{Links, Reading};
 use crate::sys::mount::attr;
@@ -83,7 +83,15 @@ impl Fixture {
             cgroup_v2: false,
             recursive_attributes: true,
             place: Place::of(&node, &self.bundle(), "c1"),
+            namespaces: Some(BTreeSet::new()),
         }
+    }
+
+    /// With the pod of the container's annotations.
+    fn given_to(&self, request: &Request) -> Given {
+        let mut given = self.given();
+        given.place = given.place.of_pod(PodOfKubernetes::claimed(request));
+        given
     }
 
     fn read(&self, spec: &Spec) -> Request {
@@ -93,7 +101,8 @@ impl Fixture {
 
     /// What becomes of a spec, and the report.
     fn judge(&self, profile: &Profile, spec: &Spec) -> Result<(Spec, Vec<String>), Refusal> {
-        let verdict = judge(profile, &self.given(), self.read(spec))?;
+        let request = self.read(spec);
+        let verdict = judge(profile, &self.given_to(&request), request)?;
         Ok((verdict.judged.to_spec(spec), verdict.report))
     }
 }
@@ -387,7 +396,8 @@ fn file_systems_have_their_places_and_their_flags() {
                 }
             }
         });
-        let verdict = judge(&hardened, &f.given(), f.read(&asked)).unwrap();
+        let request = f.read(&asked);
+        let verdict = judge(&hardened, &f.given_to(&request), request).unwrap();
         for m in &verdict.judged.mounts {
             let wanted = match m.fstype() {
                 Some("sysfs" | "cgroup") => {
@@ -413,12 +423,12 @@ fn file_systems_have_their_places_and_their_flags() {
         refused.contains("mountPropagation: Bidirectional"),
         "{refused}"
     );
+    let request = f.read(&with_mount(bind(&volume, "/v", json!(["rbind"]))));
     let old = Given {
         recursive_attributes: false,
-        ..f.given()
+        ..f.given_to(&request)
     };
-    let asked = with_mount(bind(&volume, "/v", json!(["rbind"])));
-    let verdict = judge(&hardened, &old, f.read(&asked)).unwrap();
+    let verdict = judge(&hardened, &old, request).unwrap();
     let last = verdict.judged.mounts.last().unwrap();
     let crate::oci::Kind::Bind { recursive, .. } = last.kind else {
         panic!("no bind");

@@ -17,11 +17,12 @@ mod programs;
 pub mod property;
 mod refusal;
 mod resources;
+mod roots;
 mod users;
 
 pub use judge::{Given, Verdict, judge, judge_exec, judge_update};
 pub use judged::Judged;
-pub use place::{Node, Place, SETTINGS};
+pub use place::{Node, Place, PodOfKubernetes, SETTINGS};
 pub(crate) use profile::read_of_root;
 pub use profile::{
     BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Profile, Scope, Unmappable,
@@ -29,3 +30,4 @@ pub use profile::{
 };
 pub use programs::judge_streams;
 pub use refusal::Refusal;
+pub use roots::judge_root_mounts;

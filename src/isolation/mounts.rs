@@ -139,6 +139,8 @@ fn harden(profile: &Profile, given: &Given, m: &mut Mount) {
         },
     }
     if m.fstype() == Some("proc") {
+        // gid= would show all processes to a group: proc(5).
+        m.data.retain(|(k, _)| k == "hidepid" || k == "subset");
         for (wanted, key, value) in [
             (files.hide_processes, "hidepid", "invisible"),
             (files.only_processes, "subset", "pid"),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::oci::Request;
+
 /// The node-wide settings. No profile: the name ends differently.
 pub const SETTINGS: &str = "/etc/cofferdam/node.conf";
 
@@ -37,6 +39,8 @@ pub struct Node {
     pub nerdctl_root: PathBuf,
     /// What no pod of a class may see, beside what is always kept from them.
     pub hidden: Vec<PathBuf>,
+    /// Where snapshotters keep their snapshots, beside containerd's own in its root.
+    pub snapshots: Vec<PathBuf>,
 }
 
 impl Default for Node {
@@ -46,6 +50,7 @@ impl Default for Node {
             docker_root: "/var/lib/docker".into(),
             nerdctl_root: "/var/lib/nerdctl".into(),
             hidden: Vec::new(),
+            snapshots: Vec::new(),
         }
     }
 }
@@ -101,6 +106,29 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
     }
 }
 
+/// The pod of Kubernetes that a shim serves. Its annotations say so: containerd's CRI plugin puts these two there, and a pod's own
+/// cannot replace them; whoever has containerd's socket can write what it likes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodOfKubernetes {
+    /// CRI's id of the pod.
+    pub sandbox: String,
+    /// Kubernetes' id of the pod, which kubelet's directory of it is named after.
+    pub uid: Option<String>,
+}
+
+impl PodOfKubernetes {
+    /// What a container's annotations say.
+    pub fn claimed(request: &Request) -> Option<Self> {
+        Some(Self {
+            sandbox: request.annotation(SANDBOX_ID)?.to_owned(),
+            uid: request.annotation(SANDBOX_UID).map(str::to_owned),
+        })
+    }
+}
+
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+const SANDBOX_UID: &str = "io.kubernetes.cri.sandbox-uid";
+
 /// What is known of where a container is from: from containerd's own directories, never from the pod.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
@@ -113,6 +141,8 @@ pub struct Place {
     root: Option<PathBuf>,
     /// The container's id.
     id: String,
+    /// Whose volumes are the container's.
+    pod: Option<PodOfKubernetes>,
 }
 
 /// containerd's directory of bundles below its state and its root: NAME/NAMESPACE/ID.
@@ -138,7 +168,13 @@ impl Place {
             root: work.and_then(|w| above_bundles(&resolved(&w))),
             bundle,
             id: id.to_owned(),
+            pod: None,
         }
+    }
+
+    /// The same, for a container of a pod of Kubernetes.
+    pub fn of_pod(self, pod: Option<PodOfKubernetes>) -> Self {
+        Self { pod, ..self }
     }
 
     /// Whether `real` is the container's root as its engine unpacked it: below the bundle (containerd), or where dockerd mounts
@@ -152,15 +188,41 @@ impl Place {
         in_docker || (real.starts_with(&self.bundle) && real != self.bundle)
     }
 
-    /// kubelet's directory of a pod.
-    pub(super) fn pod(&self, uid: &str) -> Option<PathBuf> {
+    /// kubelet's directory of the pod.
+    pub(super) fn pod(&self) -> Option<PathBuf> {
+        let uid = self.pod.as_ref()?.uid.as_ref()?;
         crate::oci::path::is_component(uid).then(|| self.node.kubelet_root.join("pods").join(uid))
     }
 
+    /// Whether a snapshotter keeps it. containerd's have `NAME/snapshots/NUMBER/fs`, and what is further down is a container's.
+    pub(super) fn is_snapshot(&self, real: &Path) -> bool {
+        let below = self.root.as_ref().and_then(|root| parts(real, root));
+        let of_containerd = below.is_some_and(|parts| {
+            let (first, number) = (parts.first(), parts.len());
+            first.is_some_and(|f| f.starts_with("io.containerd.snapshotter.v1."))
+                && (2..=4).contains(&number)
+        });
+        let mut others = self.node.snapshots.iter();
+        of_containerd || others.any(|s| real.starts_with(resolved(s)) || real.starts_with(s))
+    }
+
+    /// Where containers' networks are kept by who makes them: `ip-netns(8)`, CNI, and containerd where it is told to.
+    pub(super) fn networks(&self) -> Vec<PathBuf> {
+        let own = self.state.as_ref().map(|s| s.join(CRI).join("netns"));
+        let own = own
+            .into_iter()
+            .chain(self.state.as_ref().map(|s| s.join("netns")));
+        own.chain([
+            PathBuf::from("/run/netns"),
+            PathBuf::from("/run/docker/netns"),
+        ])
+        .collect()
+    }
+
     /// Whether containerd, dockerd or nerdctl made `real` for this container, or for its sandbox.
-    pub(super) fn is_of_engine(&self, real: &Path, sandbox: Option<&str>) -> bool {
+    pub(super) fn is_of_engine(&self, real: &Path) -> bool {
         let cri = |root: &Option<PathBuf>| parts(real, &root.as_ref()?.join(CRI));
-        let sandbox = sandbox.unwrap_or_default();
+        let sandbox = self.pod.as_ref().map_or("", |p| p.sandbox.as_str());
         let of_root = match cri(&self.root).as_deref() {
             Some(["sandboxes", id, "hosts" | "hostname" | "resolv.conf"]) => *id == sandbox,
             Some(["containers", id, "volumes", _, ..]) => *id == self.id,
@@ -230,6 +292,10 @@ mod tests {
             state: Some(dir.join("state")),
             root: Some(dir.join("root")),
             id: "c1".into(),
+            pod: Some(PodOfKubernetes {
+                sandbox: "s1".into(),
+                uid: Some("../x".into()),
+            }),
         }
     }
 
@@ -270,13 +336,9 @@ mod tests {
             ("/var/lib/nerdctl/1935db59/etchosts/default/c1/hosts", true),
             ("/var/lib/nerdctl/1935db59/etchosts/default/c2/hosts", false),
         ] {
-            assert_eq!(
-                place.is_of_engine(Path::new(path), Some("s1")),
-                ours,
-                "{path}"
-            );
+            assert_eq!(place.is_of_engine(Path::new(path)), ours, "{path}");
         }
-        assert!(place.pod("../x").is_none() && place.pod("").is_none());
+        assert!(place.pod().is_none());
     }
 
     #[test]

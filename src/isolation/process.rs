@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxSchedulerPolicy, PosixRlimitBuilder, PosixRlimitType,
-    Process,
+    Capabilities, IOPriorityClass, LinuxSchedulerPolicy, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process,
 };
 
 use super::Given;
@@ -31,6 +31,7 @@ pub(super) fn judge(
             ));
         }
     }
+    of_scheduler(p, report);
     for (typ, limit, own, name) in [
         (
             PosixRlimitType::RlimitNofile,
@@ -76,6 +77,25 @@ pub(super) fn judge(
     Ok(())
 }
 
+/// What a process may take from the scheduler by itself: nothing before others.
+fn of_scheduler(p: &mut Process, report: &mut Vec<String>) {
+    let Some(mut all) = p.rlimits().clone() else {
+        return;
+    };
+    let before = all.len();
+    let gives = |r: &PosixRlimit| match r.typ() {
+        PosixRlimitType::RlimitRtprio => r.hard() > 0,
+        // 20 is a nice value of 0: getrlimit(2).
+        PosixRlimitType::RlimitNice => r.hard() > 20,
+        _ => false,
+    };
+    all.retain(|r| !gives(r));
+    if all.len() < before {
+        report.push("process.rlimits: without real-time and better nice values".into());
+        p.set_rlimits(Some(all));
+    }
+}
+
 /// A process that the node's scheduler serves before all others is a node's, not a container's.
 fn scheduling(profile: &Profile, p: &Process) -> Result<(), Refusal> {
     use LinuxSchedulerPolicy as Policy;
@@ -86,6 +106,16 @@ fn scheduling(profile: &Profile, p: &Process) -> Result<(), Refusal> {
             profile,
             "real-time input and output (process.ioPriority)",
             "use IOPRIO_CLASS_BE",
+        ));
+    }
+    if p.scheduler()
+        .as_ref()
+        .is_some_and(|s| s.nice().is_some_and(|n| n < 0))
+    {
+        return Err(Refusal::new(
+            profile,
+            "a better place than others (process.scheduler.nice below 0)",
+            "leave it out",
         ));
     }
     let policy = p.scheduler().as_ref().map(|s| *s.policy());

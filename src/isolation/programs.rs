@@ -21,12 +21,35 @@ fn refuse(profile: &Profile, what: &str, path: &Path, field: &str, key: &str) ->
     )
 }
 
+/// All that the environment of a node's program has: the rest decides what it loads, and is the spec's.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// dockerd's hooks are itself, by its process. What that leads to now is what is listed, and what runs.
+fn of_process(path: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix("/proc").ok()?;
+    let mut parts = rest.iter().map(|p| p.to_str().unwrap_or_default());
+    let pid = parts.next()?;
+    let is_exe = parts.next() == Some("exe") && parts.next().is_none();
+    let is_pid = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
+    (is_exe && is_pid).then(|| std::fs::read_link(path).ok())?
+}
+
 /// Judges hooks and the seccomp agent.
-pub(super) fn judge(profile: &Profile, request: &Request) -> Result<(), Refusal> {
-    let mut of_node = request.hooks.0.iter().filter(|h| h.kind.is_of_node());
-    if let Some(h) = of_node.find(|h| !is_listed(profile.pod.hooks.as_ref(), &h.path)) {
-        let (field, key) = (format!("{}.path", h.field()), "pod.hooks");
-        return Err(refuse(profile, "the hook", &h.path, &field, key));
+pub(super) fn judge(
+    profile: &Profile,
+    request: &mut Request,
+    report: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    for h in request.hooks.0.iter_mut().filter(|h| h.kind.is_of_node()) {
+        h.path = of_process(&h.path).unwrap_or_else(|| h.path.clone());
+        if !is_listed(profile.pod.hooks.as_ref(), &h.path) {
+            let (field, key) = (format!("{}.path", h.field()), "pod.hooks");
+            return Err(refuse(profile, "the hook", &h.path, &field, key));
+        }
+        if h.env != [PATH] {
+            h.env = vec![PATH.to_owned()];
+            report.push(format!("{}.env: {PATH}", h.field()));
+        }
     }
     let linux = request.rest.linux().as_ref();
     let filter = linux.and_then(|l| l.seccomp().as_ref());
@@ -44,8 +67,9 @@ pub(super) fn judge(profile: &Profile, request: &Request) -> Result<(), Refusal>
 /// A logger that is not listed.
 pub fn judge_streams(
     profile: &Profile,
-    addresses: Addresses,
+    mut addresses: Addresses,
 ) -> Result<Judged<Addresses>, Refusal> {
+    addresses.no_files |= !profile.is_standard();
     for (field, logger) in addresses.loggers() {
         if !is_listed(profile.pod.loggers.as_ref(), &logger) {
             return Err(refuse(profile, "the logger", &logger, field, "pod.loggers"));

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::profile::Profile;
-use super::{Given, Node, Place, judge};
+use super::{Given, Node, Place, PodOfKubernetes, judge};
 use crate::executor::effects::{Effect, effects};
 use crate::oci::{DeviceKind, Kind, Links, Reading, Request, capabilities, is_usable};
 use crate::sys::mount::attr;
@@ -104,6 +104,7 @@ fn world() -> &'static World {
             cgroup_v2: true,
             recursive_attributes: true,
             place: Place::of(&node, &bundle, "c1"),
+            namespaces: Some(BTreeSet::new()),
         };
         let class = |name| Profile::load_from(Path::new("/nonexistent"), name).expect("built in");
         let mut classes = vec![class("hardened"), class("untrusted")];
@@ -447,7 +448,9 @@ pub fn check(bytes: &[u8]) -> usize {
         let Ok(request) = Request::read(parsed, &bundle, reading) else {
             return taken;
         };
-        let Ok(verdict) = judge(profile, &world.given, request) else {
+        let mut given = world.given.clone();
+        given.place = given.place.of_pod(PodOfKubernetes::claimed(&request));
+        let Ok(verdict) = judge(profile, &given, request) else {
             continue;
         };
         let Ok((effects, hooks)) = effects(&verdict.judged) else {
@@ -592,8 +595,14 @@ fn within(
                     fail("shared with the node");
                 }
                 match what {
-                    Ok(id) if at.starts_with("/dev") && *tree == 0 && !sources.contains(id) => {
-                        // In a user namespace the node's own harmless devices are bound.
+                    // Made for the container, where its own root cannot make it.
+                    Err(typ) if typ == "device" => {
+                        let default = |n: &crate::oci::Node| {
+                            n.path.is_some_and(|p| *at == Path::new("/").join(p))
+                        };
+                        if !crate::oci::NODES.iter().any(default) {
+                            fail("a device that is none of the default ones");
+                        }
                     }
                     Ok(id) => {
                         if !sources.contains(id) {

@@ -28,6 +28,7 @@ pub(super) fn judge(
     report: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let limits = &profile.limits;
+    nodes_things(profile, r)?;
     if let Some(pids) = limited(r.pids().as_ref().map(LinuxPids::limit), limits.pids) {
         let mut new = LinuxPids::default();
         new.set_limit(pids);
@@ -48,8 +49,7 @@ pub(super) fn judge(
     unified(profile, r, report)?;
     if limits.memory_oom_group && cgroup_v2 {
         let mut all = r.unified().clone().unwrap_or_default();
-        all.entry("memory.oom.group".into())
-            .or_insert_with(|| "1".into());
+        all.insert("memory.oom.group".into(), "1".into());
         r.set_unified(Some(all));
     }
     Ok(())
@@ -62,9 +62,10 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
         default: None,
         max: limit.max,
     };
-    // Left out, and 0, change nothing; below that is no limit.
+    nodes_things(profile, r)?;
+    // Left out, and 0, change nothing; below that is no limit. But for pids, where 0 is no limit, too.
     let asked = |value: Option<i64>| value.filter(|v| *v != 0);
-    if let Some(value) = asked(r.pids().as_ref().map(LinuxPids::limit))
+    if let Some(value) = r.pids().as_ref().map(LinuxPids::limit)
         && let Some(pids) = limited(Some(value), over(limits.pids))
     {
         let mut new = LinuxPids::default();
@@ -82,10 +83,58 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
     }
     let mut ignored = Vec::new();
     swap(over(limits.swap), r, &mut ignored);
-    if r.cpu().as_ref().is_some_and(|c| asked(c.quota()).is_some()) {
-        cpu(over(limits.millicpus), r, &mut ignored);
+    if let Some(c) = r.cpu() {
+        if asked(c.quota()).is_some() {
+            cpu(over(limits.millicpus), r, &mut ignored);
+        } else if limits.millicpus.max.is_some() && c.period().is_some() {
+            return Err(Refusal::new(
+                profile,
+                "a period without a quota (linux.resources.cpu.period)",
+                "give both",
+            ));
+        }
+    }
+    if limits.memory_oom_group
+        && let Some(all) = r.unified()
+        && all.contains_key("memory.oom.group")
+    {
+        let mut all = all.clone();
+        all.insert("memory.oom.group".into(), "1".into());
+        r.set_unified(Some(all));
     }
     unified(profile, r, &mut ignored)
+}
+
+/// What no container needs, and takes from others: a processor before all others, and memory that the kernel cannot take back.
+fn nodes_things(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
+    let cpu = r.cpu().as_ref();
+    let positive = |v: i64| v > 0;
+    if cpu.is_some_and(|c| c.realtime_runtime().is_some_and(positive)) {
+        return Err(Refusal::new(
+            profile,
+            "real-time processor time (linux.resources.cpu.realtimeRuntime)",
+            "remove it",
+        ));
+    }
+    let memory = r.memory().as_ref();
+    if memory.is_some_and(|m| m.disable_oom_killer() == Some(true)) {
+        return Err(Refusal::new(
+            profile,
+            "memory without the OOM killer (linux.resources.memory.disableOOMKiller)",
+            "remove it",
+        ));
+    }
+    let limits = &profile.limits;
+    let has_swap = memory.is_some_and(|m| m.swap().is_some_and(|s| s != 0));
+    let has_limit = memory.is_some_and(|m| m.limit().is_some_and(|l| l != 0));
+    if has_swap && !has_limit && (limits.swap.max.is_some() || limits.memory.max.is_some()) {
+        return Err(Refusal::new(
+            profile,
+            "a limit of swap without one of memory (linux.resources.memory.swap)",
+            "give both",
+        ));
+    }
+    Ok(())
 }
 
 /// Swap, of which OCI has the sum with memory.
@@ -142,6 +191,13 @@ fn unified(
     let Some(mut all) = r.unified().clone() else {
         return Ok(());
     };
+    if let Some(file) = all.keys().filter(|file| !is_limit(file)).min() {
+        return Err(Refusal::new(
+            profile,
+            format!("the control file {file} (linux.resources.unified)"),
+            "remove it",
+        ));
+    }
     let limits = &profile.limits;
     let before = all.clone();
     for (file, limit) in [
@@ -170,6 +226,30 @@ fn unified(
         r.set_unified(Some(all));
     }
     Ok(())
+}
+
+/// Control files that limit, and do nothing else: others move processors to a group, freeze it, or order its input and output.
+fn is_limit(file: &str) -> bool {
+    const FILES: [&str; 17] = [
+        "cpu.idle",
+        "cpu.max",
+        "cpu.weight",
+        "cpu.weight.nice",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "io.bfq.weight",
+        "io.latency",
+        "io.max",
+        "io.weight",
+        "memory.high",
+        "memory.low",
+        "memory.max",
+        "memory.min",
+        "memory.oom.group",
+        "memory.swap.high",
+        "memory.swap.max",
+    ];
+    FILES.contains(&file) || file == "pids.max" || file.starts_with("hugetlb.")
 }
 
 /// `QUOTA [PERIOD]`, below a ceiling in thousandths of a processor.

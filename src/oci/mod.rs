@@ -12,9 +12,10 @@ mod error;
 mod hook;
 mod load;
 mod mount;
-mod namespace;
+pub mod namespace;
 pub mod path;
 mod request;
+mod root_mount;
 mod source;
 mod validate;
 
@@ -27,5 +28,6 @@ pub use load::{load, parse_of, parse_process, parse_resources, read};
 pub use mount::{Flags, Kind, Mount, Options};
 pub use namespace::{Joined, Namespace, Namespaces};
 pub use request::{Request, Root};
+pub use root_mount::RootMount;
 pub use source::{Links, Opened, Reading, Source};
 pub use validate::resources as check_resources;

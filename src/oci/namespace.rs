@@ -1,13 +1,18 @@
 //! Namespaces, `namespaces(7)`: what a spec's list comes down to.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Spec};
 
 use super::{Error, Reading, Result};
+use crate::sys::mount::fs_magic;
+
+/// The file system of namespaces, `linux/magic.h`.
+const NSFS: i64 = 0x6e73_6673;
 
 /// One type of namespace of a container.
 #[derive(Debug, Default)]
@@ -72,6 +77,12 @@ pub struct Namespaces {
     pub time: Namespace,
 }
 
+/// The namespaces of a process, as device and inode.
+pub fn of_process(pid: i32) -> impl Iterator<Item = (u64, u64)> {
+    let of = move |typ| id_of(format!("/proc/{pid}/ns/{}", file_name(typ)));
+    Namespaces::TYPES.into_iter().filter_map(of)
+}
+
 /// The file in `/proc/PID/ns`.
 fn file_name(typ: Type) -> &'static str {
     match typ {
@@ -84,6 +95,19 @@ fn file_name(typ: Type) -> &'static str {
         Type::Network => "net",
         Type::Time => "time",
     }
+}
+
+/// Opens a namespace's file. What is something else is not opened at all: that alone can have effects, with a device or a fifo.
+fn open(path: &Path) -> std::io::Result<File> {
+    let found = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    if fs_magic(found.as_fd())? != NSFS {
+        let reason = "it is no namespace, but another kind of file";
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, reason));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 fn id_of(path: impl AsRef<Path>) -> Option<(u64, u64)> {
@@ -115,7 +139,7 @@ impl Namespaces {
         let Some(path) = n.path().as_ref().filter(|p| !p.as_os_str().is_empty()) else {
             return Ok(Namespace::New);
         };
-        let (file, id) = match (File::open(path), reading) {
+        let (file, id) = match (open(path), reading) {
             (Ok(file), _) => {
                 let metadata = file.metadata().ok();
                 let id = metadata.map(|m| (m.dev(), m.ino()));

@@ -1,5 +1,6 @@
 //! The isolation profile of a pod: loaded once, applied to each container at Create and to each exec.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,8 +9,10 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock, seccomp};
-use crate::isolation::{self, DIRECTORY, Given, Judged, Node, Place, Profile, Verdict};
-use crate::oci::{Links, Reading, Request, capabilities};
+use crate::isolation::{
+    self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Verdict,
+};
+use crate::oci::{Links, Reading, Request, RootMount, capabilities};
 use crate::stdio::Addresses;
 use crate::sys::kernel;
 
@@ -21,6 +24,16 @@ pub struct Isolation {
     confinement: Option<Arc<Confinement>>,
     /// Where the node keeps what runs it.
     node: Node,
+}
+
+/// What a container is judged with that is its pod's.
+pub(super) struct OfPod<'a> {
+    pub layout: &'a Layout,
+    /// The first of the ids that the pod was given.
+    pub users: Option<u32>,
+    pub kubernetes: Option<PodOfKubernetes>,
+    /// Those of the other containers, as device and inode.
+    pub namespaces: BTreeSet<(u64, u64)>,
 }
 
 /// Where the options of containerd's handler have a profile.
@@ -186,26 +199,28 @@ impl Isolation {
         })
     }
 
-    /// A container under the profile. `users` is the first of the ids that the pod was given.
+    /// A container and what its root is made of, under the profile.
     pub(super) fn judge(
         &self,
         id: &str,
         bundle: &Path,
-        layout: &Layout,
-        users: Option<u32>,
-        request: Request,
-    ) -> Result<Judged<Request>> {
+        of_pod: OfPod<'_>,
+        (request, root): (Request, Vec<RootMount>),
+    ) -> Result<(Judged<Request>, Judged<Vec<RootMount>>)> {
         let given = Given {
-            users,
-            place: Place::of(&self.node, bundle, id),
-            ..host_limits(layout)
+            users: of_pod.users,
+            place: Place::of(&self.node, bundle, id).of_pod(of_pod.kubernetes),
+            namespaces: Some(of_pod.namespaces),
+            ..host_limits(of_pod.layout)
         };
+        let root = isolation::judge_root_mounts(&self.profile, &given.place, root)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let Verdict { judged, report } = isolation::judge(&self.profile, &given, request)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         for change in report {
             log::info!(id, profile = self.name(), change:% = change; "tightened");
         }
-        Ok(judged)
+        Ok((judged, root))
     }
 
     /// Where a process's streams go, under the profile.

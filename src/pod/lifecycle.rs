@@ -20,14 +20,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::denials::Denials;
+use super::isolation::OfPod;
 use super::learn;
 use super::process::{Exit, Process, State, Status};
 use super::record::Record;
 use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
-use crate::executor::{self, Enter, ExecPlan, InitPlan, RootMount, hooks, seccomp};
-use crate::oci::{self, HookKind, Request};
+use crate::executor::{self, Enter, ExecPlan, InitPlan, hooks, seccomp};
+use crate::oci::{self, HookKind, Request, RootMount};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
 use crate::trace;
@@ -131,7 +132,14 @@ impl Pod {
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
         let users = self.users(&isolation, &asked, &request)?;
         let first = users.as_ref().map(|u| u.first());
-        let judged = isolation.judge(&request.id, &request.bundle, &self.layout, first, asked)?;
+        let of_pod = OfPod {
+            layout: &self.layout,
+            users: first,
+            kubernetes: self.of_kubernetes(&isolation, &asked)?,
+            namespaces: self.namespaces(&isolation, &asked),
+        };
+        let asked = (asked, request.root_mounts);
+        let (judged, root_mounts) = isolation.judge(&request.id, &request.bundle, of_pod, asked)?;
         let stdio = isolation.judge_streams(request.stdio.clone())?;
         let spec = &judged.rest;
         if judged.namespaces.mount.is_host() {
@@ -141,7 +149,8 @@ impl Pod {
         }
         drop(applying);
         let compiling = trace::span("filters");
-        let cgroup = Arc::new(Cgroup::of(self.layout.clone(), spec, &request.id)?);
+        let cgroup = Cgroup::of(self.layout.clone(), spec, &request.id)?;
+        let cgroup = Arc::new(cgroup.own_only(isolation.confinement().is_some()));
         let Filters {
             own: filter,
             watched,
@@ -175,7 +184,7 @@ impl Pod {
         )?;
         drop(opening);
         let hooks = hooks::Subject::new(&judged, &request.id, &request.bundle).map(Arc::new);
-        if !request.root_mounts.is_empty() {
+        if !root_mounts.is_empty() {
             executor::prepare_root_directory(&judged)?;
         }
         let new_keyring = !request.options.no_new_keyring;
@@ -202,7 +211,7 @@ impl Pod {
             request: &judged,
             id: &request.id,
             bundle: &request.bundle,
-            root_mounts: &request.root_mounts,
+            root_mounts: &root_mounts,
             cgroup: Some(&cgroup),
             stdio: files,
             seccomp: filter.clone(),

@@ -15,7 +15,8 @@ mod process;
 mod record;
 mod users;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::Layout;
 use crate::control;
-use crate::executor::{RootMount, seccomp};
+use crate::executor::seccomp;
+use crate::isolation::PodOfKubernetes;
+use crate::oci::{Namespace, Namespaces, Request, RootMount, namespace};
 use crate::stdio::Addresses;
+use crate::sys;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::Publisher;
@@ -98,6 +102,8 @@ pub struct Pod {
     isolation: std::result::Result<Arc<Isolation>, String>,
     /// The profile of the containers that there are.
     shared_profile: Mutex<Option<Arc<Isolation>>>,
+    /// Kubernetes' id of the pod.
+    kubernetes: Mutex<Option<String>>,
     events: Publisher,
     containers: Mutex<HashMap<String, Slot>>,
     /// Compiled filters by what they are made from: the containers of a pod mostly share them.
@@ -135,6 +141,7 @@ impl Pod {
             layout: Arc::new(layout),
             isolation: isolation.map(Arc::new),
             shared_profile: Mutex::default(),
+            kubernetes: Mutex::default(),
             events,
             containers: Mutex::default(),
             filters: Mutex::default(),
@@ -170,6 +177,46 @@ impl Pod {
                 Ok(isolation)
             }
         }
+    }
+
+    /// Which pod of Kubernetes this is. The sandbox's id is the shim's; and the first container that says whose volumes are the
+    /// pod's says it for all: a client cannot give a container those of another pod.
+    fn of_kubernetes(
+        &self,
+        isolation: &Isolation,
+        request: &Request,
+    ) -> Result<Option<PodOfKubernetes>> {
+        let claimed = PodOfKubernetes::claimed(request).filter(|p| p.sandbox == self.id);
+        let Some(claimed) = claimed.filter(|_| isolation.confinement().is_some()) else {
+            return Ok(None);
+        };
+        let mut known = lock(&self.kubernetes);
+        match (&*known, &claimed.uid) {
+            (Some(known), Some(uid)) if known != uid => Err(Error::FailedPrecondition(format!(
+                "annotations: the container is of the pod {uid:?}, and this one is {known:?}"
+            ))),
+            (None, Some(uid)) => {
+                *known = Some(uid.clone());
+                Ok(Some(claimed))
+            }
+            _ => Ok(Some(claimed)),
+        }
+    }
+
+    /// The namespaces of the containers that there are, where the profile cares who else is in those that are joined.
+    fn namespaces(&self, isolation: &Isolation, request: &Request) -> BTreeSet<(u64, u64)> {
+        let joins = |typ| matches!(request.namespaces.get(typ), Namespace::Join(_));
+        if isolation.confinement().is_none() || !Namespaces::TYPES.into_iter().any(joins) {
+            return BTreeSet::new();
+        }
+        let of = |container: Arc<Container>| {
+            // As long as it is held, its number is nobody else's.
+            let held = container.init().pidfd()?;
+            let found: Vec<_> = namespace::of_process(container.init().pid()).collect();
+            let lives = sys::process::pidfd_send_signal(held.as_fd(), 0);
+            lives.is_ok().then_some(found)
+        };
+        self.all().into_iter().filter_map(of).flatten().collect()
     }
 
     /// A container by its id.

@@ -20,7 +20,7 @@ use containerd_shim_protos::shim_async::Task;
 use ttrpc::r#async::TtrpcContext;
 
 use super::errors::status;
-use crate::executor::RootMount;
+use crate::oci::RootMount;
 use crate::pod::{CreateRequest, Error, Pod, ProfileSource, Result, Status};
 use crate::stdio::Addresses;
 
@@ -119,6 +119,7 @@ impl Task for TaskService {
                 stdout: r.stdout,
                 stderr: r.stderr,
                 terminal: r.terminal,
+                no_files: false,
             },
             id: r.id,
             bundle: PathBuf::from(r.bundle),
@@ -242,6 +243,7 @@ impl Task for TaskService {
             stdout: r.stdout,
             stderr: r.stderr,
             terminal: r.terminal,
+            no_files: false,
         };
         let spec = r.spec.into_option().ok_or_else(|| {
             status(Error::InvalidArgument(

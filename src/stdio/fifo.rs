@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -14,7 +14,6 @@ use crate::sys;
 /// written is lost, when containerd goes away and comes back.
 #[derive(Debug)]
 pub(super) struct Fifo {
-    path: PathBuf,
     reader: OwnedFd,
 }
 
@@ -24,31 +23,20 @@ const CAPACITY: libc::c_int = 256 * 1024;
 
 impl Fifo {
     pub fn open(path: &Path) -> io::Result<Self> {
-        let reader: OwnedFd = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?
-            .into();
+        let reader = open_reader(path)?;
         // A node may not allow it (/proc/sys/fs/pipe-max-size): then it is as large as it is.
         fcntl(&reader, FcntlArg::F_SETPIPE_SZ(CAPACITY)).ok();
-        Ok(Self {
-            path: path.to_owned(),
-            reader,
-        })
+        Ok(Self { reader })
     }
 
     /// A blocking write end. Opening does not block: we are a reader ourselves.
     pub fn writer(&self) -> io::Result<OwnedFd> {
-        Ok(fs::OpenOptions::new().write(true).open(&self.path)?.into())
+        open_writer(&self.reader, 0)
     }
 
     /// A non-blocking write end.
     pub fn non_blocking_writer(&self) -> io::Result<OwnedFd> {
-        Ok(fs::OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&self.path)?
-            .into())
+        open_writer(&self.reader, libc::O_NONBLOCK)
     }
 
     /// Bytes that nobody has read yet.
@@ -59,17 +47,31 @@ impl Fifo {
 
 /// The process's end of an input fifo, and our write end that keeps it from seeing an end of input too early.
 pub(super) fn open_input(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
-    // Without O_NONBLOCK this would wait for a writer.
-    let reader: OwnedFd = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?
-        .into();
-    let writer = fs::OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?
-        .into();
+    let reader = open_reader(path)?;
+    let writer = open_writer(&reader, libc::O_NONBLOCK)?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
     Ok((reader, writer))
+}
+
+/// A read end, of a fifo and of nothing else: between a look at the path and this another file may have come there.
+fn open_reader(path: &Path) -> io::Result<OwnedFd> {
+    // Without O_NONBLOCK this would wait for a writer.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        Ok(file.into())
+    } else {
+        Err(io::Error::other("is not a fifo any more"))
+    }
+}
+
+/// A write end of the fifo that was opened, whatever its path leads to by now.
+fn open_writer(reader: &OwnedFd, flags: i32) -> io::Result<OwnedFd> {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(format!("/proc/self/fd/{}", reader.as_raw_fd()))?;
+    Ok(file.into())
 }

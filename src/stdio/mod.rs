@@ -62,6 +62,8 @@ pub struct Addresses {
     pub stderr: String,
     /// Whether the process gets a terminal.
     pub terminal: bool,
+    /// Whether they may lead to nothing but fifos and loggers. A profile sets it: a file is any file of the node's.
+    pub no_files: bool,
 }
 
 impl Addresses {
@@ -103,7 +105,7 @@ enum Target {
     Binary { uri: String, needs_byte: bool },
 }
 
-fn target(stream: &'static str, address: &str) -> Result<Target> {
+fn target(stream: &'static str, address: &str, no_files: bool) -> Result<Target> {
     let bad = |reason: String| Error::Address {
         stream,
         address: address.to_owned(),
@@ -112,6 +114,16 @@ fn target(stream: &'static str, address: &str) -> Result<Target> {
     if address.is_empty() {
         return Ok(Target::None);
     }
+    let file = |path| {
+        if no_files {
+            Err(bad(
+                "is not a fifo, and the profile allows no files here: use a fifo, or a logger that pod.loggers of the profile has"
+                    .into(),
+            ))
+        } else {
+            Ok(Target::File(path))
+        }
+    };
     let (scheme, rest) = parts(address);
     let path = || {
         let path = path_of(rest);
@@ -126,12 +138,12 @@ fn target(stream: &'static str, address: &str) -> Result<Target> {
             let path = path()?;
             match fs::metadata(&path) {
                 Ok(m) if m.file_type().is_fifo() => Ok(Target::Fifo(path)),
-                Ok(m) if m.is_file() => Ok(Target::File(path)),
+                Ok(m) if m.is_file() => file(path),
                 Ok(_) => Err(bad("is neither a fifo nor a file".into())),
                 Err(e) => Err(bad(e.to_string())),
             }
         }
-        "file" => Ok(Target::File(path()?)),
+        "file" => file(path()?),
         "binary" | "binary-v2" => {
             path()?;
             Ok(Target::Binary {
@@ -252,7 +264,7 @@ impl Streams {
             this.open_terminal(a, owner)?;
             return Ok((executor::Stdio::Terminal { size }, this));
         }
-        let stdin = match this.open_stdin(&a.stdin)? {
+        let stdin = match this.open_stdin(&a.stdin, a.no_files)? {
             Some(fd) => fd,
             None => null(false)?,
         };
@@ -268,21 +280,21 @@ impl Streams {
         direct: bool,
     ) -> Result<(OwnedFd, OwnedFd)> {
         let shared = a.stdout == a.stderr;
-        if let Target::Binary { uri, needs_byte } = target("stdout", &a.stdout)? {
+        if let Target::Binary { uri, needs_byte } = target("stdout", &a.stdout, a.no_files)? {
             let (out, err) = self.start_logger("stdout", &a.stdout, &uri, needs_byte, owner)?;
             let err = if shared {
                 err
             } else {
-                self.open_output("stderr", &a.stderr, owner, direct)?
+                self.open_output("stderr", a, owner, direct)?
             };
             return Ok((out, err));
         }
-        let out = self.open_output("stdout", &a.stdout, owner, direct)?;
+        let out = self.open_output("stdout", a, owner, direct)?;
         let err = if shared {
             out.try_clone()
                 .map_err(|e| bad_address("stderr", &a.stderr, e))?
         } else {
-            self.open_output("stderr", &a.stderr, owner, direct)?
+            self.open_output("stderr", a, owner, direct)?
         };
         Ok((out, err))
     }
@@ -291,12 +303,16 @@ impl Streams {
     fn open_output(
         &mut self,
         stream: &'static str,
-        address: &str,
+        a: &Addresses,
         owner: &Owner<'_>,
         direct: bool,
     ) -> Result<OwnedFd> {
+        let (address, no_files) = match stream {
+            "stdout" => (a.stdout.as_str(), a.no_files),
+            _ => (a.stderr.as_str(), a.no_files),
+        };
         let bad = |e: io::Error| bad_address(stream, address, e);
-        match target(stream, address)? {
+        match target(stream, address, no_files)? {
             Target::None => null(true),
             Target::File(path) => open_file(&path).map_err(bad),
             Target::Binary { uri, needs_byte } => {
@@ -343,9 +359,9 @@ impl Streams {
         Ok((out, err))
     }
 
-    fn open_stdin(&mut self, address: &str) -> Result<Option<OwnedFd>> {
+    fn open_stdin(&mut self, address: &str, no_files: bool) -> Result<Option<OwnedFd>> {
         let bad = |e: io::Error| bad_address("stdin", address, e);
-        match target("stdin", address)? {
+        match target("stdin", address, no_files)? {
             Target::None => Ok(None),
             Target::Fifo(path) => {
                 let (reader, writer) = fifo::open_input(&path).map_err(bad)?;
@@ -361,7 +377,7 @@ impl Streams {
 
     fn open_terminal(&mut self, a: &Addresses, owner: &Owner<'_>) -> Result<()> {
         let bad = |e: io::Error| bad_address("stdout", &a.stdout, e);
-        let sink = match target("stdout", &a.stdout)? {
+        let sink = match target("stdout", &a.stdout, a.no_files)? {
             Target::None => None,
             Target::Fifo(path) => Some(Sink::Fifo(Arc::new(Fifo::open(&path).map_err(bad)?))),
             Target::File(path) => Some(Sink::File(open_file(&path).map_err(bad)?)),
@@ -371,7 +387,7 @@ impl Streams {
             }
         };
         self.pending.push(Pending::Terminal { sink });
-        self.terminal_input = self.open_stdin(&a.stdin)?;
+        self.terminal_input = self.open_stdin(&a.stdin, a.no_files)?;
         Ok(())
     }
 

@@ -152,11 +152,15 @@ impl Shim {
             }
         });
         fill(&dir.join("pod"));
+        // Our roots and layers are there.
+        let settings = format!("snapshots = [{:?}, {dir:?}]\n", test_directory());
+        fs::write(dir.join("node.conf"), settings).unwrap();
         let started = Command::new(shim_directory().join(program))
             .args(["-namespace", "cdshim", "-id", "pod", "-address"])
             .arg(dir.join("c"))
             .arg("start")
             .env("TTRPC_ADDRESS", dir.join("events"))
+            .env("COFFERDAM_NODE_CONF", dir.join("node.conf"))
             .envs(environment.iter().copied())
             .current_dir(dir.join("pod"))
             .stdin(Stdio::null())
@@ -246,7 +250,9 @@ impl Shim {
 
     /// A spec for [`Shim::create_with`].
     pub fn spec(&self, id: &str, args: &[&str]) -> Value {
-        spec::default_spec("rootfs", &self.group(id), args)
+        let mut spec = spec::default_spec("rootfs", &self.group(id), args);
+        spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("pod");
+        spec
     }
 
     /// The request that creates a container from a spec.
@@ -452,6 +458,21 @@ impl Shim {
         self.kill(id, "", 9, true).unwrap();
         assert_eq!(self.wait(id, "").unwrap(), 137);
         self.delete(id, "").unwrap();
+    }
+
+    /// What containerd runs when a creation failed, or a shim is gone.
+    pub fn clean_up(&self, program: &str, id: &str) {
+        let out = Command::new(shim_directory().join(program))
+            .args(["-namespace", "cdshim", "-id", id, "-address"])
+            .arg(self.dir.join("c"))
+            .arg("-bundle")
+            .arg(self.dir.join(id))
+            .arg("delete")
+            .current_dir(self.dir.join(id))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
     }
 
     /// The shim's own process, if it is there.

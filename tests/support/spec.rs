@@ -29,11 +29,13 @@ impl<'a> Bundle<'a> {
                 .arg(dir.join("rootfs")),
         )
         .ok();
-        let spec = default_spec(
+        let mut spec = default_spec(
             &dir.join("rootfs").display().to_string(),
             &format!("/{}/{id}", daemon.namespace()),
             args,
         );
+        // The container is the whole pod.
+        spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!(id);
         Self {
             daemon,
             id: id.into(),

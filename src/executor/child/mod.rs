@@ -186,9 +186,7 @@ fn step(
             creds::setresgid(0).map_err(at("setresgid"))?;
             creds::setresuid(0).map_err(at("setresuid"))?;
         }
-        Step::TakeRoot { path } => {
-            ctx.root_tree = Some(m::open_tree_clone(CWD, path, true).map_err(at("open_tree"))?);
-        }
+        Step::TakeRoot { path } => ctx.root_tree = Some(clone_root(ctx, path)?),
         Step::AttachRoot => {
             let tree = ctx.root_tree.take().ok_or(Failure("open", Errno::EBADF))?;
             let top = open_slash()?;
@@ -217,6 +215,8 @@ fn step(
                 ..MountAttr::default()
             };
             change(tree.as_fd(), true, &slave)?;
+            let kept = tree.try_clone();
+            ctx.root = Some(kept.map_err(|_| Failure("dup", Errno::EMFILE))?);
         }
         Step::StartHook(hook) => start_hook(ctx, index, hook)?,
         Step::Propagation { flags, .. } => {
@@ -266,17 +266,13 @@ fn step(
             }
         }
         Step::MapRoot { maps, target } => {
-            let tree = m::open_tree_clone(CWD, target, true).map_err(at("open_tree"))?;
+            let tree = clone_root(ctx, target)?;
             map_ids(&tree, maps, true)?;
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let place = m::openat(CWD, target, flags, 0).map_err(at("open"))?;
+            let place = take_root(ctx, target)?;
             m::move_mount(tree.as_fd(), place.as_fd()).map_err(at("move_mount"))?;
+            ctx.root = Some(tree);
         }
-        Step::OpenRoot { path } => {
-            ctx.root = Some(
-                m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open"))?,
-            );
-        }
+        Step::OpenRoot { path } => ctx.root = Some(take_root(ctx, path)?),
         Step::Mount(mount) => attach(ctx, mount)?,
         Step::Device {
             path,
@@ -584,6 +580,22 @@ fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
         return Err(Failure("the file is not on a procfs", Errno::EPERM));
     }
     process::write_all(file.as_fd(), value).map_err(at("write"))
+}
+
+/// The root that was placed; else, after mounts that make it up, what is at its path.
+fn take_root(ctx: &mut Context<'_>, path: &CStr) -> Outcome<OwnedFd> {
+    match ctx.root.take() {
+        Some(root) => Ok(root),
+        None => m::openat(CWD, path, libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open")),
+    }
+}
+
+fn clone_root(ctx: &Context<'_>, path: &CStr) -> Outcome<OwnedFd> {
+    let clone = match &ctx.root {
+        Some(root) => m::open_tree_clone(root.as_raw_fd(), c"", true),
+        None => m::open_tree_clone(CWD, path, true),
+    };
+    clone.map_err(at("open_tree"))
 }
 
 /// Makes devices on a file system in memory, over this mount namespace's own `/dev`, which nobody else sees: only an attached mount

@@ -12,6 +12,11 @@ use super::{Context, Failure, Outcome, PROC_MAGIC, at, root};
 use crate::sys::copy;
 use crate::sys::mount::{self as m, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, attr};
 
+// `linux/magic.h`
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+const CGROUP_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
 /// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
 pub(super) fn place(
     tree: BorrowedFd<'_>,
@@ -113,6 +118,7 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         }
     };
     let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
+    not_by_links(root, &mount.dest, target.as_fd())?;
     if let Some(copy_up) = mount.copy_up {
         copy::contents(target.as_fd(), tree.as_fd()).map_err(at("copy what is there"))?;
         if copy_up == CopyUp::All {
@@ -169,6 +175,32 @@ pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
     .map_err(at("fsmount"))?;
     m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     ctx.empty = Some(tree);
+    Ok(())
+}
+
+/// What is judged is a mount's path in the spec. A link of the image may lead it anywhere in the root, but not to what is the
+/// kernel's or the executor's there: it would be covered by something that was allowed elsewhere.
+fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Outcome<()> {
+    let magic = m::fs_magic(target).map_err(at("fstatfs"))?;
+    let id = |fd: BorrowedFd<'_>| m::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+    let without_links = |path: &CStr| {
+        let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+        m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules)
+    };
+    let is_dev = || {
+        let dev = without_links(c"dev").and_then(|dev| id(dev.as_fd()));
+        dev.is_ok() && dev == id(target)
+    };
+    let is_kernels = matches!(
+        magic,
+        PROC_MAGIC | SYSFS_MAGIC | CGROUP_MAGIC | CGROUP2_MAGIC
+    );
+    if (is_kernels || is_dev()) && without_links(dest).is_err() {
+        return Err(Failure(
+            "a symbolic link of the image leads to /dev, or into /proc or /sys: mount",
+            Errno::ELOOP,
+        ));
+    }
     Ok(())
 }
 

@@ -1,0 +1,101 @@
+//! The mounts that make up a root, which a client passes beside the spec: only what a snapshotter keeps.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::judged::Judged;
+use super::place::{Place, resolved};
+use super::profile::Profile;
+use super::refusal::Refusal;
+use crate::oci::RootMount;
+
+/// Judges them. What they name is replaced by where it is, so that nobody can change what it leads to.
+///
+/// # Errors
+/// A mount that shows something else than a snapshot.
+pub fn judge_root_mounts(
+    profile: &Profile,
+    place: &Place,
+    mut mounts: Vec<RootMount>,
+) -> Result<Judged<Vec<RootMount>>, Refusal> {
+    if profile.is_standard() {
+        return Ok(Judged::new(mounts));
+    }
+    for (i, m) in mounts.iter_mut().enumerate() {
+        one(place, m).map_err(|why| {
+            Refusal::new(
+                profile,
+                format!("the root's mount {i} of type {:?} ({why})", m.fstype),
+                "use an image; where a snapshotter keeps its snapshots outside of containerd's root, name that directory in \
+                 snapshots of /etc/cofferdam/node.conf",
+            )
+        })?;
+    }
+    Ok(Judged::new(mounts))
+}
+
+fn one(place: &Place, m: &mut RootMount) -> Result<(), String> {
+    let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
+    if !Path::new(&m.target).components().all(inside) {
+        return Err(format!("its target {:?} leads out of the root", m.target));
+    }
+    let is_bind = m.is_bind();
+    if is_bind || m.fstype != "overlay" {
+        if !Path::new(&m.source).is_absolute() {
+            return Err(format!("its source {:?} is no path", m.source));
+        }
+        m.source = snapshot(place, &m.source)?;
+    }
+    for option in &mut m.options {
+        let Some((key, value)) = option.split_once('=') else {
+            if option.contains(',') {
+                return Err(format!("its option {option:?} is two"));
+            }
+            continue;
+        };
+        let is_map = matches!(key, "uidmap" | "gidmap");
+        if option.contains('\\') || (option.contains(',') && !is_map) {
+            return Err(format!("its option {option:?} has an unusual character"));
+        }
+        let is_layers = matches!(
+            key,
+            "lowerdir" | "upperdir" | "workdir" | "lowerdir+" | "datadir+"
+        );
+        if !is_layers {
+            if value.contains('/') {
+                return Err(format!("its option {key} is a path"));
+            }
+            continue;
+        }
+        let layers: Vec<String> = value
+            .split(':')
+            .map(|layer| match layer {
+                // Between two of these are the layers of data only.
+                "" => Ok(String::new()),
+                layer => snapshot(place, layer),
+            })
+            .collect::<Result<_, _>>()?;
+        *option = format!("{key}={}", layers.join(":"));
+    }
+    Ok(())
+}
+
+fn snapshot(place: &Place, path: &str) -> Result<String, String> {
+    let shown = |real: &Path| format!("{} is no snapshot", real.display());
+    let path = Path::new(path);
+    let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
+    if !path.is_absolute() || !path.components().all(inside) {
+        return Err(shown(path));
+    }
+    // The names of block devices are links of the node's, to numbers that say nothing.
+    let real = if path.starts_with("/dev") {
+        PathBuf::from(path)
+    } else {
+        resolved(path)
+    };
+    match real.to_str() {
+        Some(text) if place.is_snapshot(&real) && !text.contains([',', ':', '\\']) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(shown(&real)),
+    }
+}
