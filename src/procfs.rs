@@ -63,16 +63,10 @@ fn unescape(text: &[u8]) -> PathBuf {
         let octal = |digits: &[u8]| -> Option<u8> {
             u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
         };
-        match tail.get(..3).filter(|_| *first == b'\\').and_then(octal) {
-            Some(byte) => {
-                out.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
+        let escaped = tail.get(..3).filter(|_| *first == b'\\').and_then(octal);
+        out.push(escaped.unwrap_or(*first));
+        let skip = if escaped.is_some() { 3 } else { 0 };
+        rest = tail.get(skip..).unwrap_or_default();
     }
     OsString::from_vec(out).into()
 }

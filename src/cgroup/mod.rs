@@ -178,6 +178,7 @@ impl Cgroup {
 
     /// Takes no groups that are there already, but for those that an earlier container of ours left; and none below another
     /// container's. Without it a spec may name any group of the node's that has no processes: its limits would be the spec's.
+    #[must_use]
     pub fn own_only(self, own_only: bool) -> Self {
         Self { own_only, ..self }
     }

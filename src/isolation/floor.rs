@@ -122,7 +122,7 @@ const NAMESPACES: [u64; 8] = [
 /// Address families that stay: unix, IPv4, IPv6, and netlink, which `getaddrinfo(3)` uses.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 
-/// Protocols of IPv4 and IPv6 that the kernel loads a module for, or that nobody needs: DCCP, and all above ICMPv6 (L2TP, SCTP,
+/// Protocols of IPv4 and IPv6 that the kernel loads a module for, or that nobody needs: DCCP, and all above number 58 (L2TP, SCTP,
 /// UDP-Lite, SMC, MPTCP, raw). TCP, UDP and ICMP stay.
 const REFUSED_PROTOCOL: u64 = 33;
 const LAST_PROTOCOL: u64 = 58;

@@ -14,7 +14,7 @@ use crate::procfs::MountInfo;
 use crate::sys::mount;
 
 /// File systems of the kernel's own, which show the node whatever their path is: proc, sysfs, cgroup, cgroup2, debugfs, tracefs,
-/// securityfs, bpf, binfmt_misc, configfs, efivarfs, selinuxfs. `linux/magic.h`.
+/// securityfs, bpf, `binfmt_misc`, configfs, `efivarfs`, selinuxfs. `linux/magic.h`.
 const KERNEL: [i64; 12] = [
     0x9fa0,
     0x6265_6572,
@@ -103,7 +103,7 @@ impl Judge<'_> {
         let shows = format!("{} is not below one of pod.host_paths", real.display());
         let remedy = format!(
             "remove the volume from the pod, add its path to pod.host_paths of the profile{}",
-            self.hint(&real)
+            Self::hint(&real)
         );
         refuse(&shows, &remedy)
     }
@@ -114,7 +114,7 @@ impl Judge<'_> {
     }
 
     /// A kubelet whose directory is elsewhere makes volumes that look like anybody's.
-    fn hint(&self, real: &Path) -> &'static str {
+    fn hint(real: &Path) -> &'static str {
         let text = real.to_string_lossy();
         if text.contains("/pods/") && text.contains("/volumes/") || text.ends_with("/etc-hosts") {
             ", or tell where kubelet's --root-dir is in /etc/cofferdam/node.conf (kubelet_root; `cofferdam check` compares)"

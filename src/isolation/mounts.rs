@@ -146,9 +146,8 @@ fn harden(profile: &Profile, given: &Given, m: &mut Mount) {
             (files.only_processes, "subset", "pid"),
         ] {
             let is = |(k, v): &(String, Option<String>)| k == key && v.as_deref() == Some(value);
-            if wanted && m.data.iter().filter(|(k, _)| k == key).count() != 1
-                || wanted && !m.data.iter().any(is)
-            {
+            let once = m.data.iter().filter(|(k, _)| k == key).count() == 1;
+            if wanted && !(once && m.data.iter().any(is)) {
                 m.data.retain(|(k, _)| k != key);
                 m.data.push((key.to_owned(), Some(value.to_owned())));
             }

@@ -173,6 +173,7 @@ impl Place {
     }
 
     /// The same, for a container of a pod of Kubernetes.
+    #[must_use]
     pub fn of_pod(self, pod: Option<PodOfKubernetes>) -> Self {
         Self { pod, ..self }
     }
@@ -239,13 +240,17 @@ impl Place {
     /// dockerd's and nerdctl's files of a container are in a directory that has its id.
     fn is_of_client(&self, real: &Path) -> bool {
         let in_docker = match parts(real, &self.node.docker_root).as_deref() {
-            Some(["containers", id, "hosts" | "hostname" | "resolv.conf"])
-            | Some(["containers", id, "mounts", "shm" | "secrets"]) => *id == self.id,
+            Some(
+                ["containers", id, "hosts" | "hostname" | "resolv.conf"]
+                | ["containers", id, "mounts", "shm" | "secrets"],
+            ) => *id == self.id,
             _ => false,
         };
         let in_nerdctl = match parts(real, &self.node.nerdctl_root).as_deref() {
-            Some([_, "containers", _, id, "hosts" | "hostname" | "resolv.conf"])
-            | Some([_, "etchosts", _, id, "hosts"]) => *id == self.id,
+            Some(
+                [_, "containers", _, id, "hosts" | "hostname" | "resolv.conf"]
+                | [_, "etchosts", _, id, "hosts"],
+            ) => *id == self.id,
             _ => false,
         };
         in_docker || in_nerdctl

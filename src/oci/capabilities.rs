@@ -90,6 +90,7 @@ impl Sets {
 impl Sets {
     /// Without what this process does not have itself and so cannot give: OCI config.md "capabilities" wants a warning, not
     /// a failure.
+    #[must_use]
     pub fn grantable(self, available: u64) -> Self {
         let without =
             (self.bounding | self.permitted | self.inheritable | self.ambient) & !available;
