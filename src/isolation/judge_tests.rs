@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::{Value, json};
 
 use super::super::profile::{Limit, Limits};
@@ -694,6 +694,14 @@ fn an_update_stays_below_the_ceilings() {
             json!({ "pids": { "limit": 4096 } }),
         ),
         (
+            json!({ "pids": { "limit": 0 } }),
+            json!({ "pids": { "limit": 4096 } }),
+        ),
+        (
+            json!({ "unified": { "memory.oom.group": "0" } }),
+            json!({ "unified": { "memory.oom.group": "1" } }),
+        ),
+        (
             json!({ "memory": { "limit": 500, "swap": 900 } }),
             json!({ "memory": { "limit": 500, "swap": 500 } }),
         ),
@@ -727,6 +735,13 @@ fn an_update_stays_below_the_ceilings() {
         json!({ "devices": [{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw" }] }),
         json!({ "unified": { "pids.max": "many" } }),
         json!({ "unified": { "cpu.max": "1 2 3" } }),
+        json!({ "unified": { "cpuset.cpus.partition": "root" } }),
+        json!({ "unified": { "io.prio.class": "promote-to-rt" } }),
+        json!({ "memory": { "swap": 5000 } }),
+        json!({ "memory": { "swap": -1 } }),
+        json!({ "memory": { "disableOOMKiller": true } }),
+        json!({ "cpu": { "period": 1000 } }),
+        json!({ "cpu": { "realtimeRuntime": 1000 } }),
     ] {
         assert!(update(refused.clone()).is_err(), "{refused}");
     }
@@ -764,6 +779,54 @@ fn unified_limits_of_a_new_container_are_capped_too() {
         ("4096", "1000")
     );
     assert!(report.iter().any(|r| r.contains("unified")), "{report:?}");
+}
+
+#[test]
+fn nothing_is_served_before_others() {
+    let f = Fixture::new("before-others");
+    let with = |key: &str, value: Value| spec(|json| json["process"][key] = value);
+    let hardened = profile("hardened");
+    let limits = json!([
+        { "type": "RLIMIT_RTPRIO", "soft": 0, "hard": 99 },
+        { "type": "RLIMIT_NICE", "soft": 40, "hard": 40 },
+        { "type": "RLIMIT_STACK", "soft": 5, "hard": 5 },
+    ]);
+    let (applied, _) = f.judge(&hardened, &with("rlimits", limits)).unwrap();
+    let kept = applied.process().as_ref().unwrap().rlimits().clone();
+    let kept: Vec<_> = kept
+        .unwrap()
+        .iter()
+        .map(oci_spec::runtime::PosixRlimit::typ)
+        .collect();
+    assert!(kept.contains(&PosixRlimitType::RlimitStack), "{kept:?}");
+    assert!(
+        !kept.contains(&PosixRlimitType::RlimitRtprio)
+            && !kept.contains(&PosixRlimitType::RlimitNice)
+    );
+    let nice = |n: i32| with("scheduler", json!({ "policy": "SCHED_OTHER", "nice": n }));
+    assert!(f.judge(&hardened, &nice(-5)).is_err());
+    assert!(f.judge(&hardened, &nice(5)).is_ok());
+}
+
+#[test]
+fn a_proc_has_two_options() {
+    let f = Fixture::new("proc");
+    let asked = spec(|json| {
+        for m in json["mounts"].as_array_mut().unwrap() {
+            if m["type"] == "proc" {
+                m["options"] = json!(["gid=0", "hidepid=0", "nosuid"]);
+            }
+        }
+    });
+    let request = f.read(&asked);
+    let verdict = judge(&profile("untrusted"), &f.given_to(&request), request).unwrap();
+    let proc = verdict
+        .judged
+        .mounts
+        .iter()
+        .find(|m| m.fstype() == Some("proc"));
+    let wanted = ("hidepid".to_owned(), Some("invisible".to_owned()));
+    assert_eq!(proc.unwrap().data, [wanted]);
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
         max: limit.max,
     };
     nodes_things(profile, r)?;
+    swap_alone(profile, r)?;
     // Left out, and 0, change nothing; below that is no limit. But for pids, where 0 is no limit, too.
     let asked = |value: Option<i64>| value.filter(|v| *v != 0);
     if let Some(value) = r.pids().as_ref().map(LinuxPids::limit)
@@ -124,6 +125,12 @@ fn nodes_things(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
             "remove it",
         ));
     }
+    Ok(())
+}
+
+/// A sum of memory and swap says nothing of swap where the memory is not said.
+fn swap_alone(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
+    let memory = r.memory().as_ref();
     let limits = &profile.limits;
     let has_swap = memory.is_some_and(|m| m.swap().is_some_and(|s| s != 0));
     let has_limit = memory.is_some_and(|m| m.limit().is_some_and(|l| l != 0));
