@@ -61,6 +61,12 @@ pub fn cases() -> Vec<Case> {
         Case::plain("floor::groups_of_others", groups_of_others),
         Case::plain("floor::environment_of_hooks", environment_of_hooks),
         Case::plain("floor::links_of_an_image", links_of_an_image),
+        Case::plain("floor::devices_of_a_spec", devices_of_a_spec),
+        Case::plain("floor::users_after_a_refusal", users_after_a_refusal),
+        Case::plain(
+            "floor::mounts_below_a_listed_path",
+            mounts_below_a_listed_path,
+        ),
     ]
 }
 
@@ -1381,6 +1387,10 @@ fn roots_beside_the_spec() {
                     .collect(),
             )
         };
+        let of_kernel = |fstype: &str| {
+            let source = layers.join("lower").display().to_string();
+            (fstype.to_owned(), source, Vec::new())
+        };
         let bind = |source: &str| {
             (
                 "bind".to_owned(),
@@ -1395,6 +1405,12 @@ fn roots_beside_the_spec() {
             bind("L/lower/../../../.."),
             ("ext4".into(), "/dev/vda".into(), vec![]),
             ("proc".into(), "proc".into(), vec![]),
+            of_kernel("proc"),
+            of_kernel("debugfs"),
+            of_kernel("sysfs"),
+            of_kernel("devtmpfs"),
+            of_kernel("cgroup2"),
+            of_kernel("tmpfs"),
             ("tmpfs".into(), "tmpfs".into(), vec![]),
             overlay(&["lowerdir=/etc:L/lower"]),
             overlay(&["lowerdir=L/lower:/"]),
@@ -1631,8 +1647,86 @@ fn environment_of_hooks() {
         why.contains(&format!("refuses the hook {}", real.display())),
         "{why}"
     );
+    // Also where containerd cleans up after a shim that was killed.
+    fs::remove_file(&mark).unwrap();
+    let mut spec = s.spec("left", &["sleep", "1000"]);
+    spec["hooks"] = json!({ "poststop": [{ "path": script, "env": ["LD_PRELOAD=/tmp/x.so"] }] });
+    let request = request(&s, "left", &spec, &profile);
+    let reader = read_all(&request.stdout);
+    s.call::<CreateTaskResponse>("Create", &request).unwrap();
+    let shim = nix::unistd::Pid::from_raw(s.pid().unwrap());
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("the shim is gone", Duration::from_secs(5), || {
+        s.pid().is_none()
+    });
+    s.clean_up("containerd-shim-cofferdam-v1", "left");
+    reader.join().unwrap();
+    let env = fs::read_to_string(&mark).unwrap();
+    assert!(!env.contains("LD_PRELOAD"), "{env}");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+    s.end();
+}
+
+/// Devices that a spec lists are the container's own, or refused.
+fn devices_of_a_spec() {
+    let before = fs::metadata("/dev/null").unwrap();
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        for (path, major, minor) in [
+            ("/dev/term", 136, 0),
+            ("/dev/mux", 5, 2),
+            ("/dev/console", 5, 1),
+            ("/dev/kmsg", 1, 11),
+        ] {
+            let why = refused(&s, |spec| {
+                spec["linux"]["devices"] =
+                    json!([{ "path": path, "type": "c", "major": major, "minor": minor }]);
+            });
+            assert!(why.contains("refuses the device"), "{path}: {why}");
+        }
+        let mut spec = s.spec(
+            "box",
+            &[
+                "sh",
+                "-c",
+                "chmod 0600 /dev/null /dev/other; stat -c %t:%T:%a /dev/null /dev/other",
+            ],
+        );
+        spec["linux"]["devices"] = json!([
+            { "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0 },
+            { "path": "/dev/other", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666, "uid": 0, "gid": 0 },
+        ]);
+        let (said, _) = output(&s, "box", &spec);
+        assert!(
+            said.contains("1:3:") && said.contains("1:5:"),
+            "{program}: {said}"
+        );
+        let after = fs::metadata("/dev/null").unwrap();
+        assert_eq!(
+            (after.mode(), after.uid(), after.ino()),
+            (before.mode(), before.uid(), before.ino())
+        );
+        assert_eq!(fs::metadata("/dev/zero").unwrap().mode() & 0o777, 0o666);
+        s.end();
+    }
+}
+
+/// A refused creation decides nothing for the pod's users.
+fn users_after_a_refusal() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    let mut request = s.create_request("box", &s.spec("box", &["true"]), Streams::default());
+    request.rootfs[0].type_ = "overlay".into();
+    request.rootfs[0].options = vec![format!("lowerdir={}", s.dir().join("nothing").display())];
+    s.call::<CreateTaskResponse>("Create", &request)
+        .unwrap_err();
+    let (map, _) = output(&s, "box", &s.spec("box", &["cat", "/proc/self/uid_map"]));
+    let first: Vec<&str> = map.split_whitespace().collect();
+    assert!(first.len() == 3 && first[1] != "0", "{map}");
+    let why = refused(&s, |spec| {
+        spec["linux"]["sysctl"] = json!({ "user/./max_user_namespaces": "1000" })
+    });
+    assert!(why.contains("is not a kernel parameter"), "{why}");
     s.end();
 }
 
@@ -1675,4 +1769,54 @@ fn links_of_an_image() {
         s.finish("box");
         s.end();
     }
+}
+
+/// What is mounted below a listed path comes along, and is looked at, too; the kernel's own links are no image's.
+fn mounts_below_a_listed_path() {
+    let node = OfNode::new("below");
+    let dir = node.0.join("listed");
+    fs::create_dir_all(dir.join("proc")).unwrap();
+    mount(
+        Some("proc"),
+        &dir.join("proc"),
+        Some("proc"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let s = Shim::start(3);
+    let profile = format!("extends = \"hardened\"\n[pod]\nhost_paths = [{dir:?}]\n");
+    let with = |source: &Path, at: &str, option: &str| {
+        let mut spec = s.spec("box", &["true"]);
+        spec["mounts"].as_array_mut().unwrap().push(json!({
+            "type": "bind", "source": source, "destination": at, "options": [option]
+        }));
+        spec
+    };
+    let why = run_under(
+        &s,
+        &request(&s, "box", &with(&dir, "/dev/host", "rbind"), &profile),
+    )
+    .unwrap_err();
+    assert!(why.contains("below it is mounted what shows"), "{why}");
+    run_under(
+        &s,
+        &request(&s, "single", &with(&dir, "/dev/host", "bind"), &profile),
+    )
+    .unwrap();
+    umount2(&dir.join("proc"), MntFlags::MNT_DETACH).unwrap();
+    run_under(
+        &s,
+        &request(&s, "whole", &with(&dir, "/dev/host", "rbind"), &profile),
+    )
+    .unwrap();
+    // As lxcfs does: /proc/net is a link of the kernel's.
+    let file = dir.join("dev");
+    fs::write(&file, "faked\n").unwrap();
+    run_under(
+        &s,
+        &request(&s, "lxcfs", &with(&file, "/proc/net/dev", "bind"), &profile),
+    )
+    .unwrap();
+    s.end();
 }

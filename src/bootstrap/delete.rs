@@ -16,8 +16,8 @@ use super::{Error, Result, write_out};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
 use crate::executor::hooks;
-use crate::isolation::{Judged, pool};
-use crate::oci::{self, HookKind, Reading, Request};
+use crate::isolation::pool;
+use crate::oci::{self, HookKind, Hooks};
 use crate::pod::Record;
 use crate::sys;
 
@@ -104,8 +104,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         };
         match Cgroup::new(layout.clone(), Some(&path), id).map(with_resctrl) {
             // A creation that failed before it left a record made no process: who is there is another container's, whose
-            // path this one's spec has, too; and groups that no
-            // container of ours was made in are the node's.
+            // path this one's spec has, too. Groups that were not made for a container of ours are the node's.
             Ok(cgroup)
                 if !recorded
                     && (!cgroup.pids().is_empty()
@@ -117,13 +116,12 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
                 if let Err(e) = cleaned {
                     eprintln!("cofferdam: {id}: {e}");
                 }
-                // Only where there was something to clean: after a normal end they have run. And only where there is a record:
-                // it says that the profile allowed them, before anything was made.
-                if let Some(hooks) = spec
-                    .filter(|_| recorded)
-                    .and_then(|s| poststop(s, id, bundle))
-                {
-                    hooks.run_all_logged(HookKind::Poststop, 0);
+                // Only where there was something to clean: after a normal end they have run. As the record has them: those of
+                // the spec have not been judged.
+                if let Some(spec) = spec.filter(|_| !record.poststop.is_empty()) {
+                    let judged = Hooks(record.poststop.clone());
+                    hooks::Subject::recorded(&spec, judged, id, bundle)
+                        .run_all_logged(HookKind::Poststop, 0);
                 }
             }
             Ok(_) => {}
@@ -137,12 +135,6 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         while sys::mount::umount_detach(&rootfs).is_ok() {}
     }
     record
-}
-
-fn poststop(spec: oci_spec::runtime::Spec, id: &str, bundle: &Path) -> Option<hooks::Subject> {
-    let request = Request::read(spec, bundle, Reading::Show).ok()?;
-    // Its profile has judged it when it was created, and nobody but root writes into a bundle.
-    hooks::Subject::new(&Judged::standard(request), id, bundle)
 }
 
 /// Bundles of the same pod: containerd 2.3 and later ask for the sandbox's only, and name it in a file of each bundle.

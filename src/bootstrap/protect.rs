@@ -79,12 +79,16 @@ const NEEDED: [&str; 20] = [
 pub(super) fn give_up_rights(isolation: &Isolation) {
     // From Linux 6.6 on.
     confine::deny_own_write_execute().ok();
-    let result = isolation.ceiling().map_or(Ok(()), drop_capabilities);
-    if let Err(e) = result {
+    let no_new_privs = |()| {
+        if isolation.forces_no_new_privileges() {
+            creds::set_no_new_privs()
+        } else {
+            Ok(())
+        }
+    };
+    let dropped = isolation.ceiling().map_or(Ok(()), drop_capabilities);
+    if let Err(e) = dropped.and_then(no_new_privs) {
         log::warn!(error:% = e.desc(); "the shim keeps rights that it does not need");
-    }
-    if isolation.forces_no_new_privileges() {
-        creds::set_no_new_privs().ok();
     }
 }
 

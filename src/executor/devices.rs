@@ -48,6 +48,11 @@ impl Node {
 
     fn bind(self, path: CString) -> Result<Step> {
         let (major, minor) = self.numbers;
+        let number = (self.kind == DeviceKind::Char).then(|| m::makedev(major, minor));
+        if let Some(own) = made().position(|(_, rdev)| Some(rdev) == number) {
+            let label = format!("{}: bind /{}", self.field, self.path.display());
+            return Ok(Step::Mount(of_own(label, path, own)));
+        }
         let source = self.path.display();
         let opened = Opened::open(&self.path, Links::OfRoot).ok().filter(|o| {
             o.kind() == self.type_bits()

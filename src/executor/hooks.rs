@@ -95,6 +95,22 @@ impl Subject {
         })
     }
 
+    /// The hooks of a container that is gone, as they were judged when it was created.
+    pub fn recorded(
+        spec: &oci_spec::runtime::Spec,
+        judged: Hooks,
+        id: &str,
+        bundle: &Path,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().clone(),
+            hooks: judged,
+        }
+    }
+
     /// For tests: the programs of the node that are run.
     #[cfg(any(test, fuzzing, feature = "sabotage"))]
     pub(super) fn of_node(&self) -> impl Iterator<Item = PathBuf> {

@@ -543,7 +543,7 @@ fn sysctls(
         }
         if slashed
             .split('/')
-            .any(|part| part.is_empty() || part == "..")
+            .any(|part| matches!(part, "" | "." | ".."))
         {
             return Err(Error::field(field, "is not a kernel parameter"));
         }

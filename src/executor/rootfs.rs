@@ -10,6 +10,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use super::mounts::c_string;
 use super::script::Step;
 use super::{Error, PodUsers, Result, userns};
+use crate::isolation::Judged;
 use crate::oci::{Links, Opened, Options, Root, RootMount};
 use crate::sys::kernel;
 use crate::sys::mount::{attr, open_tree_clone};
@@ -17,11 +18,17 @@ use crate::sys::mount::{attr, open_tree_clone};
 /// The kernel copies one page of options; the terminating NUL counts. `mount(2)`.
 const PAGE: usize = 4096;
 
-/// Whether a root can have its ids mapped on this node.
-pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> Result<()> {
+/// Whether a root can have its ids mapped on this node. What is not there is another matter: its mount says so, in its turn.
+pub fn check_mappable(
+    rootfs: &Path,
+    mounts: &Judged<Vec<RootMount>>,
+    users: &PodUsers,
+) -> Result<()> {
     let try_map = |path: &Path, what: &str| {
-        let opened = Opened::open(path, Links::Any);
-        let mapped = opened.and_then(|opened| users.map(&opened, true));
+        let Ok(opened) = Opened::open(path, Links::Any) else {
+            return Ok(());
+        };
+        let mapped = users.map(&opened, true);
         mapped.map(drop).map_err(|e| {
             Error::field(
                 "user_namespace",
@@ -36,7 +43,7 @@ pub fn check_mappable(rootfs: &Path, mounts: &[RootMount], users: &PodUsers) -> 
     if mounts.is_empty() {
         return try_map(rootfs, "the root");
     }
-    for m in mounts {
+    for m in mounts.iter() {
         if m.is_bind() {
             try_map(Path::new(&m.source), "the root")?;
         } else if m.fstype == "overlay" {

@@ -9,7 +9,7 @@ use super::containerd;
 use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
 use crate::isolation::pool::RANGE;
-use crate::isolation::{DIRECTORY, Node, Profile, SETTINGS, UserNamespaceMode, names};
+use crate::isolation::{DIRECTORY, Judged, Node, Profile, SETTINGS, UserNamespaceMode, names};
 use crate::pod::Isolation;
 use crate::procfs;
 use crate::show::toml_string;
@@ -363,7 +363,7 @@ fn users(profile: &Profile, root: &Path, out: &mut Findings) {
         if !path.exists() {
             continue;
         }
-        match check_mappable(path, &[], &namespace) {
+        match check_mappable(path, &Judged::standard(Vec::new()), &namespace) {
             Ok(()) => {
                 let found = format!("{} can be mapped", path.display());
                 out.say(what, State::Ok, found, "");

@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 use super::profile::{Profile, device};
 use super::refusal::Refusal;
-use crate::oci::{Device, DeviceKind, is_usable};
+use crate::oci::{Device, DeviceKind, is_default, is_usable};
 
 /// What a profile allows beyond what every container has; none where it restricts nothing.
 fn allowed(profile: &Profile) -> Option<Vec<(DeviceKind, u32, u32)>> {
@@ -12,14 +12,15 @@ fn allowed(profile: &Profile) -> Option<Vec<(DeviceKind, u32, u32)>> {
     Some(list.iter().filter_map(|d| device(d)).collect())
 }
 
-/// Judges the nodes.
+/// Judges the nodes. Terminals are no nodes, though rules may open them: those of `/dev/pts` are the container's, and those of a number
+/// the node's.
 pub(super) fn judge(profile: &Profile, devices: &[Device]) -> Result<(), Refusal> {
     let Some(allowed) = allowed(profile) else {
         return Ok(());
     };
     let beyond = |d: &&Device| {
         d.kind != DeviceKind::Fifo
-            && !is_usable(d.kind, d.major, d.minor)
+            && !is_default(d.kind, d.major, d.minor)
             && !allowed.contains(&(d.kind, d.major, d.minor))
     };
     match devices.iter().find(beyond) {

@@ -98,7 +98,20 @@ impl Judge<'_> {
             return refuse(&format!("it shows {}", path.display()), remedy);
         }
         if self.is_listed(&real) {
-            return Ok(());
+            let recursive = matches!(
+                m.kind,
+                Kind::Bind {
+                    recursive: true,
+                    ..
+                }
+            );
+            return match self.shows_below(&real).filter(|_| recursive) {
+                Some(shown) => refuse(
+                    &format!("below it is mounted what shows {}", shown.display()),
+                    "name a directory without it",
+                ),
+                None => Ok(()),
+            };
         }
         let shows = format!("{} is not below one of pod.host_paths", real.display());
         let remedy = format!(
@@ -184,6 +197,19 @@ impl Judge<'_> {
         None
     }
 
+    /// What of the node's own is mounted somewhere below a path, and comes along with it.
+    fn shows_below(&self, real: &Path) -> Option<PathBuf> {
+        let Ok(mounts) = MountInfo::of_self() else {
+            return Some(real.to_owned());
+        };
+        let below = |m: &&MountInfo| m.point.starts_with(real) && m.point != real;
+        let mut points = mounts.iter().filter(below).map(|m| &m.point);
+        points.find_map(|point| match Opened::open(point, Links::OfRoot) {
+            Ok(opened) => self.shows_hidden(&opened.real, Some(&opened)),
+            Err(_) => Some(point.clone()),
+        })
+    }
+
     /// The root is the bundle's, or an image that an engine has unpacked; else it is a path of the node's like another.
     fn root(&self, source: &Source) -> Result<(), Refusal> {
         let opened = source.opened.as_ref().ok();
@@ -225,7 +251,10 @@ fn names(opened: &Opened, real: &Path) -> std::io::Result<Vec<PathBuf>> {
         return Err(Errno::ESTALE.into());
     };
     let same = mounts.iter().filter(|m| m.device == device);
-    let others = same.filter_map(|m| Some(m.point.join(at.strip_prefix(&m.root).ok()?)));
+    // A part of a volume is bound there by kubelet: what it is a part of has another name, by which it is judged.
+    let is_part = |m: &&MountInfo| m.point.iter().any(|part| part == "volume-subpaths");
+    let whole = same.filter(|m| !is_part(m));
+    let others = whole.filter_map(|m| Some(m.point.join(at.strip_prefix(&m.root).ok()?)));
     Ok(std::iter::once(real.to_owned()).chain(others).collect())
 }
 
@@ -242,7 +271,9 @@ fn is_part_of_volume(opened: &Opened, volumes: &Path) -> bool {
         entries.map(|e| e.path()).collect()
     };
     let all = below(volumes).into_iter().flat_map(|plugin| below(&plugin));
-    all.filter_map(|volume| Opened::open(&volume, Links::OfRoot).ok())
+    // CSI's volumes are mounted one directory further down.
+    all.flat_map(|volume| [volume.join("mount"), volume])
+        .filter_map(|volume| Opened::open(&volume, Links::OfRoot).ok())
         .filter(|volume| volume.real.starts_with(volumes))
         .any(|volume| {
             origin(&volume, &mounts).is_some_and(|(d, root)| d == device && at.starts_with(root))

@@ -204,7 +204,7 @@ fn joined_namespaces(profile: &Profile, given: &Given, request: &Request) -> Res
         };
         let is_of_pod = joined.id.is_some_and(|id| of_pod.contains(&id));
         let is_network = typ == LinuxNamespaceType::Network;
-        if is_of_pod || (is_network && is_kept_network(given, joined)) {
+        if is_of_pod || is_kept(given, joined, is_network) {
             continue;
         }
         return Err(Refusal::new(
@@ -228,13 +228,15 @@ fn joined_namespaces(profile: &Profile, given: &Given, request: &Request) -> Res
     Ok(())
 }
 
-fn is_kept_network(given: &Given, joined: &Joined) -> bool {
+/// Whether who made the pod has kept it for the pod.
+fn is_kept(given: &Given, joined: &Joined, is_network: bool) -> bool {
     let Ok(real) = std::fs::canonicalize(&joined.path) else {
         return false;
     };
     let same = std::fs::metadata(&real).is_ok_and(|m| joined.id == Some((m.dev(), m.ino())));
-    let kept = given.place.networks();
-    same && kept.iter().any(|dir| real.starts_with(dir))
+    let networks = given.place.networks();
+    let among_networks = is_network && networks.iter().any(|dir| real.starts_with(dir));
+    same && (among_networks || given.place.is_kept_for_pod(&real))
 }
 
 /// What a spec can take from the node for itself, and no pod asks for.

@@ -17,11 +17,6 @@ impl<T> Judged<T> {
     pub fn standard(value: T) -> Self {
         Self(value)
     }
-
-    /// Takes it apart, to move what is in it.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
 }
 
 impl<T> Deref for Judged<T> {

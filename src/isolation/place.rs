@@ -198,13 +198,24 @@ impl Place {
     /// Whether a snapshotter keeps it. containerd's have `NAME/snapshots/NUMBER/fs`, and what is further down is a container's.
     pub(super) fn is_snapshot(&self, real: &Path) -> bool {
         let below = self.root.as_ref().and_then(|root| parts(real, root));
-        let of_containerd = below.is_some_and(|parts| {
-            let (first, number) = (parts.first(), parts.len());
-            first.is_some_and(|f| f.starts_with("io.containerd.snapshotter.v1."))
-                && (2..=4).contains(&number)
-        });
+        let of_containerd = match below.as_deref() {
+            Some([name, "snapshots" | "active" | "view", number, rest @ ..]) => {
+                name.starts_with("io.containerd.snapshotter.v1.")
+                    && number.bytes().all(|b| b.is_ascii_digit())
+                    && rest.len() <= 1
+            }
+            _ => false,
+        };
         let mut others = self.node.snapshots.iter();
         of_containerd || others.any(|s| real.starts_with(resolved(s)) || real.starts_with(s))
+    }
+
+    /// Whether containerd keeps it for the pod: namespaces that it has made before the first container.
+    pub(super) fn is_kept_for_pod(&self, real: &Path) -> bool {
+        let Some((pod, state)) = self.pod.as_ref().zip(self.state.as_ref()) else {
+            return false;
+        };
+        matches!(parts(real, &state.join(CRI)).as_deref(), Some(["sandboxes", id, _, ..]) if *id == pod.sandbox)
     }
 
     /// Where containers' networks are kept by who makes them: `ip-netns(8)`, CNI, and containerd where it is told to.

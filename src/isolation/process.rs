@@ -32,6 +32,11 @@ pub(super) fn judge(
         }
     }
     of_scheduler(p, report);
+    // kubelet gives this much to what it cannot do without; below it nothing is ever killed.
+    if p.oom_score_adj().is_some_and(|score| score < -998) {
+        p.set_oom_score_adj(Some(-998));
+        report.push("process.oomScoreAdj: -998".into());
+    }
     for (typ, limit, own, name) in [
         (
             PosixRlimitType::RlimitNofile,

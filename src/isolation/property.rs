@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::profile::Profile;
 use super::{Given, Node, Place, PodOfKubernetes, judge};
 use crate::executor::effects::{Effect, effects};
-use crate::oci::{DeviceKind, Kind, Links, Reading, Request, capabilities, is_usable};
+use crate::oci::{DeviceKind, Kind, Links, Reading, Request, capabilities, is_default};
 use crate::sys::mount::attr;
 
 /// Choices: from a fuzzer's bytes, or from a generator of numbers when they are used up.
@@ -672,7 +672,7 @@ fn within(
             Effect::New(flags) => new |= flags,
             Effect::Device(_, kind, major, minor) => {
                 let harmless = match *kind {
-                    libc::S_IFCHR => is_usable(DeviceKind::Char, *major, *minor),
+                    libc::S_IFCHR => is_default(DeviceKind::Char, *major, *minor),
                     libc::S_IFIFO => true,
                     _ => false,
                 };

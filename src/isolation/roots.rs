@@ -8,6 +8,9 @@ use super::profile::Profile;
 use super::refusal::Refusal;
 use crate::oci::RootMount;
 
+/// File systems on block devices, of the snapshotters that have a device for each snapshot.
+const ON_DISK: [&str; 4] = ["btrfs", "erofs", "ext4", "xfs"];
+
 /// Judges them. What they name is replaced by where it is, so that nobody can change what it leads to.
 ///
 /// # Errors
@@ -39,6 +42,10 @@ fn one(place: &Place, m: &mut RootMount) -> Result<(), String> {
         return Err(format!("its target {:?} leads out of the root", m.target));
     }
     let is_bind = m.is_bind();
+    // The kernel's own file systems take no notice of their source.
+    if !is_bind && m.fstype != "overlay" && !ON_DISK.contains(&m.fstype.as_str()) {
+        return Err("no snapshotter keeps snapshots in one".into());
+    }
     if is_bind || m.fstype != "overlay" {
         if !Path::new(&m.source).is_absolute() {
             return Err(format!("its source {:?} is no path", m.source));

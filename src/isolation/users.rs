@@ -13,7 +13,11 @@ pub(super) fn judge(profile: &Profile, request: &Request) -> Result<(), Refusal>
         Err(Refusal::new(
             profile,
             what,
-            "set hostUsers: false in the pod",
+            if request.namespaces.user.is_host() {
+                "set hostUsers: false in the pod"
+            } else {
+                "map to ids that nobody else has: kubelet's userNamespaces.idsPerPod and the node's subuid(5) say which"
+            },
         ))
     };
     let mode = profile.user_namespace.mode;

@@ -144,6 +144,12 @@ pub fn is_usable(kind: DeviceKind, major: u32, minor: u32) -> bool {
     kind == DeviceKind::Char && NODES.iter().any(is)
 }
 
+/// Whether every container gets this device's node.
+pub fn is_default(kind: DeviceKind, major: u32, minor: u32) -> bool {
+    let is = |n: &Node| n.path.is_some() && n.major == major && n.minor == Some(minor);
+    kind == DeviceKind::Char && NODES.iter().any(is)
+}
+
 /// Links below `/dev`, OCI config-linux.md "Dev symbolic links": target and path.
 pub const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "dev/fd"),

@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+/// A timeout beyond a year is one that never comes, and this one can be added to any time: in seconds.
+const LONGEST: u64 = 366 * 24 * 3600;
 
 /// A kind of hook, which says where its program is looked for, where it runs and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HookKind {
     /// A program of the node, in the runtime's namespaces. Deprecated, and in use.
     Prestart,
@@ -65,7 +69,7 @@ impl HookKind {
 }
 
 /// One hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Its kind.
     pub kind: HookKind,
@@ -106,7 +110,10 @@ impl Hooks {
                 path: h.path().clone(),
                 args: h.args().clone().unwrap_or_default(),
                 env: h.env().clone().unwrap_or_default(),
-                timeout: h.timeout().and_then(|t| u64::try_from(t).ok()),
+                timeout: h
+                    .timeout()
+                    .and_then(|t| u64::try_from(t).ok())
+                    .map(|t| t.min(LONGEST)),
             })
         };
         Self(HookKind::ALL.into_iter().flat_map(of).collect())

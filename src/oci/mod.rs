@@ -19,7 +19,7 @@ mod root_mount;
 mod source;
 mod validate;
 
-pub use device::{Device, DeviceKind, LINKS, NODES, Node, is_usable};
+pub use device::{Device, DeviceKind, LINKS, NODES, Node, is_default, is_usable};
 pub use error::{Error, Result};
 pub use hook::{Hook, HookKind, Hooks};
 #[cfg(any(test, fuzzing, feature = "sabotage"))]

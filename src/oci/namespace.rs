@@ -48,12 +48,6 @@ impl Joined {
         file.try_clone()
             .map_err(|e| Error::field(field(), format!("duplicate a descriptor: {e}")))
     }
-
-    /// Whether it is the one that a descriptor leads to.
-    pub fn is(&self, other: impl AsFd) -> bool {
-        let stat = crate::sys::mount::fstat(other.as_fd());
-        stat.is_ok_and(|s| self.id == Some((s.st_dev, s.st_ino)))
-    }
 }
 
 /// All eight.

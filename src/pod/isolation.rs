@@ -31,7 +31,7 @@ pub(super) struct OfPod<'a> {
     pub layout: &'a Layout,
     /// The first of the ids that the pod was given.
     pub users: Option<u32>,
-    pub kubernetes: Option<PodOfKubernetes>,
+    pub place: Place,
     /// Those of the other containers, as device and inode.
     pub namespaces: BTreeSet<(u64, u64)>,
 }
@@ -199,28 +199,40 @@ impl Isolation {
         })
     }
 
-    /// A container and what its root is made of, under the profile.
+    /// Where a container is from.
+    pub(super) fn place(&self, id: &str, bundle: &Path, pod: Option<PodOfKubernetes>) -> Place {
+        Place::of(&self.node, bundle, id).of_pod(pod)
+    }
+
+    /// What a container's root is made of, under the profile.
+    pub(super) fn judge_root_mounts(
+        &self,
+        place: &Place,
+        mounts: Vec<RootMount>,
+    ) -> Result<Judged<Vec<RootMount>>> {
+        isolation::judge_root_mounts(&self.profile, place, mounts)
+            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+    }
+
+    /// A container under the profile.
     pub(super) fn judge(
         &self,
         id: &str,
-        bundle: &Path,
         of_pod: OfPod<'_>,
-        (request, root): (Request, Vec<RootMount>),
-    ) -> Result<(Judged<Request>, Judged<Vec<RootMount>>)> {
+        request: Request,
+    ) -> Result<Judged<Request>> {
         let given = Given {
             users: of_pod.users,
-            place: Place::of(&self.node, bundle, id).of_pod(of_pod.kubernetes),
+            place: of_pod.place,
             namespaces: Some(of_pod.namespaces),
             ..host_limits(of_pod.layout)
         };
-        let root = isolation::judge_root_mounts(&self.profile, &given.place, root)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let Verdict { judged, report } = isolation::judge(&self.profile, &given, request)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         for change in report {
             log::info!(id, profile = self.name(), change:% = change; "tightened");
         }
-        Ok((judged, root))
+        Ok(judged)
     }
 
     /// Where a process's streams go, under the profile.

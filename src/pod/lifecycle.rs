@@ -130,16 +130,18 @@ impl Pod {
         drop(reading);
         let applying = trace::span("apply the profile");
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
-        let users = self.users(&isolation, &asked, &request)?;
+        let pod = self.of_kubernetes(&isolation, &asked)?;
+        let place = isolation.place(&request.id, &request.bundle, pod);
+        let root_mounts = isolation.judge_root_mounts(&place, request.root_mounts)?;
+        let users = self.users(&isolation, &asked, &root_mounts, &request.id)?;
         let first = users.as_ref().map(|u| u.first());
         let of_pod = OfPod {
             layout: &self.layout,
             users: first,
-            kubernetes: self.of_kubernetes(&isolation, &asked)?,
+            place,
             namespaces: self.namespaces(&isolation, &asked),
         };
-        let asked = (asked, request.root_mounts);
-        let (judged, root_mounts) = isolation.judge(&request.id, &request.bundle, of_pod, asked)?;
+        let judged = isolation.judge(&request.id, of_pod, asked)?;
         let stdio = isolation.judge_streams(request.stdio.clone())?;
         let spec = &judged.rest;
         if judged.namespaces.mount.is_host() {
@@ -187,7 +189,8 @@ impl Pod {
         if !root_mounts.is_empty() {
             executor::prepare_root_directory(&judged)?;
         }
-        let new_keyring = !request.options.no_new_keyring;
+        let restricted = isolation.confinement().is_some();
+        let new_keyring = restricted || !request.options.no_new_keyring;
         // Done while the init sets the container up.
         let recorded = RefCell::new(Ok(()));
         let oom = RefCell::new(None);
@@ -200,6 +203,7 @@ impl Pod {
                 shim: std::process::id(),
                 cgroup: cgroup.cgroups_path(),
                 users: first,
+                poststop: judged.hooks.of(HookKind::Poststop).cloned().collect(),
                 exit: None,
             };
             *recorded.borrow_mut() = record

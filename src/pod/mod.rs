@@ -253,6 +253,7 @@ impl Pod {
         // The next one is a first one.
         if containers.is_empty() {
             lock(&self.shared_profile).take();
+            lock(&self.users).take();
         }
     }
 

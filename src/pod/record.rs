@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::oci::Hook;
 use crate::sys::process;
 
 const FILE: &str = "cofferdam.json";
@@ -25,6 +26,9 @@ pub struct Record {
     /// The first of the ids that the pod was given.
     #[serde(default)]
     pub users: Option<u32>,
+    /// The hooks that run after the container is deleted, as the profile has judged them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
     /// The exit status and the time in nanoseconds since 1970, once it has ended.
     pub exit: Option<(u32, u64)>,
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{CreateRequest, Error, Isolation, Pod, Result, lock};
+use super::{Error, Isolation, Pod, Result, lock};
 use crate::executor::{self, PodUsers};
 use crate::isolation::pool::{self, Lease};
-use crate::isolation::{Unmappable, UserNamespaceMode};
-use crate::oci::Request;
+use crate::isolation::{Judged, Unmappable, UserNamespaceMode};
+use crate::oci::{Request, RootMount};
 
 /// Ids, and the namespace that has them.
 pub(super) struct Users {
@@ -33,7 +33,8 @@ impl Pod {
         &self,
         isolation: &Isolation,
         asked: &Request,
-        request: &CreateRequest,
+        root_mounts: &Judged<Vec<RootMount>>,
+        id: &str,
     ) -> Result<Option<Arc<Users>>> {
         let settings = isolation.user_namespace();
         let has_own = !asked.namespaces.user.is_host();
@@ -49,7 +50,7 @@ impl Pod {
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let rootfs = &asked.root.source.path;
         let made = PodUsers::new(lease.first(), pool::RANGE, strict).and_then(|namespace| {
-            executor::check_mappable(rootfs, &request.root_mounts, &namespace)?;
+            executor::check_mappable(rootfs, root_mounts, &namespace)?;
             Ok(namespace)
         });
         let users = match made {
@@ -61,7 +62,7 @@ impl Pod {
                 )));
             }
             Err(e) => {
-                log::warn!(id:% = request.id, profile:% = isolation.name(), error:% = e; "the pod has the node's users");
+                log::warn!(id, profile:% = isolation.name(), error:% = e; "the pod has the node's users");
                 None
             }
         };

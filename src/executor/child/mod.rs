@@ -311,12 +311,14 @@ fn step(
         Step::Mask(path) => mask(ctx, path)?,
         Step::ReadOnly(path) => protect(root(ctx)?, path)?,
         Step::PivotRoot => {
+            leave_node(ctx);
             process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
             m::pivot_here().map_err(at("pivot_root"))?;
             m::umount_detach(c".").map_err(at("umount"))?;
             process::chdir(c"/").map_err(at("chdir"))?;
         }
         Step::MoveRoot => {
+            leave_node(ctx);
             process::fchdir(root(ctx)?).map_err(at("fchdir"))?;
             m::mount(Some(c"."), c"/", None, libc::MS_MOVE, None).map_err(at("mount"))?;
             process::chroot(c".").map_err(at("chroot"))?;
@@ -580,6 +582,14 @@ fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
         return Err(Failure("the file is not on a procfs", Errno::EPERM));
     }
     process::write_all(file.as_fd(), value).map_err(at("write"))
+}
+
+/// What leads out of the container is not there any more when its own programs run.
+fn leave_node(ctx: &mut Context<'_>) {
+    ctx.node_root = None;
+    ctx.sysfs = None;
+    ctx.root_tree = None;
+    ctx.devices = [const { None }; DEVICES];
 }
 
 /// The root that was placed; else, after mounts that make it up, what is at its path.

@@ -187,15 +187,29 @@ fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Ou
         let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
         m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules)
     };
-    let is_dev = || {
-        let dev = without_links(c"dev").and_then(|dev| id(dev.as_fd()));
-        dev.is_ok() && dev == id(target)
-    };
     let is_kernels = matches!(
         magic,
         PROC_MAGIC | SYSFS_MAGIC | CGROUP_MAGIC | CGROUP2_MAGIC
     );
-    if (is_kernels || is_dev()) && without_links(dest).is_err() {
+    let is_dev = || {
+        let dev = without_links(c"dev").and_then(|dev| id(dev.as_fd()));
+        dev.is_ok() && dev == id(target)
+    };
+    // The kernel's file systems have links of their own.
+    let from_kernels = || {
+        let first = dest
+            .to_bytes()
+            .split(|b| *b == b'/')
+            .find(|part| !part.is_empty());
+        let top = match first {
+            Some(b"proc") => c"proc",
+            Some(b"sys") => c"sys",
+            _ => return false,
+        };
+        let magic = without_links(top).and_then(|top| m::fs_magic(top.as_fd()));
+        matches!(magic, Ok(PROC_MAGIC | SYSFS_MAGIC))
+    };
+    if (is_kernels && !from_kernels() || is_dev()) && without_links(dest).is_err() {
         return Err(Failure(
             "a symbolic link of the image leads to /dev, or into /proc or /sys: mount",
             Errno::ELOOP,
@@ -227,8 +241,7 @@ fn hides_files(root: BorrowedFd<'_>) -> Outcome<(OwnedFd, MountAttr)> {
     let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
     m::openat(tree.as_raw_fd(), c"empty", flags, 0o444).map_err(at("open"))?;
     // A file of a detached file system can be cloned since Linux 6.15 only, so its directory is attached where it will be covered.
-    let place = m::openat(root.as_raw_fd(), c"dev", libc::O_PATH | libc::O_NOFOLLOW, 0)
-        .map_err(at("open"))?;
+    let place = m::openat(root.as_raw_fd(), c".", libc::O_PATH, 0).map_err(at("open"))?;
     m::move_mount(tree.as_fd(), place.as_fd()).map_err(at("move_mount"))?;
     let clone = m::open_tree_clone(tree.as_raw_fd(), c"empty", false).map_err(at("open_tree"));
     crate::sys::process::fchdir(tree.as_fd()).map_err(at("fchdir"))?;
