@@ -1,7 +1,7 @@
 //! Which parts of the node a container may see: judged by what was opened, not by how it is spelled.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -214,10 +214,14 @@ impl Judge<'_> {
     fn root(&self, source: &Source) -> Result<(), Refusal> {
         let opened = source.opened.as_ref().ok();
         let real = opened.map_or_else(|| resolved(&lexical(&source.path)), |o| o.real.clone());
+        let what = format!("the root {} (root.path; ", source.path.display());
+        // It would be made by its text.
+        if opened.is_none() && source.path.components().any(|c| c == Component::ParentDir) {
+            return Err(self.refuse(what, "it leads through ..", "name it without"));
+        }
         if self.place.is_own_root(&real) {
             return Ok(());
         }
-        let what = format!("the root {} (root.path; ", source.path.display());
         if let Some(shown) = self
             .shows_hidden(&real, opened)
             .or_else(|| self.forbidden(&real))

@@ -426,6 +426,22 @@ fn process(choices: &mut Choices<'_>, json: &mut Value) {
     json["linux"]["maskedPaths"] =
         json!(choices.some(&["/proc/kcore", "/proc", "/proc/../proc/keys"], 2));
     json["linux"]["sysctl"] = json!({});
+    if choices.below(8) == 0 {
+        let name: &&str = choices.one(&[
+            "net.ipv4.ip_unprivileged_port_start",
+            "net/ipv4/./ip_forward",
+            "kernel.shmmax",
+            "kernel.core_pattern",
+            "kernel/./core_pattern",
+            "net/../kernel/core_pattern",
+            "net.../kernel.core_pattern",
+            "user.max_user_namespaces",
+            "user/./max_user_namespaces",
+            "fs.mqueue.msg_max",
+            "vm.swappiness",
+        ]);
+        json["linux"]["sysctl"][*name] = json!("1");
+    }
 }
 
 /// Makes a spec from bytes, and checks what becomes of it in each class. How many classes took it.
@@ -681,6 +697,22 @@ fn within(
                 }
             }
             Effect::Capabilities { all } if all & !ceiling != 0 => fail("above the ceiling"),
+            Effect::Proc(path, _) => {
+                let owned = [
+                    "net",
+                    "fs/mqueue",
+                    "user",
+                    "kernel/shm",
+                    "kernel/msg",
+                    "kernel/sem",
+                ];
+                let text = path.to_string_lossy();
+                let below = text.strip_prefix("/proc/sys/");
+                let is_owned = |rest: &str| owned.iter().any(|o| rest.starts_with(o));
+                if below.is_some_and(|rest| !is_owned(rest)) || text.contains("/.") {
+                    fail("a kernel parameter of the node's");
+                }
+            }
             Effect::NoNewPrivileges => no_new_privileges = true,
             Effect::Rlimit(libc::RLIMIT_CORE, soft, hard) => core = Some((*soft, *hard)),
             Effect::IoPriority(value) if value >> 13 == 1 => fail("real-time"),

@@ -155,6 +155,11 @@ impl Isolation {
             .unwrap_or_default()
     }
 
+    /// Whether the profile takes anything away.
+    pub(super) fn restricts(&self) -> bool {
+        self.confinement.is_some()
+    }
+
     pub(super) fn confinement(&self) -> Option<Arc<Confinement>> {
         self.confinement.clone()
     }
@@ -192,10 +197,10 @@ impl Isolation {
     /// How a spec is read for it: where a profile restricts what a pod may see, links that others than root can make are not
     /// followed.
     pub(super) fn reading(&self) -> Reading {
-        Reading::Run(if self.confinement.is_none() {
-            Links::Any
-        } else {
+        Reading::Run(if self.restricts() {
             Links::OfRoot
+        } else {
+            Links::Any
         })
     }
 

@@ -152,7 +152,7 @@ impl Pod {
         drop(applying);
         let compiling = trace::span("filters");
         let cgroup = Cgroup::of(self.layout.clone(), spec, &request.id)?;
-        let cgroup = Arc::new(cgroup.own_only(isolation.confinement().is_some()));
+        let cgroup = Arc::new(cgroup.own_only(isolation.restricts()));
         let Filters {
             own: filter,
             watched,
@@ -189,8 +189,7 @@ impl Pod {
         if !root_mounts.is_empty() {
             executor::prepare_root_directory(&judged)?;
         }
-        let restricted = isolation.confinement().is_some();
-        let new_keyring = restricted || !request.options.no_new_keyring;
+        let new_keyring = isolation.restricts() || !request.options.no_new_keyring;
         // Done while the init sets the container up.
         let recorded = RefCell::new(Ok(()));
         let oom = RefCell::new(None);

@@ -187,7 +187,7 @@ impl Pod {
         request: &Request,
     ) -> Result<Option<PodOfKubernetes>> {
         let claimed = PodOfKubernetes::claimed(request).filter(|p| p.sandbox == self.id);
-        let Some(claimed) = claimed.filter(|_| isolation.confinement().is_some()) else {
+        let Some(claimed) = claimed.filter(|_| isolation.restricts()) else {
             return Ok(None);
         };
         let mut known = lock(&self.kubernetes);
@@ -206,7 +206,7 @@ impl Pod {
     /// The namespaces of the containers that there are, where the profile cares who else is in those that are joined.
     fn namespaces(&self, isolation: &Isolation, request: &Request) -> BTreeSet<(u64, u64)> {
         let joins = |typ| matches!(request.namespaces.get(typ), Namespace::Join(_));
-        if isolation.confinement().is_none() || !Namespaces::TYPES.into_iter().any(joins) {
+        if !isolation.restricts() || !Namespaces::TYPES.into_iter().any(joins) {
             return BTreeSet::new();
         }
         let of = |container: Arc<Container>| {
