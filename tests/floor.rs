@@ -365,6 +365,23 @@ fn kubelet_elsewhere() {
     );
     assert_eq!(output(&s, "box", &set(&s)).0, "127.0.0.1 localhost\n");
     s.end();
+    for text in [
+        "hidden = [\"srv/x\"]",
+        "hidden = [\"/x/*\"]",
+        "snapshots = [\"/\"]",
+    ] {
+        fs::write(&settings, text).unwrap();
+        let s = Shim::start_with(
+            3,
+            UNTRUSTED,
+            &[("COFFERDAM_NODE_CONF", settings.to_str().unwrap())],
+        );
+        let (_, why) = s
+            .create_with("box", &set(&s), Streams::default())
+            .unwrap_err();
+        assert!(why.contains("is not a plain absolute path"), "{why}");
+        s.end();
+    }
     fs::write(&settings, "kubelet_rot = \"/x\"\n").unwrap();
     let s = Shim::start_with(
         3,
@@ -1805,6 +1822,26 @@ fn mounts_below_a_listed_path() {
     )
     .unwrap();
     umount2(&dir.join("proc"), MntFlags::MNT_DETACH).unwrap();
+    // A listed path with a link that somebody else can make lists nothing.
+    symlink(&dir, node.0.join("link")).unwrap();
+    nix::unistd::fchownat(
+        nix::fcntl::AT_FDCWD,
+        &node.0.join("link"),
+        Some(1000.into()),
+        None,
+        nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+    )
+    .unwrap();
+    let by_link = format!(
+        "extends = \"hardened\"\n[pod]\nhost_paths = [{:?}]\n",
+        node.0.join("link")
+    );
+    let why = run_under(
+        &s,
+        &request(&s, "linked", &with(&dir, "/dev/host", "bind"), &by_link),
+    )
+    .unwrap_err();
+    assert!(why.contains("is not below one of pod.host_paths"), "{why}");
     run_under(
         &s,
         &request(&s, "whole", &with(&dir, "/dev/host", "rbind"), &profile),

@@ -334,10 +334,9 @@ impl Cgroup {
                 }
                 let left = read_pids(&dir.join("cgroup.procs")).len();
                 if left > 0 {
-                    return Err(Error::Busy {
+                    return Err(Error::Foreign {
                         path: dir,
-                        count: left,
-                        within: Duration::ZERO,
+                        reason: "it has processes already, of another container",
                     });
                 }
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::plan::{InitPlan, init};
 use super::{Error, Result, Stdio, seccomp};
 use crate::isolation::Judged;
-use crate::oci::{self, Reading, Request};
+use crate::oci::{self, Reading, Request, RootMount};
 
 /// Plans the init of a container from the text of a `config.json`.
 pub fn plan(config: &[u8]) -> Result<()> {
@@ -26,12 +26,19 @@ pub fn plan(config: &[u8]) -> Result<()> {
             .map(OwnedFd::from)
             .map_err(|e| Error::field("/dev/null", e.to_string()))
     };
+    // As containerd passes it.
+    let root_mounts = Judged::standard(vec![RootMount {
+        fstype: "overlay".into(),
+        source: "overlay".into(),
+        target: String::new(),
+        options: vec!["lowerdir=/a:/b".into()],
+    }]);
     let plan = InitPlan {
         born: None,
         request: &request,
         id: "id",
         bundle,
-        root_mounts: &Judged::standard(Vec::new()),
+        root_mounts: &root_mounts,
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
         seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),

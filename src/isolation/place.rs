@@ -77,18 +77,30 @@ impl Node {
         };
         let mut node: Self =
             toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let roots = [
+            &mut node.kubelet_root,
+            &mut node.docker_root,
+            &mut node.nerdctl_root,
+        ];
+        for root in roots
+            .into_iter()
+            .chain(&mut node.hidden)
+            .chain(&mut node.snapshots)
+        {
+            let plain = root.is_absolute() && !root.to_string_lossy().contains('*');
+            if !plain || root.parent().is_none() {
+                return Err(format!(
+                    "{}: {} is not a plain absolute path below the root",
+                    path.display(),
+                    root.display()
+                ));
+            }
+        }
         for root in [
             &mut node.kubelet_root,
             &mut node.docker_root,
             &mut node.nerdctl_root,
         ] {
-            if !root.is_absolute() {
-                return Err(format!(
-                    "{}: {} is not an absolute path",
-                    path.display(),
-                    root.display()
-                ));
-            }
             *root = resolved(root);
         }
         Ok(node)
