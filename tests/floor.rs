@@ -62,6 +62,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("floor::environment_of_hooks", environment_of_hooks),
         Case::plain("floor::links_of_an_image", links_of_an_image),
         Case::plain("floor::devices_of_a_spec", devices_of_a_spec),
+        Case::plain("floor::bundles_of_others", bundles_of_others),
         Case::plain("floor::users_after_a_refusal", users_after_a_refusal),
         Case::plain(
             "floor::mounts_below_a_listed_path",
@@ -1435,6 +1436,7 @@ fn roots_beside_the_spec() {
             overlay(&["index=off,lowerdir=/etc"]),
             overlay(&["lowerdir=L/lower", "lowerdir+=/etc"]),
             overlay(&["lowerdir=etc:L/lower"]),
+            overlay(&["lowerdir=L/lower:"]),
         ] {
             let mut request = s.create_request("box", &spec, Streams::default());
             let told = format!("{fstype} {source} {options:?}");
@@ -1450,7 +1452,7 @@ fn roots_beside_the_spec() {
         let (_, why) = s
             .call::<CreateTaskResponse>("Create", &request)
             .unwrap_err();
-        assert!(why.contains("leads out of the root"), "{why}");
+        assert!(why.contains("is not the root"), "{why}");
         s.end();
     }
 }
@@ -1506,6 +1508,27 @@ fn streams_are_no_files() {
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), "content\n");
         assert!(!file.with_file_name("target-new").exists());
+        // A pipe between other processes looks like a fifo, too.
+        let mut other = Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for (stdin, stdout) in [("0", ""), ("", "0")] {
+            let pipe = |n: &str| match n {
+                "" => String::new(),
+                n => format!("/proc/{}/fd/{n}", other.id()),
+            };
+            let streams = Streams {
+                stdin: pipe(stdin),
+                stdout: pipe(stdout),
+                ..Streams::default()
+            };
+            let (_, why) = s.create_with("box", &spec, streams).unwrap_err();
+            assert!(why.contains("is a pipe without a name"), "{why}");
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
         s.finish("live");
         s.end();
     }
@@ -1856,4 +1879,49 @@ fn mounts_below_a_listed_path() {
     )
     .unwrap();
     s.end();
+}
+
+/// A bundle is its container's: nobody else is created there, and no container can write it.
+fn bundles_of_others() {
+    for program in [HARDENED, UNTRUSTED] {
+        let s = Shim::start_as(3, program);
+        s.run("victim", &["sleep", "1000"]);
+        let record = s.dir().join("victim/cofferdam.json");
+        let before = fs::read_to_string(&record).unwrap();
+        let mut request = s.create_request("box", &s.spec("box", &["true"]), Streams::default());
+        request.bundle = s.dir().join("victim").display().to_string();
+        let (_, why) = s
+            .call::<CreateTaskResponse>("Create", &request)
+            .unwrap_err();
+        assert!(why.contains("is of a container that runs"), "{why}");
+        assert_eq!(fs::read_to_string(&record).unwrap(), before);
+        // Its root is a link in a place of a pod's, which the pod can change at any time.
+        let volume = Path::new("/var/lib/kubelet/pods")
+            .join(crate::support::pod_uid())
+            .join("volumes/kubernetes.io~empty-dir/b");
+        let bundle = volume.join("box");
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        fs::write(
+            bundle.join("config.json"),
+            s.spec("box", &["true"]).to_string(),
+        )
+        .unwrap();
+        request.bundle = bundle.display().to_string();
+        let (_, why) = s
+            .call::<CreateTaskResponse>("Create", &request)
+            .unwrap_err();
+        assert!(
+            why.contains("a bundle that is not named after the container"),
+            "{why}"
+        );
+        fs::remove_dir_all(&volume).unwrap();
+        let link = s.dir().join("box/link");
+        let why = refused(&s, |spec| {
+            symlink("/etc", &link).ok();
+            spec["root"]["path"] = json!("link");
+        });
+        assert!(why.contains("(root.path; "), "{why}");
+        s.finish("victim");
+        s.end();
+    }
 }

@@ -237,7 +237,7 @@ fn a_taken_path(d: &mut Daemon) {
     );
     let out = second.run();
     assert_ne!(out.status, 0);
-    assert!(out.stderr.contains("1 processes"), "{out:?}");
+    assert!(out.stderr.contains("it has processes already"), "{out:?}");
     assert_eq!(
         d.task_status("first").as_deref(),
         Some("RUNNING"),

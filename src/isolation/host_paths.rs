@@ -31,7 +31,11 @@ const KERNEL: [i64; 12] = [
 ];
 
 /// Judges every bind source, and the root.
-pub(super) fn judge(profile: &Profile, place: &Place, request: &Request) -> Result<(), Refusal> {
+pub(super) fn judge(
+    profile: &Profile,
+    place: &Place,
+    request: &mut Request,
+) -> Result<(), Refusal> {
     let judge = Judge {
         profile,
         place,
@@ -43,7 +47,20 @@ pub(super) fn judge(profile: &Profile, place: &Place, request: &Request) -> Resu
             judge.volume(m, source)?;
         }
     }
-    judge.root(&request.root.source)
+    let listed = profile.pod.host_paths.as_deref().unwrap_or_default();
+    if !place.has_own_bundle(listed) {
+        return Err(Refusal::new(
+            profile,
+            "a bundle that is not named after the container, or that containers can write (bundle)",
+            "let containerd make it",
+        ));
+    }
+    judge.root(&request.root.source)?;
+    // What makes the root up is mounted there by its path: as it was judged, without links.
+    if let Ok(opened) = &request.root.source.opened {
+        request.root.source.path.clone_from(&opened.real);
+    }
+    Ok(())
 }
 
 struct Judge<'a> {

@@ -66,7 +66,7 @@ pub fn judge(
     joined_namespaces(profile, given, &request)?;
     users::judge(profile, &request)?;
     devices::judge(profile, &request.devices)?;
-    host_paths::judge(profile, &given.place, &request)?;
+    host_paths::judge(profile, &given.place, &mut request)?;
     programs::judge(profile, &mut request, &mut report)?;
     nodes_things(profile, &request)?;
     if let Some(mut p) = request.rest.process().clone() {

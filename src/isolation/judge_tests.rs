@@ -649,6 +649,11 @@ fn swap_is_counted_beyond_the_memory() {
             Some(120),
         ),
         (limit(Some(0), Some(50)), json!({ "swap": 120 }), Some(120)),
+        (
+            limit(Some(0), Some(0)),
+            json!({ "limit": 100, "swap": 0 }),
+            Some(100),
+        ),
     ] {
         let profile = Profile {
             limits: Limits {

@@ -190,6 +190,23 @@ impl Place {
         Self { pod, ..self }
     }
 
+    /// Whether the bundle is one that an engine made for this container: it has the container's id, and lies where no container
+    /// can write.
+    pub(super) fn has_own_bundle(&self, listed: &[PathBuf]) -> bool {
+        let node = &self.node;
+        let writable = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
+        let engines = ["/var/lib/containerd", "/var/lib/containers"].map(PathBuf::from);
+        // A list that has what is above all bundles says nothing of this one.
+        let above = |p: &PathBuf| self.state.as_ref().is_some_and(|s| s.starts_with(p));
+        let listed = listed.iter().filter(|p| p.parent().is_some() && !above(p));
+        let mut all = writable.into_iter().chain(&engines).chain(listed);
+        let named = self
+            .bundle
+            .file_name()
+            .is_some_and(|name| name == self.id.as_str());
+        named && !all.any(|p| self.bundle.starts_with(resolved(p)))
+    }
+
     /// Whether `real` is the container's root as its engine unpacked it: below the bundle (containerd), or where dockerd mounts
     /// roots. dockerd's overlay2 driver names them after layers, not after containers.
     pub(super) fn is_own_root(&self, real: &Path) -> bool {

@@ -133,6 +133,15 @@ fn swap_alone(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
     let memory = r.memory().as_ref();
     let limits = &profile.limits;
     let has_swap = memory.is_some_and(|m| m.swap().is_some_and(|s| s != 0));
+    // Where the profile says how much swap, an update cannot lift the limit that it is counted from.
+    let lifted = memory.is_some_and(|m| m.limit().is_some_and(|l| l < 0));
+    if lifted && limits.swap.max.is_some() && limits.memory.max.is_none() {
+        return Err(Refusal::new(
+            profile,
+            "memory without a limit, and so swap without one (linux.resources.memory.limit)",
+            "give a limit",
+        ));
+    }
     let has_limit = memory.is_some_and(|m| m.limit().is_some_and(|l| l != 0));
     if has_swap && !has_limit && (limits.swap.max.is_some() || limits.memory.max.is_some()) {
         return Err(Refusal::new(
@@ -154,6 +163,8 @@ fn swap(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
     };
     let asked = memory
         .swap()
+        // 0 is not asked for: nothing is written for it.
+        .filter(|s| *s != 0)
         .map(|s| if s < 0 { i64::MAX } else { (s - bytes).max(0) });
     let max = limit.max.map_or(i64::MAX, |max| max as i64);
     let wanted = match (asked, limit.default.or(limit.max)) {

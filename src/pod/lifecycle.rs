@@ -130,6 +130,12 @@ impl Pod {
         drop(reading);
         let applying = trace::span("apply the profile");
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
+        if Record::load(&request.bundle).is_ok_and(|r| r.exit.is_none() && r.is_alive()) {
+            return Err(Error::AlreadyExists(format!(
+                "the bundle {} is of a container that runs",
+                request.bundle.display()
+            )));
+        }
         let pod = self.of_kubernetes(&isolation, &asked)?;
         let place = isolation.place(&request.id, &request.bundle, pod);
         let root_mounts = isolation.judge_root_mounts(&place, request.root_mounts)?;

@@ -10,6 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys;
 
+/// Pipes that `pipe(2)` made, `linux/magic.h`.
+const PIPEFS: i64 = 0x5049_5045;
+
 /// An output fifo. Our read end keeps the kernel's buffer alive, so that a writer never gets SIGPIPE, and nothing that was
 /// written is lost, when containerd goes away and comes back.
 #[derive(Debug)]
@@ -60,10 +63,16 @@ fn open_reader(path: &Path) -> io::Result<OwnedFd> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        Ok(file.into())
-    } else {
-        Err(io::Error::other("is not a fifo any more"))
+    if !file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("is not a fifo any more"));
+    }
+    // By /proc/PID/fd it would be any pipe between processes of the node.
+    match sys::mount::fs_magic(file.as_fd()) {
+        Ok(PIPEFS) => Err(io::Error::other(
+            "is a pipe without a name, of other processes",
+        )),
+        Ok(_) => Ok(file.into()),
+        Err(e) => Err(e.into()),
     }
 }
 
