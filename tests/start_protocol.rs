@@ -102,6 +102,14 @@ impl Bundle {
         child.wait_with_output().unwrap()
     }
 
+    /// Its shims. Start answers before the shim is executed, and until then that has another name.
+    fn running(&self) -> Vec<i32> {
+        wait_until("it runs", Duration::from_secs(5), || {
+            !self.shims().is_empty()
+        });
+        self.shims()
+    }
+
     fn shims(&self) -> Vec<i32> {
         let address = self.address();
         processes()
@@ -153,7 +161,7 @@ fn plain_address() {
         address.as_bytes(),
         "again, without options: the same shim"
     );
-    assert_eq!(b.shims().len(), 1);
+    assert_eq!(b.running().len(), 1);
 }
 
 fn protobuf() {
@@ -220,7 +228,7 @@ fn grouping() {
 fn stale_socket() {
     let b = Bundle::new("stale", None);
     b.start("a", b"");
-    kill(b.shims()[0]);
+    b.running().into_iter().for_each(kill);
     wait_until("it is dead", Duration::from_secs(5), || {
         b.shims().is_empty()
     });
@@ -243,7 +251,7 @@ fn quick() {
             let begun = Instant::now();
             b.start("a", b"");
             let took = begun.elapsed();
-            b.shims().into_iter().for_each(kill);
+            b.running().into_iter().for_each(kill);
             wait_until("it is dead", Duration::from_secs(5), || {
                 b.shims().is_empty()
             });
