@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 TESTS ?=
 # The core that CI runs in the virtual machine.
 VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6 \
-	--skip ::hardened:: --skip ::untrusted::
+	--skip ::hardened:: --skip ::untrusted:: --skip kubelet_elsewhere
 
 FUZZ := spec seccomp floor
 FUZZ_SECONDS ?= 600
