@@ -50,12 +50,12 @@ fn profile() {
     let profile = Profile::load_from(Path::new("/nonexistent"), "hardened").unwrap();
     let given = Given {
         open_files: 1024,
-        place: Place::of(&Node::default(), Path::new("/tmp"), "c"),
+        place: Place::of(&Node::default(), Path::new("/tmp/c"), "c"),
         ..Given::default()
     };
     let spec = serde_json::from_value(spec).unwrap();
     let reading = Reading::Run(Links::OfRoot);
-    let request = Request::read(spec, Path::new("/tmp"), reading).unwrap();
+    let request = Request::read(spec, Path::new("/tmp/c"), reading).unwrap();
     judge(&profile, &given, request).unwrap();
 }
 
