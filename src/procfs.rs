@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The text of a file; what is not UTF-8 in it is replaced.
@@ -11,6 +12,15 @@ use std::path::{Path, PathBuf};
 /// The system's: the process may be gone.
 pub fn read(path: impl AsRef<Path>) -> std::io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Device and inode of a process's namespace, which tell namespaces apart: `/proc/PID/ns/FILE`, `namespaces(7)`.
+///
+/// # Errors
+/// The system's: the process may be gone, or not ours to look at.
+pub fn namespace(pid: impl std::fmt::Display, file: &str) -> std::io::Result<(u64, u64)> {
+    let metadata = fs::metadata(format!("/proc/{pid}/ns/{file}"))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// One line of `/proc/PID/mountinfo`, `proc_pid_mountinfo(5)`.

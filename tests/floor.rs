@@ -1826,59 +1826,36 @@ fn mounts_below_a_listed_path() {
     )
     .unwrap();
     let s = Shim::start(3);
-    let profile = format!("extends = \"hardened\"\n[pod]\nhost_paths = [{dir:?}]\n");
-    let with = |source: &Path, at: &str, option: &str| {
+    let listing = |path: &Path| format!("extends = \"hardened\"\n[pod]\nhost_paths = [{path:?}]\n");
+    let run = |id: &str, source: &Path, at: &str, option: &str, listed: &Path| {
         let mut spec = s.spec("box", &["true"]);
         spec["mounts"].as_array_mut().unwrap().push(json!({
             "type": "bind", "source": source, "destination": at, "options": [option]
         }));
-        spec
+        run_under(&s, &request(&s, id, &spec, &listing(listed)))
     };
-    let why = run_under(
-        &s,
-        &request(&s, "box", &with(&dir, "/dev/host", "rbind"), &profile),
-    )
-    .unwrap_err();
+    let why = run("box", &dir, "/dev/host", "rbind", &dir).unwrap_err();
     assert!(why.contains("below it is mounted what shows"), "{why}");
-    run_under(
-        &s,
-        &request(&s, "single", &with(&dir, "/dev/host", "bind"), &profile),
-    )
-    .unwrap();
+    run("single", &dir, "/dev/host", "bind", &dir).unwrap();
     umount2(&dir.join("proc"), MntFlags::MNT_DETACH).unwrap();
     // A listed path with a link that somebody else can make lists nothing.
-    symlink(&dir, node.0.join("link")).unwrap();
+    let link = node.0.join("link");
+    symlink(&dir, &link).unwrap();
     nix::unistd::fchownat(
         nix::fcntl::AT_FDCWD,
-        &node.0.join("link"),
+        &link,
         Some(1000.into()),
         None,
         nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
     )
     .unwrap();
-    let by_link = format!(
-        "extends = \"hardened\"\n[pod]\nhost_paths = [{:?}]\n",
-        node.0.join("link")
-    );
-    let why = run_under(
-        &s,
-        &request(&s, "linked", &with(&dir, "/dev/host", "bind"), &by_link),
-    )
-    .unwrap_err();
+    let why = run("linked", &dir, "/dev/host", "bind", &link).unwrap_err();
     assert!(why.contains("is not below one of pod.host_paths"), "{why}");
-    run_under(
-        &s,
-        &request(&s, "whole", &with(&dir, "/dev/host", "rbind"), &profile),
-    )
-    .unwrap();
+    run("whole", &dir, "/dev/host", "rbind", &dir).unwrap();
     // As lxcfs does: /proc/net is a link of the kernel's.
     let file = dir.join("dev");
     fs::write(&file, "faked\n").unwrap();
-    run_under(
-        &s,
-        &request(&s, "lxcfs", &with(&file, "/proc/net/dev", "bind"), &profile),
-    )
-    .unwrap();
+    run("lxcfs", &file, "/proc/net/dev", "bind", &dir).unwrap();
     s.end();
 }
 

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use super::plan::{InitPlan, init};
+use super::fuzz::planned;
 use super::script::{Mount, Source, Step};
-use super::{Error, Result, Stdio, hooks};
+use super::{Result, hooks};
 use crate::isolation::Judged;
 use crate::oci::Request;
 use crate::oci::capabilities::Sets;
@@ -69,31 +69,7 @@ pub enum Effect {
 /// # Errors
 /// As for a creation.
 pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)> {
-    let null = || {
-        let file = std::fs::File::open("/dev/null");
-        file.map(std::os::fd::OwnedFd::from)
-            .map_err(|e| Error::field("/dev/null", e.to_string()))
-    };
-    let bundle = Path::new("/tmp");
-    let subject = hooks::Subject::new(request, "id", bundle);
-    let plan = InitPlan {
-        born: None,
-        request,
-        id: "id",
-        bundle,
-        root_mounts: &Judged::standard(Vec::new()),
-        cgroup: None,
-        stdio: Stdio::Files([null()?, null()?, null()?]),
-        seccomp: None,
-        confinement: None,
-        watcher: None,
-        users: None,
-        new_keyring: true,
-        gate: None,
-        preserve_fds: 0,
-        pivot: true,
-    };
-    let job = init(plan, subject.as_ref())?;
+    let (job, subject) = planned(request, &Judged::standard(Vec::new()), None)?;
     let (steps, new, pid) = job.parts();
     let mut out: Vec<Effect> = steps.iter().filter_map(one).collect();
     out.push(Effect::New(new));

@@ -6,26 +6,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::plan::{InitPlan, init};
-use super::{Error, Result, Stdio, seccomp};
+use super::spawn::Job;
+use super::{Error, Result, Stdio, hooks, seccomp};
 use crate::isolation::Judged;
 use crate::oci::{self, Reading, Request, RootMount};
 
 /// Plans the init of a container from the text of a `config.json`.
 pub fn plan(config: &[u8]) -> Result<()> {
     let spec = oci::parse_spec(config)?;
-    let bundle = Path::new("/tmp");
-    let request = Request::read(spec, bundle, Reading::Show)?;
+    let request = Request::read(spec, Path::new(BUNDLE), Reading::Show)?;
     let request = Judged::standard(request);
     let filter = request
         .rest
         .linux()
         .as_ref()
         .and_then(|l| l.seccomp().as_ref());
-    let null = || {
-        File::open("/dev/null")
-            .map(OwnedFd::from)
-            .map_err(|e| Error::field("/dev/null", e.to_string()))
-    };
+    let filter = filter.map(seccomp::compile).transpose()?.map(Arc::new);
     // As containerd passes it.
     let root_mounts = Judged::standard(vec![RootMount {
         fstype: "overlay".into(),
@@ -33,15 +29,32 @@ pub fn plan(config: &[u8]) -> Result<()> {
         target: String::new(),
         options: vec!["lowerdir=/a:/b".into()],
     }]);
+    planned(&request, &root_mounts, filter).map(drop)
+}
+
+const BUNDLE: &str = "/tmp";
+
+/// The init of a container without control groups and streams, and its hooks.
+pub(super) fn planned(
+    request: &Judged<Request>,
+    root_mounts: &Judged<Vec<RootMount>>,
+    seccomp: Option<Arc<seccomp::Program>>,
+) -> Result<(Job, Option<hooks::Subject>)> {
+    let null = || {
+        File::open("/dev/null")
+            .map(OwnedFd::from)
+            .map_err(|e| Error::field("/dev/null", e.to_string()))
+    };
+    let bundle = Path::new(BUNDLE);
     let plan = InitPlan {
         born: None,
-        request: &request,
+        request,
         id: "id",
         bundle,
-        root_mounts: &root_mounts,
+        root_mounts,
         cgroup: None,
         stdio: Stdio::Files([null()?, null()?, null()?]),
-        seccomp: filter.map(seccomp::compile).transpose()?.map(Arc::new),
+        seccomp,
         confinement: None,
         watcher: None,
         users: None,
@@ -50,8 +63,8 @@ pub fn plan(config: &[u8]) -> Result<()> {
         preserve_fds: 0,
         pivot: true,
     };
-    let hooks = super::hooks::Subject::new(&request, "id", bundle);
-    init(plan, hooks.as_ref()).map(drop)
+    let hooks = hooks::Subject::new(request, "id", bundle);
+    Ok((init(plan, hooks.as_ref())?, hooks))
 }
 
 /// Compiles a `linux.seccomp`.

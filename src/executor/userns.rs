@@ -95,20 +95,19 @@ impl PodUsers {
     }
 }
 
-/// File systems of the kernel's own, which no one's ids are kept in: proc, sysfs, cgroup, cgroup2, devpts, mqueue, nsfs,
-/// securityfs, debugfs, tracefs, bpf. `linux/magic.h`.
+/// File systems of the kernel's own, which no one's ids are kept in.
 const KERNEL_FILE_SYSTEMS: [i64; 11] = [
-    0x9fa0,
-    0x6265_6572,
-    0x0027_e0eb,
-    0x6367_7270,
-    0x1cd1,
-    0x1980_0202,
-    0x6e73_6673,
-    0x7363_6673,
-    0x6462_6720,
-    0x7472_6163,
-    0xcafe_4a11,
+    m::magic::PROC,
+    m::magic::SYSFS,
+    m::magic::CGROUP,
+    m::magic::CGROUP2,
+    m::magic::DEVPTS,
+    m::magic::MQUEUE,
+    m::magic::NSFS,
+    m::magic::SECURITYFS,
+    m::magic::DEBUGFS,
+    m::magic::TRACEFS,
+    m::magic::BPF,
 ];
 
 /// Whether the container's user namespace, which is to be `user`, is the owner of `ns`.

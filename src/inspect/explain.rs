@@ -17,7 +17,8 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::control;
 use crate::isolation::{self, Given, Node, Place, PodOfKubernetes, Profile, UserNamespaceMode};
 use crate::oci::{self, Reading, Request, capabilities};
-use crate::sys::{confine, kernel};
+use crate::pod::host_limits;
+use crate::sys::confine;
 
 /// What is to be said of a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -149,11 +150,9 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
         open_files: container.open_files,
         core_size: container.core_size,
         users: container.users,
-        cgroup_v2: layout.is_v2(),
-        recursive_attributes: kernel::version() >= (5, 12),
         place: Place::of(&Node::load()?, &container.bundle, id)
             .of_pod(PodOfKubernetes::claimed(&request)),
-        namespaces: None,
+        ..host_limits(&layout)
     };
     let promised = isolation::judge(&profile, &given, request)
         .map_err(|e| format!("the shim runs what its profile refuses: {e}"))?

@@ -1,5 +1,6 @@
 //! Which parts of the node a container may see: judged by what was opened, not by how it is spelled.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,23 +12,22 @@ use super::refusal::Refusal;
 use crate::oci::path::lexical;
 use crate::oci::{Kind, Links, Mount, Opened, Request, Source};
 use crate::procfs::MountInfo;
-use crate::sys::mount;
+use crate::sys::mount::{self, magic};
 
-/// File systems of the kernel's own, which show the node whatever their path is: proc, sysfs, cgroup, cgroup2, debugfs, tracefs,
-/// securityfs, bpf, `binfmt_misc`, configfs, `efivarfs`, selinuxfs. `linux/magic.h`.
+/// File systems of the kernel's own, which show the node whatever their path is.
 const KERNEL: [i64; 12] = [
-    0x9fa0,
-    0x6265_6572,
-    0x0027_e0eb,
-    0x6367_7270,
-    0x6462_6720,
-    0x7472_6163,
-    0x7363_6673,
-    0xcafe_4a11,
-    0x4249_4e4d,
-    0x6265_6570,
-    0xde5e_81e4,
-    0xf97c_ff8c,
+    magic::PROC,
+    magic::SYSFS,
+    magic::CGROUP,
+    magic::CGROUP2,
+    magic::DEBUGFS,
+    magic::TRACEFS,
+    magic::SECURITYFS,
+    magic::BPF,
+    magic::BINFMT_MISC,
+    magic::CONFIGFS,
+    magic::EFIVARFS,
+    magic::SELINUXFS,
 ];
 
 /// Judges every bind source, and the root.
@@ -41,6 +41,8 @@ pub(super) fn judge(
         place,
         pod: place.pod(),
         host_ipc: request.namespaces.ipc.is_host(),
+        hidden: OnceCell::new(),
+        mounts: OnceCell::new(),
     };
     for m in &request.mounts {
         if let Kind::Bind { source, .. } = &m.kind {
@@ -69,11 +71,25 @@ struct Judge<'a> {
     /// kubelet's directory of this pod.
     pod: Option<PathBuf>,
     host_ipc: bool,
+    /// What no pod of a class may see.
+    hidden: OnceCell<Vec<PathBuf>>,
+    /// The node's mounts; none where they cannot be read.
+    mounts: OnceCell<Option<Vec<MountInfo>>>,
 }
 
 impl Judge<'_> {
     fn refuse(&self, what: String, shows: &str, remedy: &str) -> Refusal {
         Refusal::new(self.profile, format!("{what}{shows})"), remedy)
+    }
+
+    fn hidden(&self) -> &[PathBuf] {
+        self.hidden.get_or_init(|| self.place.hidden())
+    }
+
+    /// Read after everything that is judged was opened, so that all of it is there.
+    fn mounts(&self) -> Option<&[MountInfo]> {
+        let mounts = self.mounts.get_or_init(|| MountInfo::of_self().ok());
+        mounts.as_deref()
     }
 
     fn volume(&self, m: &Mount, source: &Source) -> Result<(), Refusal> {
@@ -122,7 +138,8 @@ impl Judge<'_> {
                     ..
                 }
             );
-            return match self.shows_below(&real).filter(|_| recursive) {
+            let below = recursive.then(|| self.shows_below(&real)).flatten();
+            return match below {
                 Some(shown) => refuse(
                     &format!("below it is mounted what shows {}", shown.display()),
                     "name a directory without it",
@@ -160,7 +177,7 @@ impl Judge<'_> {
             Some(["etc-hosts"] | ["volumes", _, _, ..] | ["containers", _, _]) => true,
             // A bind mount of kubelet's, of a part of any volume: of a hostPath, too.
             Some(["volume-subpaths", _, _, _, ..]) => {
-                opened.is_some_and(|o| is_part_of_volume(o, &pod.join("volumes")))
+                opened.is_some_and(|o| self.is_part_of_volume(o, &pod.join("volumes")))
             }
             _ => false,
         }
@@ -189,15 +206,14 @@ impl Judge<'_> {
         if real == Path::new("/") {
             return Some("/".into());
         }
-        let magic = opened.and_then(|o| mount::fs_magic(o.fd()).ok());
-        if magic.is_some_and(|m| KERNEL.contains(&m)) {
+        let typ = opened.and_then(|o| mount::fs_magic(o.fd()).ok());
+        if typ.is_some_and(|m| KERNEL.contains(&m)) {
             return Some("a file system of the kernel's".into());
         }
-        let hidden = self.place.hidden();
         let volumes = self.place.docker_volumes();
-        let names = match opened.map(|o| names(o, real)) {
-            Some(Err(_)) => return Some(real.to_owned()),
-            Some(Ok(names)) => names,
+        let names = match opened.map(|o| self.names(o, real)) {
+            Some(None) => return Some(real.to_owned()),
+            Some(Some(names)) => names,
             None => vec![real.to_owned()],
         };
         for name in names {
@@ -208,16 +224,50 @@ impl Judge<'_> {
                 continue;
             }
             let shown = |h: &&PathBuf| name.starts_with(h) || h.starts_with(&name);
-            if let Some(found) = hidden.iter().find(shown) {
+            if let Some(found) = self.hidden().iter().find(shown) {
                 return Some(found.clone());
             }
         }
         None
     }
 
+    /// Every path under which this may be seen on the node: its own, and those of other mounts of the same file system. None where
+    /// that cannot be told.
+    fn names(&self, opened: &Opened, real: &Path) -> Option<Vec<PathBuf>> {
+        let mounts = self.mounts()?;
+        let (device, at) = origin(opened, mounts)?;
+        let same = mounts.iter().filter(|m| m.device == device);
+        // A part of a volume is bound there by kubelet: what it is a part of has another name, by which it is judged.
+        let whole = same.filter(|m| !self.place.is_subpath(&m.point));
+        let others = whole.filter_map(|m| Some(m.point.join(at.strip_prefix(&m.root).ok()?)));
+        Some(std::iter::once(real.to_owned()).chain(others).collect())
+    }
+
+    /// Whether what was opened is in a volume that kubelet made, by where it is on its file system.
+    fn is_part_of_volume(&self, opened: &Opened, volumes: &Path) -> bool {
+        let Some(mounts) = self.mounts() else {
+            return false;
+        };
+        let Some((device, at)) = origin(opened, mounts) else {
+            return false;
+        };
+        let below = |dir: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|e| e.path()).collect()
+        };
+        let all = below(volumes).into_iter().flat_map(|plugin| below(&plugin));
+        // CSI's volumes are mounted one directory further down.
+        all.flat_map(|volume| [volume.join("mount"), volume])
+            .filter_map(|volume| Opened::open(&volume, Links::OfRoot).ok())
+            .filter(|volume| volume.real.starts_with(volumes))
+            .any(|volume| {
+                origin(&volume, mounts).is_some_and(|(d, root)| d == device && at.starts_with(root))
+            })
+    }
+
     /// What of the node's own is mounted somewhere below a path, and comes along with it.
     fn shows_below(&self, real: &Path) -> Option<PathBuf> {
-        let Ok(mounts) = MountInfo::of_self() else {
+        let Some(mounts) = self.mounts() else {
             return Some(real.to_owned());
         };
         let below = |m: &&MountInfo| m.point.starts_with(real) && m.point != real;
@@ -264,40 +314,4 @@ fn origin<'a>(opened: &Opened, mounts: &'a [MountInfo]) -> Option<(&'a str, Path
     let on = mounts.iter().find(|m| m.id == id)?;
     let rest = opened.real.strip_prefix(&on.point).ok()?;
     Some((&on.device, on.root.join(rest)))
-}
-
-/// Every path under which this may be seen on the node: its own, and those of other mounts of the same file system.
-fn names(opened: &Opened, real: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mounts = MountInfo::of_self()?;
-    let Some((device, at)) = origin(opened, &mounts) else {
-        return Err(Errno::ESTALE.into());
-    };
-    let same = mounts.iter().filter(|m| m.device == device);
-    // A part of a volume is bound there by kubelet: what it is a part of has another name, by which it is judged.
-    let is_part = |m: &&MountInfo| m.point.iter().any(|part| part == "volume-subpaths");
-    let whole = same.filter(|m| !is_part(m));
-    let others = whole.filter_map(|m| Some(m.point.join(at.strip_prefix(&m.root).ok()?)));
-    Ok(std::iter::once(real.to_owned()).chain(others).collect())
-}
-
-/// Whether what was opened is in a volume that kubelet made, by where it is on its file system.
-fn is_part_of_volume(opened: &Opened, volumes: &Path) -> bool {
-    let Ok(mounts) = MountInfo::of_self() else {
-        return false;
-    };
-    let Some((device, at)) = origin(opened, &mounts) else {
-        return false;
-    };
-    let below = |dir: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).collect()
-    };
-    let all = below(volumes).into_iter().flat_map(|plugin| below(&plugin));
-    // CSI's volumes are mounted one directory further down.
-    all.flat_map(|volume| [volume.join("mount"), volume])
-        .filter_map(|volume| Opened::open(&volume, Links::OfRoot).ok())
-        .filter(|volume| volume.real.starts_with(volumes))
-        .any(|volume| {
-            origin(&volume, &mounts).is_some_and(|(d, root)| d == device && at.starts_with(root))
-        })
 }

@@ -68,7 +68,7 @@ pub fn judge(
     devices::judge(profile, &request.devices)?;
     host_paths::judge(profile, &given.place, &mut request)?;
     programs::judge(profile, &mut request, &mut report)?;
-    nodes_things(profile, &request)?;
+    node_resources(profile, &request)?;
     if let Some(mut p) = request.rest.process().clone() {
         process::judge(profile, given, &mut p, &mut report)?;
         request.rest.set_process(Some(p));
@@ -240,7 +240,7 @@ fn is_kept(given: &Given, joined: &Joined, is_network: bool) -> bool {
 }
 
 /// What a spec can take from the node for itself, and no pod asks for.
-fn nodes_things(profile: &Profile, request: &Request) -> Result<(), Refusal> {
+fn node_resources(profile: &Profile, request: &Request) -> Result<(), Refusal> {
     let linux = request.rest.linux().as_ref();
     let devices = linux.and_then(|l| l.net_devices().as_ref());
     if let Some(name) = devices.and_then(|d| d.keys().min()) {

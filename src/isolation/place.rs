@@ -77,16 +77,8 @@ impl Node {
         };
         let mut node: Self =
             toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-        let roots = [
-            &mut node.kubelet_root,
-            &mut node.docker_root,
-            &mut node.nerdctl_root,
-        ];
-        for root in roots
-            .into_iter()
-            .chain(&mut node.hidden)
-            .chain(&mut node.snapshots)
-        {
+        let roots = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
+        for root in roots.into_iter().chain(&node.hidden).chain(&node.snapshots) {
             let plain = root.is_absolute() && !root.to_string_lossy().contains('*');
             if !plain || root.parent().is_none() {
                 return Err(format!(
@@ -224,6 +216,12 @@ impl Place {
         crate::oci::path::is_component(uid).then(|| self.node.kubelet_root.join("pods").join(uid))
     }
 
+    /// Whether kubelet binds a part of a volume there.
+    pub(super) fn is_subpath(&self, point: &Path) -> bool {
+        let below = parts(point, &self.node.kubelet_root.join("pods"));
+        matches!(below.as_deref(), Some([_, "volume-subpaths", ..]))
+    }
+
     /// Whether a snapshotter keeps it. containerd's have `NAME/snapshots/NUMBER/fs`, and what is further down is a container's.
     pub(super) fn is_snapshot(&self, real: &Path) -> bool {
         let below = self.root.as_ref().and_then(|root| parts(real, root));
@@ -249,15 +247,10 @@ impl Place {
 
     /// Where containers' networks are kept by who makes them: `ip-netns(8)`, CNI, and containerd where it is told to.
     pub(super) fn networks(&self) -> Vec<PathBuf> {
-        let own = self.state.as_ref().map(|s| s.join(CRI).join("netns"));
-        let own = own
-            .into_iter()
-            .chain(self.state.as_ref().map(|s| s.join("netns")));
-        own.chain([
-            PathBuf::from("/run/netns"),
-            PathBuf::from("/run/docker/netns"),
-        ])
-        .collect()
+        let shared = ["/run/netns", "/run/docker/netns"].map(PathBuf::from);
+        let own = self.state.iter();
+        let own = own.flat_map(|s| [s.join(CRI).join("netns"), s.join("netns")]);
+        own.chain(shared).collect()
     }
 
     /// Whether containerd, dockerd or nerdctl made `real` for this container, or for its sandbox.

@@ -585,9 +585,7 @@ fn within(
             libc::CLONE_NEWUSER => "user",
             _ => "time",
         };
-        fs::metadata(format!("/proc/self/ns/{name}"))
-            .map(|m| (m.dev(), m.ino()))
-            .unwrap_or_default()
+        crate::procfs::namespace("self", name).unwrap_or_default()
     };
     let mut new = 0u64;
     let mut joined = 0u64;

@@ -28,7 +28,7 @@ pub(super) fn judge(
     report: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let limits = &profile.limits;
-    nodes_things(profile, r)?;
+    unshared_resources(profile, r)?;
     if let Some(pids) = limited(r.pids().as_ref().map(LinuxPids::limit), limits.pids) {
         let mut new = LinuxPids::default();
         new.set_limit(pids);
@@ -62,7 +62,7 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
         default: None,
         max: limit.max,
     };
-    nodes_things(profile, r)?;
+    unshared_resources(profile, r)?;
     swap_alone(profile, r)?;
     // Left out, and 0, change nothing; below that is no limit. But for pids, where 0 is no limit, too.
     let asked = |value: Option<i64>| value.filter(|v| *v != 0);
@@ -107,7 +107,7 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
 }
 
 /// What no container needs, and takes from others: a processor before all others, and memory that the kernel cannot take back.
-fn nodes_things(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
+fn unshared_resources(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
     let cpu = r.cpu().as_ref();
     let positive = |v: i64| v > 0;
     if cpu.is_some_and(|c| c.realtime_runtime().is_some_and(positive)) {

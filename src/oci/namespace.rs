@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type, Spec};
 
 use super::{Error, Reading, Result};
-use crate::sys::mount::fs_magic;
-
-/// The file system of namespaces, `linux/magic.h`.
-const NSFS: i64 = 0x6e73_6673;
+use crate::procfs;
+use crate::sys::mount::{fs_magic, magic};
 
 /// One type of namespace of a container.
 #[derive(Debug, Default)]
@@ -73,7 +71,7 @@ pub struct Namespaces {
 
 /// The namespaces of a process, as device and inode.
 pub fn of_process(pid: i32) -> impl Iterator<Item = (u64, u64)> {
-    let of = move |typ| id_of(format!("/proc/{pid}/ns/{}", file_name(typ)));
+    let of = move |typ| procfs::namespace(pid, file_name(typ)).ok();
     Namespaces::TYPES.into_iter().filter_map(of)
 }
 
@@ -97,16 +95,11 @@ fn open(path: &Path) -> std::io::Result<File> {
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path)?;
-    if fs_magic(found.as_fd())? != NSFS {
+    if fs_magic(found.as_fd())? != magic::NSFS {
         let reason = "it is no namespace, but another kind of file";
         return Err(std::io::Error::new(ErrorKind::InvalidInput, reason));
     }
     File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
-}
-
-fn id_of(path: impl AsRef<Path>) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Namespaces {
@@ -146,7 +139,7 @@ impl Namespaces {
             }
         };
         let name = file_name(n.typ());
-        let node = ["self", "1"].map(|pid| id_of(format!("/proc/{pid}/ns/{name}")));
+        let node = ["self", "1"].map(|pid| procfs::namespace(pid, name).ok());
         if id.is_some() && node.contains(&id) {
             return Ok(Namespace::Host);
         }

@@ -10,9 +10,6 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys;
 
-/// Pipes that `pipe(2)` made, `linux/magic.h`.
-const PIPEFS: i64 = 0x5049_5045;
-
 /// An output fifo. Our read end keeps the kernel's buffer alive, so that a writer never gets SIGPIPE, and nothing that was
 /// written is lost, when containerd goes away and comes back.
 #[derive(Debug)]
@@ -68,7 +65,7 @@ fn open_reader(path: &Path) -> io::Result<OwnedFd> {
     }
     // By /proc/PID/fd it would be any pipe between processes of the node.
     match sys::mount::fs_magic(file.as_fd()) {
-        Ok(PIPEFS) => Err(io::Error::other(
+        Ok(sys::mount::magic::PIPEFS) => Err(io::Error::other(
             "is a pipe without a name, of other processes",
         )),
         Ok(_) => Ok(file.into()),

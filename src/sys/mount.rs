@@ -43,6 +43,42 @@ pub mod attr {
     pub const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
+/// Types of file systems, as `statfs(2)` tells them: `linux/magic.h`.
+pub mod magic {
+    /// `binfmt_misc`.
+    pub const BINFMT_MISC: i64 = 0x4249_4e4d;
+    /// Pinned eBPF objects.
+    pub const BPF: i64 = 0xcafe_4a11;
+    /// Control groups, v1.
+    pub const CGROUP: i64 = 0x0027_e0eb;
+    /// Control groups, v2.
+    pub const CGROUP2: i64 = 0x6367_7270;
+    /// configfs.
+    pub const CONFIGFS: i64 = 0x6265_6570;
+    /// debugfs.
+    pub const DEBUGFS: i64 = 0x6462_6720;
+    /// Pseudo-terminals.
+    pub const DEVPTS: i64 = 0x1cd1;
+    /// The firmware's variables.
+    pub const EFIVARFS: i64 = 0xde5e_81e4;
+    /// POSIX message queues.
+    pub const MQUEUE: i64 = 0x1980_0202;
+    /// Namespaces.
+    pub const NSFS: i64 = 0x6e73_6673;
+    /// Pipes that `pipe(2)` made.
+    pub const PIPEFS: i64 = 0x5049_5045;
+    /// procfs.
+    pub const PROC: i64 = 0x9fa0;
+    /// securityfs.
+    pub const SECURITYFS: i64 = 0x7363_6673;
+    /// selinuxfs.
+    pub const SELINUXFS: i64 = 0xf97c_ff8c;
+    /// sysfs.
+    pub const SYSFS: i64 = 0x6265_6572;
+    /// tracefs.
+    pub const TRACEFS: i64 = 0x7472_6163;
+}
+
 #[repr(C)]
 struct OpenHow {
     flags: u64,

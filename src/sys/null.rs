@@ -27,7 +27,7 @@ pub fn open(flags: i32) -> Result<OwnedFd> {
     if let Some(root) = made
         && let Ok(fd) = m::openat(root.as_raw_fd(), c"null", flags, 0)
     {
-        // The mask of this process must not be the container's.
+        // A container that had it before may have changed its mode.
         super::fchmod(fd.as_fd(), 0o666).ok();
         return Ok(fd);
     }

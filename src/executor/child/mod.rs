@@ -27,8 +27,6 @@ const TIME_NAMESPACE: i32 = 0x80; // CLONE_NEWTIME, Linux 5.6
 const CGROUP_NAMESPACE: i32 = libc::CLONE_NEWCGROUP;
 /// As many as there are default devices.
 const DEVICES: usize = 6;
-const PROC_MAGIC: i64 = 0x9fa0;
-const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// First byte of a record to the parent.
 pub(super) const FAILED: u8 = b'F';
@@ -578,7 +576,7 @@ fn wait_at_gate(ctx: &mut Context<'_>, listener: Option<OwnedFd>) -> Outcome<()>
 
 fn write_proc(path: &CStr, value: &[u8]) -> Outcome<()> {
     let file = m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?;
-    if m::fs_magic(file.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
+    if m::fs_magic(file.as_fd()).map_err(at("fstatfs"))? != m::magic::PROC {
         return Err(Failure("the file is not on a procfs", Errno::EPERM));
     }
     process::write_all(file.as_fd(), value).map_err(at("write"))
@@ -632,7 +630,7 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
         .map_err(at("openat2 /dev/pts/ptmx"))?;
     let st = m::fstat(master.as_fd()).map_err(at("fstat"))?;
     if st.st_rdev != m::makedev(5, 2)
-        || m::fs_magic(master.as_fd()).map_err(at("fstatfs"))? != DEVPTS_MAGIC
+        || m::fs_magic(master.as_fd()).map_err(at("fstatfs"))? != m::magic::DEVPTS
     {
         return Err(Failure("/dev/pts is not a devpts", Errno::ENODEV));
     }

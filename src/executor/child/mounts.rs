@@ -8,14 +8,9 @@ use nix::errno::Errno;
 
 use super::super::script::{CopyUp, Mount, Source};
 use super::paths::{open_in, open_target};
-use super::{Context, Failure, Outcome, PROC_MAGIC, at, root};
+use super::{Context, Failure, Outcome, at, root};
 use crate::sys::copy;
-use crate::sys::mount::{self as m, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, attr};
-
-// `linux/magic.h`
-const SYSFS_MAGIC: i64 = 0x6265_6572;
-const CGROUP_MAGIC: i64 = 0x0027_e0eb;
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
+use crate::sys::mount::{self as m, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, attr, magic};
 
 /// Attaches a detached mount, changed as asked. Before Linux 5.12 only attached mounts can be changed.
 pub(super) fn place(
@@ -106,7 +101,7 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         } => {
             let tree = tree.take().ok_or(Failure("open", Errno::EBADF))?;
             let tree = again(tree, *recursive);
-            if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != PROC_MAGIC {
+            if *procfs && m::fs_magic(tree.as_fd()).map_err(at("fstatfs"))? != magic::PROC {
                 return Err(Failure(
                     "only a procfs may be mounted on /proc",
                     Errno::EPERM,
@@ -181,15 +176,15 @@ pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
 /// What is judged is a mount's path in the spec. A link of the image may lead it anywhere in the root, but not to what is the
 /// kernel's or the executor's there: it would be covered by something that was allowed elsewhere.
 fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Outcome<()> {
-    let magic = m::fs_magic(target).map_err(at("fstatfs"))?;
+    let typ = m::fs_magic(target).map_err(at("fstatfs"))?;
     let id = |fd: BorrowedFd<'_>| m::fstat(fd).map(|s| (s.st_dev, s.st_ino));
     let without_links = |path: &CStr| {
         let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
         m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules)
     };
     let is_kernels = matches!(
-        magic,
-        PROC_MAGIC | SYSFS_MAGIC | CGROUP_MAGIC | CGROUP2_MAGIC
+        typ,
+        magic::PROC | magic::SYSFS | magic::CGROUP | magic::CGROUP2
     );
     let is_dev = || {
         let dev = without_links(c"dev").and_then(|dev| id(dev.as_fd()));
@@ -206,8 +201,8 @@ fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Ou
             Some(b"sys") => c"sys",
             _ => return false,
         };
-        let magic = without_links(top).and_then(|top| m::fs_magic(top.as_fd()));
-        matches!(magic, Ok(PROC_MAGIC | SYSFS_MAGIC))
+        let typ = without_links(top).and_then(|top| m::fs_magic(top.as_fd()));
+        matches!(typ, Ok(magic::PROC | magic::SYSFS))
     };
     if (is_kernels && !from_kernels() || is_dev()) && without_links(dest).is_err() {
         return Err(Failure(
