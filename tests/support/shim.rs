@@ -169,7 +169,7 @@ impl Shim {
         let address = String::from_utf8(started.stdout).unwrap();
         assert!(started.stderr.is_empty() && started.status.success());
         let client = block_on(Client::connect(address.trim())).unwrap();
-        Self {
+        let shim = Self {
             dir,
             name,
             version,
@@ -177,7 +177,12 @@ impl Shim {
             logged,
             listener,
             client,
-        }
+        };
+        // The kernel lets `start` go on before the new program's arguments can be read in /proc.
+        wait_until("the server can be seen", Duration::from_secs(10), || {
+            shim.pid().is_some()
+        });
+        shim
     }
 
     /// What it has logged.
