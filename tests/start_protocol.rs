@@ -17,7 +17,7 @@ use crate::Case;
 use crate::isolation::output;
 use crate::support::shim::{Shim, call};
 use crate::support::spec::default_spec;
-use crate::support::{Output, kill, processes, shim_directory, wait_until};
+use crate::support::{Output, is_alive, kill, processes, shim_directory, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -108,6 +108,15 @@ impl Bundle {
             !self.shims().is_empty()
         });
         self.shims()
+    }
+
+    /// Kills them. A process that ends has no arguments any more while it still listens: it is gone when its files are.
+    fn kill_all(&self) {
+        let shims = self.running();
+        shims.iter().copied().for_each(kill);
+        wait_until("they are gone", Duration::from_secs(5), || {
+            !shims.iter().any(|pid| is_alive(*pid))
+        });
     }
 
     fn shims(&self) -> Vec<i32> {
@@ -228,10 +237,7 @@ fn grouping() {
 fn stale_socket() {
     let b = Bundle::new("stale", None);
     b.start("a", b"");
-    b.running().into_iter().for_each(kill);
-    wait_until("it is dead", Duration::from_secs(5), || {
-        b.shims().is_empty()
-    });
+    b.kill_all();
     assert!(b.socket("a").exists());
     b.start("a", b"");
     UnixStream::connect(b.socket("a")).unwrap();
@@ -251,10 +257,7 @@ fn quick() {
             let begun = Instant::now();
             b.start("a", b"");
             let took = begun.elapsed();
-            b.running().into_iter().for_each(kill);
-            wait_until("it is dead", Duration::from_secs(5), || {
-                b.shims().is_empty()
-            });
+            b.kill_all();
             took
         })
         .collect();

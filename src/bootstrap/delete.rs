@@ -97,12 +97,8 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
             .and_then(|s| s.linux().as_ref()?.cgroups_path().clone())
     };
     if let Some(path) = path {
-        // Groups of resctrl that cannot be are no reason to leave the others.
-        let with_resctrl = |c: Cgroup| match &spec {
-            Some(spec) => c.clone().with_resctrl(spec, id).unwrap_or(c),
-            None => c,
-        };
-        match Cgroup::new(layout.clone(), Some(&path), id).map(with_resctrl) {
+        let resume = |c: Cgroup| c.resume(record.resctrl.clone());
+        match Cgroup::new(layout.clone(), Some(&path), id).map(resume) {
             // A creation that failed before it left a record made no process: who is there is another container's, whose
             // path this one's spec has, too. Groups that were not made for a container of ours are the node's.
             Ok(cgroup)

@@ -130,7 +130,24 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
     Ok(rules)
 }
 
+/// Devices that can be read or written: type, major and minor, where none is any. One without any of them is all.
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
+pub type Opened = Vec<(Option<char>, Option<u32>, Option<u32>)>;
+
 impl Rules {
+    /// What they open. Denials are not counted.
+    #[cfg(any(test, fuzzing, feature = "sabotage"))]
+    pub fn opened(&self) -> Opened {
+        let one = |r: &Rule| {
+            let kind = if r.kind == Kind::Char { 'c' } else { 'b' };
+            (r.allow && r.access & (READ | WRITE) != 0).then_some((Some(kind), r.major, r.minor))
+        };
+        let all = self.allow_by_default.then_some((None, None, None));
+        all.into_iter()
+            .chain(self.exceptions.iter().filter_map(one))
+            .collect()
+    }
+
     /// As systemd's `DevicePolicy` and `DeviceAllow`, systemd.resource-control(5). Its own list knows no denials, so these
     /// are left to what we write ourselves.
     pub fn for_systemd(&self) -> (&'static str, Vec<(String, String)>) {

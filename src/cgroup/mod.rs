@@ -28,12 +28,14 @@ use nix::errno::Errno;
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::isolation::Judged;
+use crate::oci::Request;
 use crate::sys;
 pub use egress::Destination;
 pub use layout::{Hierarchy, Layout};
 pub use oom::OomWatch;
 use path::Unit;
 pub use path::is_systemd_form;
+pub use resctrl::Groups as Resctrl;
 use settings::Setting;
 
 /// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
@@ -176,6 +178,17 @@ impl Cgroup {
         Ok(Self { resctrl, ..self })
     }
 
+    /// The groups of `linux.intelRdt`, for [`Self::resume`] in another process.
+    pub fn resctrl(&self) -> Option<&Resctrl> {
+        self.resctrl.as_ref()
+    }
+
+    /// Adds groups of `linux.intelRdt` that were made already.
+    #[must_use]
+    pub fn resume(self, resctrl: Option<Resctrl>) -> Self {
+        Self { resctrl, ..self }
+    }
+
     /// Takes no groups that are there already, but for those that an earlier container of ours left; and none below another
     /// container's. Without it a spec may name any group of the node's that has no processes: its limits would be the spec's.
     #[must_use]
@@ -220,9 +233,11 @@ impl Cgroup {
         self.layout.unified().map(|h| self.dir(h))
     }
 
-    /// Creates the groups in every hierarchy and applies `resources`. Leaves nothing behind on failure. What is returned
-    /// must be kept until a process of the container is in the groups.
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Option<Placeholder>> {
+    /// Creates the groups in every hierarchy and applies the request's resources. Leaves nothing behind on failure. What is
+    /// returned must be kept until a process of the container is in the groups.
+    pub fn create(&self, request: &Judged<Request>) -> Result<Option<Placeholder>> {
+        let linux = request.rest.linux().as_ref();
+        let resources = linux.and_then(|l| l.resources().as_ref());
         let placeholder = match &self.unit {
             Some(unit) => self.start_unit(unit, resources)?,
             None => None,
@@ -283,6 +298,28 @@ impl Cgroup {
             }
         }
         Ok(settings)
+    }
+
+    /// For tests: the control files that resources are written to, with their values and in their order, on a node of either
+    /// kind; and what its rules open, as type, major and minor, where none is any.
+    ///
+    /// # Errors
+    /// As for applying them.
+    #[cfg(any(test, fuzzing, feature = "sabotage"))]
+    pub fn effects(
+        &self,
+        resources: &Judged<LinuxResources>,
+        v2: bool,
+    ) -> Result<(Vec<(String, String)>, devices::Opened)> {
+        let mut settings = Vec::new();
+        if v2 {
+            v2::settings(self, resources, &mut settings)?;
+        } else {
+            v1::settings(self, resources, &mut settings)?;
+        }
+        let rules = devices::normalise(resources.devices().as_deref().unwrap_or_default())?;
+        let written = settings.into_iter().map(|s| (s.file, s.value));
+        Ok((written.collect(), rules.opened()))
     }
 
     /// What `resources` ask for, and what is in the live groups.

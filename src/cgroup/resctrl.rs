@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 
@@ -14,8 +15,8 @@ const MOUNT: &str = "/sys/fs/resctrl";
 const RESERVED: [&str; 5] = ["info", "mon_groups", "mon_data", ".", ".."];
 
 /// The groups of one container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Groups {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
     /// The class of service.
     clos: PathBuf,
     /// It has the container's id for a name, and goes with the container.
@@ -35,7 +36,7 @@ fn error(field: &str, reason: impl std::fmt::Display) -> Error {
 
 impl Groups {
     /// What the spec asks for, if anything.
-    pub fn of(spec: &Spec, id: &str) -> Result<Option<Self>> {
+    pub(super) fn of(spec: &Spec, id: &str) -> Result<Option<Self>> {
         Self::below(Path::new(MOUNT), spec, id)
     }
 
@@ -88,12 +89,12 @@ impl Groups {
     }
 
     /// Makes what is not there. Leaves nothing behind on failure.
-    pub fn create(&self) -> Result<()> {
+    pub(super) fn create(&self) -> Result<()> {
         self.make().inspect_err(|_| self.remove())
     }
 
     /// The `tasks` files that a process of the container is to enter, in their order.
-    pub fn entry(&self) -> Result<Vec<(PathBuf, File)>> {
+    pub(super) fn entry(&self) -> Result<Vec<(PathBuf, File)>> {
         [Some(&self.clos), self.monitor.as_ref()]
             .into_iter()
             .flatten()
@@ -142,7 +143,7 @@ impl Groups {
     }
 
     /// Removes what belongs to the container alone.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         if let Some(monitor) = &self.monitor {
             fs::remove_dir(monitor).ok();
         }

@@ -206,8 +206,13 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
             "cpu.shares",
         ));
     }
-    if c.quota().is_some() || c.period().is_some() {
-        let quota = match c.quota() {
+    // 0 says nothing, as on v1.
+    let (quota, period) = (
+        c.quota().filter(|q| *q != 0),
+        c.period().filter(|p| *p != 0),
+    );
+    if quota.is_some() || period.is_some() {
+        let value = match quota {
             Some(q) if q > 0 => q.to_string(),
             Some(_) => "max".to_owned(),
             // Only the period changes: keep the quota that is there.
@@ -217,20 +222,13 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
                 .and_then(|s| s.split_whitespace().next().map(str::to_owned))
                 .unwrap_or_else(|| "max".to_owned()),
         };
-        let value = match c.period().filter(|p| *p != 0) {
-            Some(period) => format!("{quota} {period}"),
-            None => quota,
+        let value = period.map_or(value.clone(), |period| format!("{value} {period}"));
+        let field = if quota.is_some() {
+            "cpu.quota"
+        } else {
+            "cpu.period"
         };
-        out.push(Setting::new(
-            "cpu",
-            "cpu.max",
-            value,
-            if c.quota().is_some() {
-                "cpu.quota"
-            } else {
-                "cpu.period"
-            },
-        ));
+        out.push(Setting::new("cpu", "cpu.max", value, field));
     }
     if let Some(v) = c.burst() {
         out.push(Setting::new("cpu", "cpu.max.burst", v, "cpu.burst"));

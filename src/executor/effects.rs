@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::fuzz::planned;
 use super::script::{Mount, Source, Step};
-use super::{Result, hooks};
+use super::{Result, hooks, rootfs};
 use crate::isolation::Judged;
-use crate::oci::Request;
 use crate::oci::capabilities::Sets;
+use crate::oci::{Request, RootMount};
 use crate::sys::mount::fstat;
 
 /// One effect.
@@ -76,6 +76,76 @@ pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)>
     out.extend(pid.map(|fd| join(libc::CLONE_NEWPID, fd)));
     let hooks = subject.iter().flat_map(hooks::Subject::of_node).collect();
     Ok((out, hooks))
+}
+
+/// What is mounted for a container's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootEffect {
+    /// The file system's type.
+    pub fstype: String,
+    /// What is mounted, as the kernel is told.
+    pub source: PathBuf,
+    /// Where, below the root.
+    pub target: PathBuf,
+    /// `MS_*`, `mount(2)`.
+    pub flags: u64,
+    /// The file system's options. Paths among them are absolute.
+    pub data: Vec<(String, String)>,
+}
+
+/// What is mounted for the root of a container, one after the other.
+///
+/// # Errors
+/// As for a creation.
+pub fn root_effects(
+    request: &Judged<Request>,
+    mounts: &Judged<Vec<RootMount>>,
+) -> Result<Vec<RootEffect>> {
+    let mut steps = Vec::new();
+    rootfs::plan(&request.root, mounts, None, &mut steps)?;
+    let path = |c: &std::ffi::CStr| PathBuf::from(c.to_string_lossy().into_owned());
+    let one = |step: &Step| {
+        let Step::MountRoot {
+            source,
+            target,
+            fstype,
+            flags,
+            data,
+            workdir,
+            ..
+        } = step
+        else {
+            return None;
+        };
+        let words = data.as_ref().map(|d| d.to_string_lossy().into_owned());
+        let base = workdir.as_deref().map(path).unwrap_or_default();
+        let word = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let layers: Vec<String> = value
+                .split(':')
+                .map(|layer| base.join(layer).display().to_string())
+                .collect();
+            let is_path = matches!(key, "lowerdir" | "upperdir" | "workdir");
+            let value = if is_path {
+                layers.join(":")
+            } else {
+                value.to_owned()
+            };
+            (key.to_owned(), value)
+        };
+        let words = words.as_deref().unwrap_or_default();
+        let data = words.split(',').filter(|w| !w.is_empty()).map(word);
+        let below = path(target);
+        let below = below.strip_prefix(&request.root.source.path);
+        Some(RootEffect {
+            fstype: fstype.to_string_lossy().into_owned(),
+            source: path(source),
+            target: below.map_or_else(|_| path(target), Path::to_owned),
+            flags: *flags,
+            data: data.collect(),
+        })
+    };
+    Ok(steps.iter().filter_map(one).collect())
 }
 
 fn id(fd: BorrowedFd<'_>) -> (u64, u64) {

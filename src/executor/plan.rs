@@ -137,10 +137,8 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 /// Makes the container's groups and its init, up to the gate. On failure nothing of either is left.
 pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spawned> {
     let cgroup = plan.cgroup;
-    let linux = plan.request.rest.linux().as_ref();
-    let resources = linux.and_then(|l| l.resources().as_ref());
     let groups = trace::span("make control groups");
-    let placeholder = cgroup.map(|c| c.create(resources)).transpose()?;
+    let placeholder = cgroup.map(|c| c.create(plan.request)).transpose()?;
     drop(groups);
     let egress = plan.confinement.as_ref().and_then(|c| c.egress.clone());
     let born = plan.born;

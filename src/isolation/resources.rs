@@ -109,8 +109,9 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
 /// What no container needs, and takes from others: a processor before all others, and memory that the kernel cannot take back.
 fn unshared_resources(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
     let cpu = r.cpu().as_ref();
-    let positive = |v: i64| v > 0;
-    if cpu.is_some_and(|c| c.realtime_runtime().is_some_and(positive)) {
+    // Below 0 is without a limit.
+    let is_asked = |v: i64| v != 0;
+    if cpu.is_some_and(|c| c.realtime_runtime().is_some_and(is_asked)) {
         return Err(Refusal::new(
             profile,
             "real-time processor time (linux.resources.cpu.realtimeRuntime)",
@@ -188,7 +189,8 @@ fn cpu(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
     let asked = cpu
         .quota()
         .filter(|q| *q > 0)
-        .map(|quota| quota.saturating_mul(1000) / period as i64);
+        .map(|quota| (i128::from(quota) * 1000 + i128::from(period) - 1) / i128::from(period))
+        .map(|millis| i64::try_from(millis).unwrap_or(i64::MAX));
     if let Some(millis) = limited(asked, limit) {
         cpu.set_period(Some(PERIOD));
         cpu.set_quota(Some((millis * PERIOD as i64 / 1000).max(1000)));

@@ -174,7 +174,8 @@ impl Pod {
             .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
         let maps = Maps::of(spec);
         let user = maps.to_host(user);
-        let user = if request.options.io_uid == 0 {
+        // Under a profile nobody else names whose the streams become.
+        let user = if isolation.restricts() || request.options.io_uid == 0 {
             user
         } else {
             (request.options.io_uid, request.options.io_gid)
@@ -207,6 +208,7 @@ impl Pod {
                 start_time: sys::process::start_time(pid).unwrap_or(0),
                 shim: std::process::id(),
                 cgroup: cgroup.cgroups_path(),
+                resctrl: cgroup.resctrl().cloned(),
                 users: first,
                 poststop: judged.hooks.of(HookKind::Poststop).cloned().collect(),
                 exit: None,

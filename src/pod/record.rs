@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Resctrl;
 use crate::oci::Hook;
 use crate::sys::process;
 
@@ -23,6 +24,9 @@ pub struct Record {
     pub shim: u32,
     /// The control groups, as a `linux.cgroupsPath` that gives them again.
     pub cgroup: PathBuf,
+    /// Groups of `linux.intelRdt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Resctrl>,
     /// The first of the ids that the pod was given.
     #[serde(default)]
     pub users: Option<u32>,

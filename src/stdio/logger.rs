@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Owner, pipe};
+use super::{Owner, path_of, pipe};
 use crate::sys::process;
 
 /// A logger that has not said that it is ready by then never will.
@@ -40,8 +40,8 @@ impl Logger {
         needs_byte: bool,
         owner: &Owner<'_>,
     ) -> Result<(Self, OwnedFd, OwnedFd), String> {
-        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-        let mut command = Command::new(path);
+        let query = uri.split_once('?').map_or("", |(_, query)| query);
+        let mut command = Command::new(path_of(uri));
         for (key, value) in query
             .split('&')
             .filter(|q| !q.is_empty())

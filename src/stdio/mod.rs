@@ -98,6 +98,42 @@ fn path_of(rest: &str) -> PathBuf {
     PathBuf::from(rest.split('?').next().unwrap_or(rest))
 }
 
+/// What streams lead to.
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A program of the node's is started.
+    Program(PathBuf),
+    /// A fifo is opened.
+    Fifo(PathBuf),
+    /// Any file is opened, or made.
+    File(PathBuf),
+}
+
+/// For tests: what opening them does to the node.
+///
+/// # Errors
+/// As for opening them.
+#[cfg(any(test, fuzzing, feature = "sabotage"))]
+pub fn effects(a: &Judged<Addresses>) -> Result<Vec<Effect>> {
+    let mut out = Vec::new();
+    for (stream, address) in [
+        ("stdin", &a.stdin),
+        ("stdout", &a.stdout),
+        ("stderr", &a.stderr),
+    ] {
+        out.extend(match target(stream, address, a.no_files)? {
+            Target::None => None,
+            Target::Fifo(path) => Some(Effect::Fifo(path)),
+            Target::File(path) => Some(Effect::File(path)),
+            // A logger is no input: opening refuses it.
+            Target::Binary { .. } if stream == "stdin" => None,
+            Target::Binary { uri, .. } => Some(Effect::Program(path_of(&uri))),
+        });
+    }
+    Ok(out)
+}
+
 enum Target {
     None,
     Fifo(PathBuf),
