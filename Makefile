@@ -17,7 +17,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
+.PHONY: build check doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,9 +34,14 @@ run: prepare build ## pods in each isolation class on a private containerd, and 
 pictures: prepare build ## docs/pictures, from a real run
 	COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam cargo run --quiet --example run -- docs/pictures
 
+check: lint test-unit doc ## format, lints, unit tests and documentation: needs neither root nor apt
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --lib
+
 test: test-unit test-integration ## all tests but the virtual machine's
 
-test-unit: prepare
+test-unit:
 	cargo test --features sabotage --lib --bins
 
 test-integration: prepare
@@ -92,7 +97,7 @@ count: ## instructions of a plan, a profile, a filter and a request, against ben
 count-write: ## writes benches/instructions anew
 	$(MAKE) count COUNT=--write
 
-lint: prepare ## formatting and clippy, warnings are errors
+lint: ## formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --features sabotage -- -D warnings
 

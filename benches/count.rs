@@ -7,7 +7,7 @@ use cofferdam::cgroup::Layout;
 use cofferdam::executor::{fuzz, seccomp};
 use cofferdam::isolation::{Given, Node, Place, Profile, judge};
 use cofferdam::oci::{Links, Reading, Request};
-use cofferdam::pod::{Isolation, Pod, Publisher};
+use cofferdam::pod::{Isolation, Pod, event_queue};
 use containerd_shim_protos::api::StateRequest;
 use containerd_shim_protos::shim_async::TaskClient;
 use ttrpc::asynchronous::Client;
@@ -82,7 +82,7 @@ fn requests(times: usize) {
             "standard".into(),
             Layout::detect().unwrap(),
             Isolation::load("standard"),
-            Publisher::start("count", None),
+            event_queue().0,
         );
         let _server = cofferdam::service::serve(&pod, listener).await.unwrap();
         let address = format!("unix://{}", path.display());

@@ -425,12 +425,11 @@ fn live_top() {
     let pty = nix::pty::openpty(Some(&size), None).unwrap();
     let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
     let end = || std::process::Stdio::from(pty.slave.try_clone().unwrap());
-    let mut top = Command::new(program())
-        .arg("top")
-        .stdin(end())
-        .stdout(end())
-        .spawn()
-        .unwrap();
+    let start = || {
+        let mut top = Command::new(program());
+        top.arg("top").stdin(end()).stdout(end()).spawn().unwrap()
+    };
+    let mut top = start();
     let mut terminal = fs::File::from(pty.master);
     let mut drawn = String::new();
     let mut until = |what: &str, terminal: &mut fs::File| {
@@ -453,11 +452,19 @@ fn live_top() {
     terminal.write_all(b"q").unwrap();
     until("\x1b[?25h\x1b[?1049l", &mut terminal);
     assert!(top.wait().unwrap().success());
-    let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
-    assert_eq!(
-        before.local_flags, after.local_flags,
-        "the terminal is as it was"
-    );
+    let is_as_it_was = || {
+        let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+        assert_eq!(before.local_flags, after.local_flags);
+    };
+    is_as_it_was();
+    // Also where it is ended by somebody else.
+    let mut top = start();
+    until("AGE", &mut terminal);
+    let pid = nix::unistd::Pid::from_raw(top.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    until("\x1b[?25h\x1b[?1049l", &mut terminal);
+    assert_eq!(top.wait().unwrap().code(), Some(128 + 15));
+    is_as_it_was();
     s.finish("box");
     s.end();
 }

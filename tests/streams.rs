@@ -38,6 +38,7 @@ pub fn cases() -> Vec<Case> {
         logger_that_fails,
         logger_that_hangs,
         logger_that_is_slow_to_stop,
+        deletion_of_an_exec_that_starts,
         log_file_of_an_exec,
         dump_on_request,
     )
@@ -404,6 +405,35 @@ fn logger_that_is_slow_to_stop(s: &Shim) {
         !is_alive(pid)
     });
     assert!(mark.exists(), "it was not asked");
+}
+
+fn deletion_of_an_exec_that_starts(s: &Shim) {
+    s.run("box", &["sleep", "1000"]);
+    let (begun, go) = (s.dir().join("begun"), s.dir().join("go"));
+    let script = format!(
+        "touch {}; while [ ! -e {} ]; do sleep 0.01; done; exec 5>&-; cat <&3 > /dev/null",
+        begun.display(),
+        go.display()
+    );
+    let slow = logger(s, "slow", &script);
+    s.exec_with("box", "e", &["sleep", "1000"], to_logger("binary", &slow))
+        .unwrap();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| s.start_process("box", "e"));
+        wait_until("the exec starts", Duration::from_secs(5), || begun.exists());
+        let refusal = s.delete("box", "e").unwrap_err().1;
+        assert!(refusal.contains("that is being started"), "{refusal}");
+        fs::write(&go, "").unwrap();
+        starting.join().unwrap().unwrap();
+    });
+    s.kill("box", "e", 9, false).unwrap();
+    assert_eq!(s.wait("box", "e").unwrap(), 137);
+    s.delete("box", "e").unwrap();
+    // One that was never started is deleted, and cannot be started any more.
+    s.exec("box", "f", &["true"]).unwrap();
+    s.delete("box", "f").unwrap();
+    assert!(s.start_process("box", "f").is_err());
+    s.finish("box");
 }
 
 fn log_file_of_an_exec(s: &Shim) {

@@ -2,6 +2,7 @@
 //! `containerd.task.v3.Task`: requests to the shim itself, without a containerd.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest, Status, WaitRequest, WaitResponse};
@@ -14,7 +15,7 @@ use ttrpc::Code;
 use crate::Case;
 use crate::resources::{is_v2, read};
 use crate::support::shim::{Refusal, Shim, Streams};
-use crate::support::{read_fifo, wait_until};
+use crate::support::{Output, read_fifo, wait_until};
 
 /// The cases of this file, each for both versions.
 pub fn cases() -> Vec<Case> {
@@ -48,6 +49,7 @@ pub fn cases() -> Vec<Case> {
         out_of_memory,
         shared_pid_namespace,
         execs_of_a_dying_container,
+        few_descriptors,
     )
 }
 
@@ -799,4 +801,82 @@ fn execs_of_a_dying_container(s: &Shim) {
         "the init's is the last: {topics:?}"
     );
     s.delete("box", "").unwrap();
+}
+
+/// Whatever step of a creation or of an exec finds no descriptor any more: it fails as a whole, its id is free again, and nothing
+/// of it is left.
+fn few_descriptors(s: &Shim) {
+    let shim = s.pid().unwrap();
+    let limit = |files: usize| {
+        let files = format!("--nofile={files}:");
+        let shim = shim.to_string();
+        Output::of(Command::new("prlimit").args(["--pid", &shim, &files])).ok();
+    };
+    let nothing_is_left = |what: &str| {
+        wait_until(
+            &format!("nothing is left: {what}"),
+            Duration::from_secs(5),
+            || children(shim).is_empty(),
+        );
+    };
+    let out = s.dir().join("out");
+    nix::unistd::mkfifo(&out, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let streams = || Streams {
+        stdout: out.display().to_string(),
+        ..Streams::default()
+    };
+    let open = || fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+    let spec = s.spec("box", &["sleep", "1000"]);
+    let (mut refused, mut made) = (0, 0);
+    let before = open();
+    for files in before..before + 120 {
+        limit(files);
+        let created = s.create_with("box", &spec, streams());
+        limit(20_000);
+        if created.is_ok() {
+            made += 1;
+            remove(s, "box");
+        } else {
+            refused += 1;
+        }
+        nothing_is_left(&format!("a creation with {files} files"));
+        if made > 3 {
+            break;
+        }
+    }
+    assert!(refused > 3 && made > 3, "{refused} refused, {made} made");
+    s.run("box", &["sleep", "1000"]);
+    let init = children(shim);
+    let (mut refused, mut made) = (0, 0);
+    let before = open();
+    for files in before..before + 120 {
+        let id = format!("e{files}");
+        s.exec_with("box", &id, &["true"], streams()).unwrap();
+        limit(files);
+        let started = s.start_process("box", &id);
+        limit(20_000);
+        s.wait("box", &id).unwrap();
+        s.delete("box", &id).unwrap();
+        wait_until("the exec is gone", Duration::from_secs(5), || {
+            children(shim) == init
+        });
+        if started.is_ok() {
+            made += 1;
+        } else {
+            refused += 1;
+        }
+        if made > 3 {
+            break;
+        }
+    }
+    assert!(refused > 3 && made > 3, "{refused} refused, {made} started");
+    remove(s, "box");
+}
+
+/// Children of a process, zombies among them.
+fn children(pid: i32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of = threads.map(|t| fs::read_to_string(t.path().join("children")).unwrap_or_default());
+    let all = of.collect::<Vec<_>>().join(" ");
+    all.split_whitespace().map(str::to_owned).collect()
 }

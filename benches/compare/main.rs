@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use client::Client;
 use reference::Floor;
-use runtimes::{OURS, RUNC, Runtime};
+use runtimes::{HARDENED, OURS, RUNC, Runtime, UNTRUSTED};
 use serde_json::{Value, json};
 use support::{Daemon, Release, Setup};
 
@@ -149,6 +149,10 @@ fn measure_all(size: &Size) -> Value {
     out["profiles"] = profiles::profiles(&client, &filter, size.rounds).into();
     say("memory");
     out["memory"] = resources::memory(&client, &pair, size.shapes);
+    let classes = resources::memory(&client, &[HARDENED, UNTRUSTED], &[(20, 1)]);
+    for class in [HARDENED, UNTRUSTED] {
+        out["memory"]["20x1"][class.name] = classes["20x1"][class.name].clone();
+    }
     for runtime in pair {
         let pss = |shape: &str| out["memory"][shape][runtime.name]["pss_kib"].as_f64();
         if let (Some(ten), Some(one)) = (pss("1x10"), pss("1x1")) {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Error, Result, logging, profile, protect, start};
 use crate::cgroup::Layout;
 use crate::control;
-use crate::pod::{Isolation, Pod, Publisher};
+use crate::pod::{Isolation, Pod, event_queue};
 use crate::service;
 use crate::sys::{memory, process};
 use crate::trace;
@@ -36,7 +36,13 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         .socket
         .strip_prefix(start::LISTENER)
         .and_then(|number| number.parse().ok())
-        .and_then(process::inherited_fd)
+        .and_then(|number| {
+            // SAFETY: `start` has passed it on for this, and nothing else in this process has been told its number.
+            #[allow(unsafe_code)]
+            unsafe {
+                process::inherited_fd(number)
+            }
+        })
         .ok_or_else(|| Error::Other("no listener: use `start`".into()))?;
     process::cloexec_from(3)
         .map_err(|e| Error::Io("mark descriptors close-on-exec".into(), e.into()))?;
@@ -64,10 +70,11 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .ok()
         .and_then(|a| a.as_pathname().map(ToOwned::to_owned));
     let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-    let events = std::env::var("TTRPC_ADDRESS")
+    let address = std::env::var("TTRPC_ADDRESS")
         .ok()
         .filter(|a| !a.is_empty())
         .map(|a| format!("unix://{a}"));
+    let (publisher, queue) = event_queue();
     let profile = profile(name);
     // A broken profile starts no container; whoever asks for one is told why.
     let isolation = Isolation::load(profile);
@@ -84,8 +91,13 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         profile.to_owned(),
         layout,
         isolation,
-        Publisher::start(&flags.namespace, events),
+        publisher,
     );
+    tokio::spawn(service::send_events(
+        queue,
+        flags.namespace.clone(),
+        address,
+    ));
     let mut server = service::serve(&pod, listener)
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;

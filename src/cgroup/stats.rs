@@ -1,61 +1,181 @@
-//! Reading a group's counters into the messages that containerd's clients expect: `io.containerd.cgroups.v1.Metrics` and
-//! `io.containerd.cgroups.v2.Metrics` (containerd/cgroups, `cgroup1/stats/metrics.proto`, `cgroup2/stats/metrics.proto`).
+//! What the control groups count, as plain numbers: `Documentation/admin-guide/cgroup-v1/`, `cgroup-v2.rst`, `accounting/psi.rst`.
 
 use std::fs;
 use std::path::Path;
 
-use containerd_shim_protos::cgroups::metrics as m1;
-use containerd_shim_protos::cgroups_v2::metrics as m2;
-use containerd_shim_protos::protobuf::{Message, MessageField};
-
 use super::{Cgroup, read_pids};
 
-/// A message and its type url.
-#[derive(Debug, Clone, Default)]
-pub struct Metrics {
-    /// `io.containerd.cgroups.v1.Metrics` or v2.
-    pub type_url: &'static str,
-    /// The encoded message.
-    pub value: Vec<u8>,
-}
+/// Lines of `KEY NUMBER`, as the kernel has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keyed(pub Vec<(String, u64)>);
 
-impl Cgroup {
-    /// Reads all counters. `None` where the group is gone.
-    pub fn metrics(&self) -> Option<Metrics> {
-        if !self.exists() {
-            return None;
-        }
-        Some(if self.is_v2() {
-            Metrics {
-                type_url: "io.containerd.cgroups.v2.Metrics",
-                value: v2(self).write_to_bytes().unwrap_or_default(),
-            }
-        } else {
-            Metrics {
-                type_url: "io.containerd.cgroups.v1.Metrics",
-                value: v1(self).write_to_bytes().unwrap_or_default(),
-            }
-        })
+impl Keyed {
+    fn read(file: &Path) -> Self {
+        Self(flat_keyed(file))
+    }
+
+    /// The number of a key; 0 if there is none.
+    pub fn get(&self, key: &str) -> u64 {
+        let found = self.0.iter().find(|(k, _)| k == key);
+        found.map_or(0, |(_, value)| *value)
     }
 }
 
+/// Processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pids {
+    /// How many there are.
+    pub current: u64,
+    /// How many there may be; `u64::MAX` without a limit.
+    pub limit: u64,
+}
+
+/// Processor time, in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cpu {
+    /// All of it.
+    pub total: u64,
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub kernel: u64,
+    /// On each processor; cgroup v1 only.
+    pub per_cpu: Vec<u64>,
+    /// `cpu.stat`.
+    pub stat: Keyed,
+    /// Time that was lost to shortage; cgroup v2 only.
+    pub pressure: Option<Pressure>,
+}
+
+/// One kind of memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Now.
+    pub now: u64,
+    /// The most that there was.
+    pub max: u64,
+    /// The limit; `u64::MAX`, or on cgroup v1 a number near it, without one.
+    pub limit: u64,
+    /// How often the limit was reached; cgroup v1 only.
+    pub failures: u64,
+}
+
+/// Memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// Of the processes, with their files' pages.
+    pub usage: Usage,
+    /// Swap: on cgroup v1 the sum of memory and swap, on v2 swap alone.
+    pub swap: Usage,
+    /// The kernel's; cgroup v1 only.
+    pub kernel: Usage,
+    /// TCP buffers; cgroup v1 only.
+    pub kernel_tcp: Usage,
+    /// `memory.stat`.
+    pub stat: Keyed,
+    /// `memory.oom_control`, on cgroup v2 `memory.events`.
+    pub events: Keyed,
+    /// Time that was lost to shortage; cgroup v2 only.
+    pub pressure: Option<Pressure>,
+}
+
+/// A counter of a block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    /// The device.
+    pub major: u64,
+    /// The device.
+    pub minor: u64,
+    /// What is counted: on cgroup v1 `Read`, `Write`, `Total` and others, on v2 `rbytes`, `wios` and others.
+    pub operation: String,
+    /// How many of it.
+    pub value: u64,
+}
+
+/// Input and output of block devices.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BlockIo {
+    /// Bytes on cgroup v1; everything on v2.
+    pub bytes: Vec<Block>,
+    /// Operations; cgroup v1 only.
+    pub operations: Vec<Block>,
+    /// Time that was lost to shortage; cgroup v2 only.
+    pub pressure: Option<Pressure>,
+}
+
+/// Huge pages of one size, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hugetlb {
+    /// As the control files have it, for example `2MB`.
+    pub page_size: String,
+    /// Now.
+    pub usage: u64,
+    /// The most that there was; on cgroup v2 the limit.
+    pub max: u64,
+    /// How often the limit was reached.
+    pub failures: u64,
+}
+
+/// Shortage of something, `Documentation/accounting/psi.rst`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    /// Some processes waited.
+    pub some: Option<Stall>,
+    /// All processes waited.
+    pub full: Option<Stall>,
+}
+
+/// Time that processes waited.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stall {
+    /// Percent, over 10, 60 and 300 seconds.
+    pub averages: [f64; 3],
+    /// In microseconds.
+    pub total: u64,
+}
+
+/// All counters. What has no controller on this node is missing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Whether they are those of pure cgroup v2.
+    pub v2: bool,
+    /// Processes.
+    pub pids: Option<Pids>,
+    /// Processors.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: Option<Memory>,
+    /// Block devices.
+    pub block_io: Option<BlockIo>,
+    /// Huge pages.
+    pub hugetlb: Vec<Hugetlb>,
+}
+
 impl Cgroup {
-    /// The counters that people look at, as `runc events` names them: nanoseconds and bytes.
-    pub fn counters(&self) -> serde_json::Value {
-        if self.is_v2() {
-            let m = v2(self);
-            return serde_json::json!({
-                "cpu": { "usage": { "total": m.cpu.usage_usec * 1000, "kernel": m.cpu.system_usec * 1000, "user": m.cpu.user_usec * 1000 } },
-                "memory": { "usage": { "usage": m.memory.usage, "limit": m.memory.usage_limit, "max": m.memory.max_usage } },
-                "pids": { "current": m.pids.current, "limit": m.pids.limit }
-            });
+    /// Reads all counters. `None` if the group is gone.
+    pub fn stats(&self) -> Option<Stats> {
+        self.exists().then(|| self.counters())
+    }
+
+    /// Reads all counters that there are. Those of a group that is gone are 0.
+    pub fn counters(&self) -> Stats {
+        if self.is_v2() { v2(self) } else { v1(self) }
+    }
+}
+
+impl Stats {
+    /// As `runc events` has them, for people: nanoseconds and bytes.
+    pub fn to_json(&self) -> serde_json::Value {
+        let memory = self.memory.as_ref().map(|m| m.usage).unwrap_or_default();
+        let mut pids = self.pids.unwrap_or_default();
+        if !self.v2 && pids.limit == u64::MAX {
+            // As runc says on cgroup v1 that there is none.
+            pids.limit = 0;
         }
-        let m = v1(self);
-        let (usage, memory) = (&m.cpu.usage, &m.memory.usage);
         serde_json::json!({
-            "cpu": { "usage": { "total": usage.total, "kernel": usage.kernel, "user": usage.user } },
-            "memory": { "usage": { "usage": memory.usage, "limit": memory.limit, "max": memory.max } },
-            "pids": { "current": m.pids.current, "limit": m.pids.limit }
+            "cpu": { "usage": { "total": self.cpu.total, "kernel": self.cpu.kernel, "user": self.cpu.user } },
+            "memory": { "usage": { "usage": memory.now, "limit": memory.limit, "max": memory.max } },
+            "pids": { "current": pids.current, "limit": pids.limit }
         })
     }
 }
@@ -85,18 +205,6 @@ pub(super) fn flat_keyed(file: &Path) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Runs the body once for each `key value` line, with the assignments given as `"key" => place`.
-macro_rules! assign {
-    ($file:expr, { $($key:literal => $place:expr),* $(,)? }) => {
-        for (key, value) in flat_keyed(&$file) {
-            match key.as_str() {
-                $($key => $place = value,)*
-                _ => {}
-            }
-        }
-    };
-}
-
 fn page_sizes() -> Vec<String> {
     let Ok(dir) = fs::read_dir("/sys/kernel/mm/hugepages") else {
         return Vec::new();
@@ -119,254 +227,260 @@ fn page_sizes() -> Vec<String> {
         .collect()
 }
 
-fn v1(cgroup: &Cgroup) -> m1::Metrics {
-    let mut out = m1::Metrics::new();
+fn v1(cgroup: &Cgroup) -> Stats {
     let dir = |controller: &str| cgroup.controller_dir(controller);
-    if let Some(d) = dir("pids") {
-        let mut p = m1::PidsStat::new();
-        p.current = single(&d.join("pids.current")).unwrap_or(0);
-        p.limit = single(&d.join("pids.max"))
-            .filter(|l| *l != u64::MAX)
-            .unwrap_or(0);
-        out.pids = MessageField::some(p);
-    }
-    let mut cpu = m1::CPUStat::new();
+    let pids = dir("pids").map(|d| Pids {
+        current: single(&d.join("pids.current")).unwrap_or(0),
+        limit: single(&d.join("pids.max")).unwrap_or(u64::MAX),
+    });
+    let mut cpu = Cpu::default();
     if let Some(d) = dir("cpuacct") {
-        let mut u = m1::CPUUsage::new();
-        u.total = single(&d.join("cpuacct.usage")).unwrap_or(0);
         // User and kernel time come in clock ticks of 10 ms.
-        assign!(d.join("cpuacct.stat"), { "user" => u.user, "system" => u.kernel });
-        u.user *= 10_000_000;
-        u.kernel *= 10_000_000;
-        u.per_cpu = fs::read_to_string(d.join("cpuacct.usage_percpu"))
+        let ticks = Keyed::read(&d.join("cpuacct.stat"));
+        cpu.total = single(&d.join("cpuacct.usage")).unwrap_or(0);
+        cpu.user = ticks.get("user") * 10_000_000;
+        cpu.kernel = ticks.get("system") * 10_000_000;
+        cpu.per_cpu = fs::read_to_string(d.join("cpuacct.usage_percpu"))
             .unwrap_or_default()
             .split_whitespace()
             .filter_map(|n| n.parse().ok())
             .collect();
-        cpu.usage = MessageField::some(u);
     }
     if let Some(d) = dir("cpu") {
-        let mut t = m1::Throttle::new();
-        assign!(d.join("cpu.stat"), {
-            "nr_periods" => t.periods, "nr_throttled" => t.throttled_periods, "throttled_time" => t.throttled_time,
-        });
-        cpu.throttling = MessageField::some(t);
+        cpu.stat = Keyed::read(&d.join("cpu.stat"));
     }
-    out.cpu = MessageField::some(cpu);
-    if let Some(d) = dir("memory") {
-        out.memory = MessageField::some(memory_v1(&d));
-        let mut o = m1::MemoryOomControl::new();
-        assign!(d.join("memory.oom_control"), {
-            "oom_kill_disable" => o.oom_kill_disable, "under_oom" => o.under_oom, "oom_kill" => o.oom_kill,
-        });
-        out.memory_oom_control = MessageField::some(o);
-    }
-    if let Some(d) = dir("blkio") {
-        let mut b = m1::BlkIOStat::new();
-        let pick = |bfq: &str, throttle: &str| {
-            let entries = blkio_entries(&d.join(bfq));
-            if entries.is_empty() {
-                blkio_entries(&d.join(throttle))
-            } else {
-                entries
+    let memory = dir("memory").map(|d| {
+        let usage = |prefix: &str| {
+            let read = |name: &str| single(&d.join(format!("{prefix}{name}"))).unwrap_or(0);
+            Usage {
+                now: read("usage_in_bytes"),
+                max: read("max_usage_in_bytes"),
+                limit: read("limit_in_bytes"),
+                failures: read("failcnt"),
             }
         };
-        b.io_service_bytes_recursive = pick(
-            "blkio.bfq.io_service_bytes_recursive",
-            "blkio.throttle.io_service_bytes_recursive",
-        );
-        b.io_serviced_recursive = pick(
-            "blkio.bfq.io_serviced_recursive",
-            "blkio.throttle.io_serviced_recursive",
-        );
-        out.blkio = MessageField::some(b);
-    }
-    if let Some(h) = cgroup.layout().find("hugetlb") {
-        let d = h.mount.join(cgroup.path());
-        for size in page_sizes() {
-            let read = |v2: &str, v1: &str| {
-                single(&d.join(format!("hugetlb.{size}.{}", if h.v2 { v2 } else { v1 })))
-            };
-            let Some(usage) = read("current", "usage_in_bytes") else {
-                continue;
-            };
-            let mut s = m1::HugetlbStat::new();
-            s.usage = usage;
-            s.max = read("current", "max_usage_in_bytes").unwrap_or(0);
-            s.failcnt = if h.v2 {
-                0
-            } else {
-                read("", "failcnt").unwrap_or(0)
-            };
-            s.pagesize = size;
-            out.hugetlb.push(s);
+        Memory {
+            usage: usage("memory."),
+            swap: usage("memory.memsw."),
+            kernel: usage("memory.kmem."),
+            kernel_tcp: usage("memory.kmem.tcp."),
+            stat: Keyed::read(&d.join("memory.stat")),
+            events: Keyed::read(&d.join("memory.oom_control")),
+            pressure: None,
         }
+    });
+    let block_io = dir("blkio").map(|d| {
+        let pick = |what: &str| {
+            let of_bfq = block_v1(&d.join(format!("blkio.bfq.{what}")));
+            if of_bfq.is_empty() {
+                block_v1(&d.join(format!("blkio.throttle.{what}")))
+            } else {
+                of_bfq
+            }
+        };
+        BlockIo {
+            bytes: pick("io_service_bytes_recursive"),
+            operations: pick("io_serviced_recursive"),
+            pressure: None,
+        }
+    });
+    Stats {
+        v2: false,
+        pids,
+        cpu,
+        memory,
+        block_io,
+        hugetlb: hugetlb_beside_v1(cgroup),
     }
-    out
 }
 
-fn memory_v1(d: &Path) -> m1::MemoryStat {
-    let mut m = m1::MemoryStat::new();
-    assign!(d.join("memory.stat"), {
-        "cache" => m.cache, "rss" => m.rss, "rss_huge" => m.rss_huge, "mapped_file" => m.mapped_file, "dirty" => m.dirty,
-        "writeback" => m.writeback, "pgpgin" => m.pg_pg_in, "pgpgout" => m.pg_pg_out, "pgfault" => m.pg_fault,
-        "pgmajfault" => m.pg_maj_fault, "inactive_anon" => m.inactive_anon, "active_anon" => m.active_anon,
-        "inactive_file" => m.inactive_file, "active_file" => m.active_file, "unevictable" => m.unevictable,
-        "hierarchical_memory_limit" => m.hierarchical_memory_limit, "hierarchical_memsw_limit" => m.hierarchical_swap_limit,
-        "total_cache" => m.total_cache, "total_rss" => m.total_rss, "total_rss_huge" => m.total_rss_huge,
-        "total_mapped_file" => m.total_mapped_file, "total_dirty" => m.total_dirty, "total_writeback" => m.total_writeback,
-        "total_pgpgin" => m.total_pg_pg_in, "total_pgpgout" => m.total_pg_pg_out, "total_pgfault" => m.total_pg_fault,
-        "total_pgmajfault" => m.total_pg_maj_fault, "total_inactive_anon" => m.total_inactive_anon,
-        "total_active_anon" => m.total_active_anon, "total_inactive_file" => m.total_inactive_file,
-        "total_active_file" => m.total_active_file, "total_unevictable" => m.total_unevictable,
-    });
-    let entry = |prefix: &str| {
-        let read = |name: &str| single(&d.join(format!("{prefix}{name}"))).unwrap_or(0);
-        let mut e = m1::MemoryEntry::new();
-        e.limit = read("limit_in_bytes");
-        e.usage = read("usage_in_bytes");
-        e.max = read("max_usage_in_bytes");
-        e.failcnt = read("failcnt");
-        MessageField::some(e)
+/// On a hybrid node the controller may be in the v2 tree.
+fn hugetlb_beside_v1(cgroup: &Cgroup) -> Vec<Hugetlb> {
+    let Some(h) = cgroup.layout().find("hugetlb") else {
+        return Vec::new();
     };
-    m.usage = entry("memory.");
-    m.swap = entry("memory.memsw.");
-    m.kernel = entry("memory.kmem.");
-    m.kernel_tcp = entry("memory.kmem.tcp.");
-    m
+    let d = h.mount.join(cgroup.path());
+    let one = |page_size: String| {
+        let read = |name: &str| single(&d.join(format!("hugetlb.{page_size}.{name}")));
+        let (usage, max, failures) = if h.v2 {
+            let usage = read("current")?;
+            (usage, usage, 0)
+        } else {
+            let usage = read("usage_in_bytes")?;
+            let max = read("max_usage_in_bytes").unwrap_or(0);
+            (usage, max, read("failcnt").unwrap_or(0))
+        };
+        Some(Hugetlb {
+            page_size,
+            usage,
+            max,
+            failures,
+        })
+    };
+    page_sizes().into_iter().filter_map(one).collect()
 }
 
 /// Lines of `MAJOR:MINOR OPERATION NUMBER`.
-fn blkio_entries(file: &Path) -> Vec<m1::BlkIOEntry> {
-    fs::read_to_string(file)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|l| {
-            let mut parts = l.split_whitespace();
-            let (major, minor) = parts.next()?.split_once(':')?;
-            let mut e = m1::BlkIOEntry::new();
-            e.major = major.parse().ok()?;
-            e.minor = minor.parse().ok()?;
-            e.op = parts.next()?.to_owned();
-            e.value = parts.next()?.parse().ok()?;
-            Some(e)
-        })
-        .collect()
-}
-
-fn v2(cgroup: &Cgroup) -> m2::Metrics {
-    let mut out = m2::Metrics::new();
-    let Some(d) = cgroup
-        .layout()
-        .unified()
-        .map(|h| h.mount.join(cgroup.path()))
-    else {
-        return out;
-    };
-    let mut p = m2::PidsStat::new();
-    p.current = single(&d.join("pids.current"))
-        .unwrap_or_else(|| read_pids(&d.join("cgroup.procs")).len() as u64);
-    p.limit = single(&d.join("pids.max")).unwrap_or(0);
-    out.pids = MessageField::some(p);
-    let mut c = m2::CPUStat::new();
-    assign!(d.join("cpu.stat"), {
-        "usage_usec" => c.usage_usec, "user_usec" => c.user_usec, "system_usec" => c.system_usec, "nr_periods" => c.nr_periods,
-        "nr_throttled" => c.nr_throttled, "throttled_usec" => c.throttled_usec, "nr_bursts" => c.nr_bursts, "burst_usec" => c.burst_usec,
-    });
-    c.psi = pressure(&d.join("cpu.pressure"));
-    out.cpu = MessageField::some(c);
-    let mut m = m2::MemoryStat::new();
-    assign!(d.join("memory.stat"), {
-        "anon" => m.anon, "file" => m.file, "kernel_stack" => m.kernel_stack, "slab" => m.slab, "sock" => m.sock, "shmem" => m.shmem,
-        "file_mapped" => m.file_mapped, "file_dirty" => m.file_dirty, "file_writeback" => m.file_writeback, "anon_thp" => m.anon_thp,
-        "inactive_anon" => m.inactive_anon, "active_anon" => m.active_anon, "inactive_file" => m.inactive_file,
-        "active_file" => m.active_file, "unevictable" => m.unevictable, "slab_reclaimable" => m.slab_reclaimable,
-        "slab_unreclaimable" => m.slab_unreclaimable, "pgfault" => m.pgfault, "pgmajfault" => m.pgmajfault,
-        "workingset_refault" => m.workingset_refault, "workingset_activate" => m.workingset_activate,
-        "workingset_nodereclaim" => m.workingset_nodereclaim, "pgrefill" => m.pgrefill, "pgscan" => m.pgscan, "pgsteal" => m.pgsteal,
-        "pgactivate" => m.pgactivate, "pgdeactivate" => m.pgdeactivate, "pglazyfree" => m.pglazyfree, "pglazyfreed" => m.pglazyfreed,
-        "thp_fault_alloc" => m.thp_fault_alloc, "thp_collapse_alloc" => m.thp_collapse_alloc,
-    });
-    m.usage = single(&d.join("memory.current")).unwrap_or(0);
-    m.usage_limit = single(&d.join("memory.max")).unwrap_or(0);
-    m.max_usage = single(&d.join("memory.peak")).unwrap_or(0);
-    m.swap_usage = single(&d.join("memory.swap.current")).unwrap_or(0);
-    m.swap_limit = single(&d.join("memory.swap.max")).unwrap_or(0);
-    m.swap_max_usage = single(&d.join("memory.swap.peak")).unwrap_or(0);
-    m.psi = pressure(&d.join("memory.pressure"));
-    out.memory = MessageField::some(m);
-    let mut e = m2::MemoryEvents::new();
-    assign!(d.join("memory.events"), {
-        "low" => e.low, "high" => e.high, "max" => e.max, "oom" => e.oom, "oom_kill" => e.oom_kill, "oom_group_kill" => e.oom_group_kill,
-    });
-    out.memory_events = MessageField::some(e);
-    let mut io = m2::IOStat::new();
-    for line in fs::read_to_string(d.join("io.stat"))
-        .unwrap_or_default()
-        .lines()
-    {
+fn block_v1(file: &Path) -> Vec<Block> {
+    let one = |line: &str| {
         let mut parts = line.split_whitespace();
-        let Some((major, minor)) = parts.next().and_then(|dev| dev.split_once(':')) else {
-            continue;
-        };
-        let mut entry = m2::IOEntry::new();
-        entry.major = major.parse().unwrap_or(0);
-        entry.minor = minor.parse().unwrap_or(0);
-        for (key, value) in parts.filter_map(|p| p.split_once('=')) {
-            let value = value.parse().unwrap_or(0);
-            match key {
-                "rbytes" => entry.rbytes = value,
-                "wbytes" => entry.wbytes = value,
-                "rios" => entry.rios = value,
-                "wios" => entry.wios = value,
-                _ => {}
-            }
-        }
-        io.usage.push(entry);
-    }
-    io.psi = pressure(&d.join("io.pressure"));
-    out.io = MessageField::some(io);
-    for size in page_sizes() {
-        let Some(current) = single(&d.join(format!("hugetlb.{size}.current"))) else {
-            continue;
-        };
-        let mut h = m2::HugeTlbStat::new();
-        h.current = current;
-        h.max = single(&d.join(format!("hugetlb.{size}.max"))).unwrap_or(0);
-        h.failcnt = flat_keyed(&d.join(format!("hugetlb.{size}.events")))
-            .into_iter()
-            .find(|(k, _)| k == "max")
-            .map_or(0, |(_, v)| v);
-        h.pagesize = size;
-        out.hugetlb.push(h);
-    }
-    out
+        let (major, minor) = parts.next()?.split_once(':')?;
+        Some(Block {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+            operation: parts.next()?.to_owned(),
+            value: parts.next()?.parse().ok()?,
+        })
+    };
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(one).collect()
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, `Documentation/accounting/psi.rst`.
-fn pressure(file: &Path) -> MessageField<m2::PSIStats> {
-    let Ok(text) = fs::read_to_string(file) else {
-        return MessageField::none();
-    };
-    let mut stats = m2::PSIStats::new();
+/// Lines of `MAJOR:MINOR KEY=NUMBER …`.
+fn block_v2(file: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut all = Vec::new();
     for line in text.lines() {
-        let mut data = m2::PSIData::new();
+        let mut parts = line.split_whitespace();
+        let Some((major, minor)) = parts.next().and_then(|device| device.split_once(':')) else {
+            continue;
+        };
+        for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+            all.push(Block {
+                major: major.parse().unwrap_or(0),
+                minor: minor.parse().unwrap_or(0),
+                operation: key.to_owned(),
+                value: value.parse().unwrap_or(0),
+            });
+        }
+    }
+    all
+}
+
+fn v2(cgroup: &Cgroup) -> Stats {
+    let Some(h) = cgroup.layout().unified() else {
+        return Stats::default();
+    };
+    let d = h.mount.join(cgroup.path());
+    let read = |name: &str| single(&d.join(name)).unwrap_or(0);
+    let count = || read_pids(&d.join("cgroup.procs")).len() as u64;
+    let stat = Keyed::read(&d.join("cpu.stat"));
+    let one = |page_size: String| {
+        let name = |rest: &str| format!("hugetlb.{page_size}.{rest}");
+        let usage = single(&d.join(name("current")))?;
+        Some(Hugetlb {
+            usage,
+            max: read(&name("max")),
+            failures: Keyed::read(&d.join(name("events"))).get("max"),
+            page_size,
+        })
+    };
+    Stats {
+        v2: true,
+        pids: Some(Pids {
+            current: single(&d.join("pids.current")).unwrap_or_else(count),
+            limit: read("pids.max"),
+        }),
+        cpu: Cpu {
+            total: stat.get("usage_usec") * 1000,
+            user: stat.get("user_usec") * 1000,
+            kernel: stat.get("system_usec") * 1000,
+            per_cpu: Vec::new(),
+            pressure: pressure(&d.join("cpu.pressure")),
+            stat,
+        },
+        memory: Some(Memory {
+            usage: Usage {
+                now: read("memory.current"),
+                max: read("memory.peak"),
+                limit: read("memory.max"),
+                failures: 0,
+            },
+            swap: Usage {
+                now: read("memory.swap.current"),
+                max: read("memory.swap.peak"),
+                limit: read("memory.swap.max"),
+                failures: 0,
+            },
+            stat: Keyed::read(&d.join("memory.stat")),
+            events: Keyed::read(&d.join("memory.events")),
+            pressure: pressure(&d.join("memory.pressure")),
+            ..Memory::default()
+        }),
+        block_io: Some(BlockIo {
+            bytes: block_v2(&d.join("io.stat")),
+            operations: Vec::new(),
+            pressure: pressure(&d.join("io.pressure")),
+        }),
+        hugetlb: page_sizes().into_iter().filter_map(one).collect(),
+    }
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`
+fn pressure(file: &Path) -> Option<Pressure> {
+    let text = fs::read_to_string(file).ok()?;
+    let mut found = Pressure::default();
+    for line in text.lines() {
+        let mut stall = Stall::default();
         let mut parts = line.split_whitespace();
         let kind = parts.next();
         for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+            let average = || value.parse().unwrap_or(0.0);
             match key {
-                "avg10" => data.avg10 = value.parse().unwrap_or(0.0),
-                "avg60" => data.avg60 = value.parse().unwrap_or(0.0),
-                "avg300" => data.avg300 = value.parse().unwrap_or(0.0),
-                "total" => data.total = value.parse().unwrap_or(0),
+                "avg10" => stall.averages[0] = average(),
+                "avg60" => stall.averages[1] = average(),
+                "avg300" => stall.averages[2] = average(),
+                "total" => stall.total = value.parse().unwrap_or(0),
                 _ => {}
             }
         }
         match kind {
-            Some("some") => stats.some = MessageField::some(data),
-            Some("full") => stats.full = MessageField::some(data),
+            Some("some") => found.some = Some(stall),
+            Some("full") => found.full = Some(stall),
             _ => {}
         }
     }
-    MessageField::some(stats)
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_become_numbers() {
+        let dir = std::env::temp_dir().join(format!("cdtest-stats-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = |text: &str| {
+            let path = dir.join("file");
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let keyed = Keyed::read(&file("usage_usec 17\nlimit max\nodd\n"));
+        assert_eq!(
+            (keyed.get("usage_usec"), keyed.get("limit"), keyed.get("x")),
+            (17, u64::MAX, 0)
+        );
+        let blocks = block_v1(&file("8:0 Read 512\n8:0 Write 0\nTotal 512\n"));
+        assert_eq!(blocks.len(), 2);
+        assert_eq!(
+            (
+                blocks[0].major,
+                blocks[0].operation.as_str(),
+                blocks[0].value
+            ),
+            (8, "Read", 512)
+        );
+        let blocks = block_v2(&file("254:0 rbytes=4096 wbytes=8192 rios=1\n"));
+        let found: Vec<_> = blocks
+            .iter()
+            .map(|b| (b.operation.as_str(), b.value))
+            .collect();
+        assert_eq!(found, [("rbytes", 4096), ("wbytes", 8192), ("rios", 1)]);
+        let lost = pressure(&file("some avg10=1.50 avg60=0.00 avg300=0.25 total=42\n")).unwrap();
+        let some = lost.some.unwrap();
+        assert_eq!((some.averages, some.total), ([1.5, 0.0, 0.25], 42));
+        assert!(lost.full.is_none());
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

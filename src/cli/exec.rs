@@ -69,12 +69,15 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         watcher: None,
         new_keyring: entry.saved.new_keyring,
         preserve_fds: args.preserve_fds,
-    })
-    .and_then(|job| job.spawn(None))?;
+    })?
+    .spawn()?;
+    let child = spawned.child;
     let master = console.take(spawned.terminal)?;
-    write_pid_file(args.pid_file.as_deref(), spawned.pid)?;
+    write_pid_file(args.pid_file.as_deref(), child.pid())?;
+    let pidfd = child.pidfd().map_err(Error::io("duplicate a pidfd"))?;
+    child.leave();
     match signals {
-        Some(signals) => terminal::attend(&spawned.pidfd, master, &signals),
+        Some(signals) => terminal::attend(&pidfd, master, &signals),
         None => Ok(0),
     }
 }

@@ -122,7 +122,6 @@ fn create_with(
         Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(spec, &args.id)?;
     let hooks = hooks::Subject::new(&request, &args.id, &bundle);
     let plan = InitPlan {
-        born: None,
         request: &request,
         id: &args.id,
         bundle: &bundle,
@@ -138,44 +137,35 @@ fn create_with(
         preserve_fds: args.preserve_fds,
         pivot: !args.no_pivot,
     };
-    let spawned =
-        executor::create(plan, hooks.as_ref()).inspect_err(|_| executor::unmount_root(&request))?;
-    let finish = |spawned: Spawned| -> Result<Created> {
-        let behind_gate = spawned
-            .gate
-            .as_ref()
-            .map(|g| g.behind().clone())
-            .unwrap_or_default();
-        let saved = Saved {
-            id: args.id.clone(),
-            oci_version: spec.version().clone(),
-            rootfs: request.root.source.path.clone(),
-            bundle: bundle.clone(),
-            pid: spawned.pid,
-            start_time: process::start_time(spawned.pid).unwrap_or(0),
-            cgroup: cgroup.cgroups_path(),
-            created: time::rfc3339(SystemTime::now()),
-            annotations: spec.annotations().clone().unwrap_or_default(),
-            behind_gate,
-            new_keyring: !args.no_new_keyring,
-        };
-        let console = console.take(spawned.terminal)?;
-        write_pid_file(args.pid_file.as_deref(), spawned.pid)?;
-        let entry = reserved.keep(saved)?;
-        Ok(Created {
-            entry,
-            pidfd: spawned.pidfd,
-            console,
-        })
+    let Spawned {
+        undo,
+        child,
+        terminal,
+        gate,
+    } = executor::launch(plan, hooks.as_ref())?.wait()?;
+    let saved = Saved {
+        id: args.id.clone(),
+        oci_version: spec.version().clone(),
+        rootfs: request.root.source.path.clone(),
+        bundle: bundle.clone(),
+        pid: child.pid(),
+        start_time: process::start_time(child.pid()).unwrap_or(0),
+        cgroup: cgroup.cgroups_path(),
+        created: time::rfc3339(SystemTime::now()),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        behind_gate: gate.map(|g| g.behind().clone()).unwrap_or_default(),
+        new_keyring: !args.no_new_keyring,
     };
-    let pidfd = spawned
-        .pidfd
-        .try_clone()
-        .map_err(Error::io("duplicate a pidfd"))?;
-    finish(spawned).inspect_err(|_| {
-        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-        executor::give_up(Some(&cgroup), hooks.as_ref());
-        executor::unmount_root(&request);
+    let pidfd = child.pidfd().map_err(Error::io("duplicate a pidfd"))?;
+    let console = console.take(terminal)?;
+    write_pid_file(args.pid_file.as_deref(), child.pid())?;
+    let entry = reserved.keep(saved)?;
+    child.leave();
+    undo.keep();
+    Ok(Created {
+        entry,
+        pidfd,
+        console,
     })
 }
 

@@ -115,7 +115,7 @@ pub(super) fn events(store: &Store, id: &str, once: bool, interval: u64) -> Resu
         }
         print_json(&format!(
             "{}\n",
-            json!({ "type": "stats", "id": id, "data": cgroup.counters() })
+            json!({ "type": "stats", "id": id, "data": cgroup.counters().to_json() })
         ));
         if once {
             return Ok(());

@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use super::{Error, Result};
+use super::{Error, Result, print_raw};
 use crate::sys::{process, socket, tty};
 
 /// Where the master of a container's terminal goes.
@@ -98,6 +98,34 @@ impl Signals {
         });
         held.map(Self)
             .map_err(|e| Error::Other(format!("receive signals: {}", e.desc())))
+    }
+
+    /// The next one; `None` if there is none now.
+    pub fn next(&self) -> Option<i32> {
+        let signal = self.0.read_signal().ok()??;
+        i32::try_from(signal.ssi_signo).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The terminal's other screen, without a cursor. Dropped, what was there before is shown again.
+pub(super) struct Screen(());
+
+impl Screen {
+    pub fn enter() -> Self {
+        print_raw("\x1b[?1049h\x1b[?25l");
+        Self(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        print_raw("\x1b[?25h\x1b[?1049l");
     }
 }
 

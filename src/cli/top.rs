@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use super::terminal::{self, Raw};
+use super::terminal::{self, Raw, Screen, Signals};
 use super::{Result, print, print_json, print_raw};
 use crate::control::{self, Found};
 use crate::show::{shown, shown_lines};
@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Between the two looks of a table that is printed once.
 const ONCE: Duration = Duration::from_millis(300);
 const WIDTH: usize = 80;
+
+/// Signals that end it.
+const ENDS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// What pods are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,10 +103,11 @@ fn to_json(found: Found) -> Value {
 }
 
 fn live(mut sort: Sort) -> Result<i32> {
+    // Their end puts the terminal back, whatever ends this: first the screen, then its mode.
+    let signals = Signals::hold()?;
     let _raw = Raw::new();
+    let _screen = Screen::enter();
     let stdin = std::io::stdin();
-    // The other screen, without a cursor.
-    print_raw("\x1b[?1049h\x1b[?25l");
     let mut before: (Vec<Row>, Instant) = (Vec::new(), Instant::now());
     loop {
         let mut now = rows(control::pods());
@@ -117,16 +121,25 @@ fn live(mut sort: Sort) -> Result<i32> {
         let text = shown_lines(&text);
         print_raw(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\r\n")));
         std::io::stdout().flush().ok();
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
         let wait = PollTimeout::try_from(EVERY).unwrap_or(PollTimeout::ZERO);
         if poll(&mut fds, wait).unwrap_or(0) == 0 {
             continue;
+        }
+        let [has_key, _] = fds.map(|f| f.any().unwrap_or(false));
+        match signals.next() {
+            Some(signal) if ENDS.contains(&signal) => return Ok(128 + signal),
+            // The terminal has another size, perhaps.
+            _ if !has_key => continue,
+            _ => {}
         }
         let mut key = [0u8];
         let read = nix::unistd::read(stdin.as_fd(), &mut key);
         // Ctrl-C and Ctrl-D are keys here.
         if !matches!(read, Ok(1)) || [b'q', 3, 4, 27].contains(&key[0]) {
-            print_raw("\x1b[?25h\x1b[?1049l");
             return Ok(0);
         }
         if let Some((_, chosen)) = KEYS.iter().find(|(k, _)| *k == key[0]) {

@@ -47,7 +47,6 @@ pub(super) fn planned(
     };
     let bundle = Path::new(BUNDLE);
     let plan = InitPlan {
-        born: None,
         request,
         id: "id",
         bundle,

@@ -18,6 +18,7 @@ pub mod hooks;
 mod mounts;
 mod namespaces;
 mod netdev;
+mod owned;
 mod plan;
 mod process;
 mod rootfs;
@@ -31,14 +32,10 @@ pub mod userns;
 
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
-pub use plan::{
-    Enter, ExecPlan, InitPlan, create, exec, give_up, prepare_root_directory, supervised,
-    unmount_root,
-};
+pub use owned::{Child, Undo, is_own_child, unmount_root};
+pub use plan::{Enter, ExecPlan, InitPlan, exec, launch, prepare_root_directory, supervised};
 pub use rootfs::check_mappable;
-pub use spawn::{
-    BehindGate, Gate, Spawned, Supervised, Watcher, forget_child, is_own_child, listen_at_gate,
-};
+pub use spawn::{BehindGate, Gate, Launched, Spawned, Supervised, Watcher, listen_at_gate};
 pub use userns::PodUsers;
 
 /// Where a process's three standard streams come from.

@@ -6,16 +6,16 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use oci_spec::runtime::{Process, Spec};
 
 use super::confinement::Confinement;
 use super::mounts::c_string;
 use super::namespaces::Namespaces;
+use super::owned::Undo;
 use super::script::{Question, Script, Step};
 use super::seccomp::Program;
-use super::spawn::{Birth, Job, Spawned, Supervised, Watcher};
+use super::spawn::{Birth, Job, Launched, Supervised, Watcher};
 use super::{
     Error, PodUsers, Result, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
     scheduling, userns,
@@ -27,9 +27,6 @@ use crate::trace;
 
 /// What [`init`] needs to know.
 pub struct InitPlan<'a> {
-    /// Told the init's pid while it sets the container up: there is time for something then. Told again where the init goes
-    /// on as another process.
-    pub born: Option<&'a dyn Fn(i32)>,
     /// What will be enforced.
     pub request: &'a Judged<Request>,
     /// The container's id; hooks and keyring carry it.
@@ -131,44 +128,28 @@ fn keyring(id: &str, wanted: bool) -> Result<Option<CString>> {
         .transpose()
 }
 
-/// How long the removal of what a failed creation made may take.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
-
-/// Makes the container's groups and its init, up to the gate. On failure nothing of either is left.
-pub fn create(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Spawned> {
-    let cgroup = plan.cgroup;
+/// Makes the container's groups and its init, which sets itself up while this returns: the caller has time for something.
+///
+/// # Errors
+/// Nothing of the groups and the init is left then, nor where what is returned is dropped.
+pub fn launch<'a>(plan: InitPlan<'a>, hooks: Option<&'a hooks::Subject>) -> Result<Launched<'a>> {
+    let (cgroup, request) = (plan.cgroup, plan.request);
     let groups = trace::span("make control groups");
-    let placeholder = cgroup.map(|c| c.create(plan.request)).transpose()?;
+    let placeholder = cgroup.map(|c| c.create(request)).transpose()?.flatten();
     drop(groups);
-    let egress = plan.confinement.as_ref().and_then(|c| c.egress.clone());
-    let born = plan.born;
-    let restricted = match (egress, cgroup) {
-        (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(&allowed).map_err(Error::from),
-        (Some(_), None) => Err(Error::field("network.egress", "needs cgroups")),
-        (None, _) => Ok(()),
-    };
-    let spawned = restricted
-        .and_then(|()| {
-            let _planning = trace::span("plan");
-            init(plan, hooks)
-        })
-        .and_then(|job| job.spawn_and_tell(hooks, born));
-    drop(placeholder);
-    if spawned.is_err() {
-        give_up(cgroup, hooks);
+    let undo = Undo::new(request, cgroup, hooks, placeholder);
+    match (
+        plan.confinement.as_ref().and_then(|c| c.egress.as_ref()),
+        cgroup,
+    ) {
+        (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(allowed)?,
+        (Some(_), None) => return Err(Error::field("network.egress", "needs cgroups")),
+        (None, _) => {}
     }
-    spawned
-}
-
-/// Takes back what [`create`] made.
-pub fn give_up(cgroup: Option<&Cgroup>, hooks: Option<&hooks::Subject>) {
-    if let Some(cgroup) = cgroup {
-        cgroup.kill_and_wait(GIVE_UP_WITHIN).ok();
-        cgroup.remove(GIVE_UP_WITHIN).ok();
-    }
-    if let Some(hooks) = hooks {
-        hooks.run_all_logged(HookKind::Poststop, 0);
-    }
+    let planning = trace::span("plan");
+    let job = init(plan, hooks)?;
+    drop(planning);
+    job.launch(undo)
 }
 
 /// Who is told of the calls that a container's filter asks about, and in which state its process then is.
@@ -578,15 +559,6 @@ fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
             ));
         }
     }))
-}
-
-/// Takes away the mounts of a container without a mount namespace of its own; those of all others went with theirs.
-pub fn unmount_root(request: &Request) {
-    let rootfs = request.root.source.path.as_os_str();
-    let path = CString::new(rootfs.as_encoded_bytes()).ok();
-    if let (true, Some(path)) = (request.namespaces.mount.is_host(), path) {
-        crate::sys::mount::umount_detach(&path).ok();
-    }
 }
 
 /// Makes the directory that the root will be mounted on.

@@ -1,14 +1,14 @@
 //! The parent's side: `clone3`, and the conversation with the child over the control socket.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::netdev::{self, NetDevice};
+use super::owned::{Child, Undo, registry};
 use super::script::{Question, Script};
 use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::oci::HookKind;
@@ -20,24 +20,6 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// The children that the executor made and nobody has reaped yet. Orphans of a container that shares the node's pid
-/// namespace become children of the shim too, and must be told apart.
-static OWN_CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-
-fn lock_own_children() -> MutexGuard<'static, BTreeSet<i32>> {
-    OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether the executor made this child.
-pub fn is_own_child(pid: i32) -> bool {
-    lock_own_children().contains(&pid)
-}
-
-/// To be called when a child of the executor was reaped.
-pub fn forget_child(pid: i32) {
-    lock_own_children().remove(&pid);
-}
 
 /// How the child is born.
 #[derive(Debug, Default)]
@@ -61,17 +43,26 @@ pub struct Job {
     mapped: bool,
 }
 
+/// A process that sets itself up.
+pub struct Launched<'a> {
+    // Killed first, then the rest is taken back.
+    child: Child,
+    control: OwnedFd,
+    undo: Undo<'a>,
+    job: Job,
+}
+
 /// A process that was started: for an init, up to its gate.
 #[derive(Debug)]
-pub struct Spawned {
-    /// Its pid in the node's pid namespace.
-    pub pid: i32,
-    /// Its pidfd.
-    pub pidfd: OwnedFd,
+pub struct Spawned<'a> {
+    /// Who it is. It is killed where this is dropped.
+    pub child: Child,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
     /// Where an init waits; `None` for an exec, which runs already.
     pub gate: Option<Gate>,
+    /// What else a creation has made, until it is kept.
+    pub undo: Undo<'a>,
 }
 
 /// What is left to do for an init: open the gate.
@@ -242,13 +233,7 @@ impl Job {
 
     /// For tests: the steps, the namespaces that it is born in, and the one of pids that it joins.
     #[cfg(any(test, fuzzing, feature = "sabotage"))]
-    pub(super) fn parts(
-        &self,
-    ) -> (
-        &[super::script::Step],
-        u64,
-        Option<std::os::fd::BorrowedFd<'_>>,
-    ) {
+    pub(super) fn parts(&self) -> (&[super::script::Step], u64, Option<BorrowedFd<'_>>) {
         let pid = self.birth.pid_namespace.as_ref().map(AsFd::as_fd);
         (&self.script.steps, self.birth.namespaces, pid)
     }
@@ -263,54 +248,25 @@ impl Job {
             .unwrap_or_default()
     }
 
-    /// Starts the process: an init up to its gate, an exec until its program executes. On failure nothing of it is left.
-    pub fn spawn(self, subject: Option<&hooks::Subject>) -> Result<Spawned> {
-        self.spawn_and_tell(subject, None)
+    /// Starts an exec, until its program executes. On failure nothing of it is left.
+    pub fn spawn(self) -> Result<Spawned<'static>> {
+        self.launch(Undo::default())?.wait()
     }
 
-    /// The same; `born` is told the pid as soon as there is one, while the process sets itself up.
-    pub(super) fn spawn_and_tell(
-        mut self,
-        subject: Option<&hooks::Subject>,
-        born: Option<&dyn Fn(i32)>,
-    ) -> Result<Spawned> {
-        let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
-        let cloning = trace::span("clone3");
-        let (mut pid, mut pidfd) = self.clone(&theirs)?;
-        drop(cloning);
-        let _child = trace::span("wait for the child");
-        drop(theirs);
-        let first = pid;
-        if let Some(born) = born {
-            born(pid);
-        }
-        match self.converse(&ours, &mut pid, &mut pidfd, subject) {
-            Ok((terminal, at_gate)) => {
-                if let Some(born) = born.filter(|_| pid != first) {
-                    born(pid);
-                }
-                let names = self.script.steps.iter().map(super::script::Step::describe);
-                trace_steps(self.script.times.as_ref(), pid, 0, names);
-                let gate = at_gate.then(|| self.gate(ours));
-                if self.terminal && terminal.is_none() {
-                    kill(pid, &pidfd);
-                    return Err(Error::Died("process.terminal: open a terminal".into()));
-                }
-                Ok(Spawned {
-                    pid,
-                    pidfd,
-                    terminal,
-                    gate,
-                })
-            }
-            Err(e) => {
-                kill(pid, &pidfd);
-                Err(e)
-            }
-        }
+    /// Clones the process, which begins with its script.
+    pub(super) fn launch(mut self, undo: Undo<'_>) -> Result<Launched<'_>> {
+        let (control, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
+        let _cloning = trace::span("clone3");
+        let child = self.clone(&theirs)?;
+        Ok(Launched {
+            child,
+            control,
+            undo,
+            job: self,
+        })
     }
 
-    fn clone(&mut self, control: &OwnedFd) -> Result<(i32, OwnedFd)> {
+    fn clone(&mut self, control: &OwnedFd) -> Result<Child> {
         let keep = self.script.descriptors();
         let restore = match &self.birth.pid_namespace {
             None => None,
@@ -332,25 +288,18 @@ impl Job {
         cloned.map_err(Error::system("clone the container's process"))
     }
 
-    fn clone_here(
-        &mut self,
-        control: &OwnedFd,
-        keep: &[i32],
-    ) -> std::result::Result<(i32, OwnedFd), Errno> {
+    fn clone_here(&mut self, control: &OwnedFd, keep: &[i32]) -> std::result::Result<Child, Errno> {
         let mut cgroup = self.birth.cgroup.as_ref();
         // Held over the clone, so that the child is known before anybody can see it. (The child's copy stays locked; it
         // never looks.)
-        let mut own = lock_own_children();
+        let mut own = registry();
         loop {
             #[allow(unsafe_code)]
             // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
             // return or panic.
             match unsafe { process::clone3(self.birth.namespaces, cgroup.map(AsFd::as_fd)) } {
                 Ok(Cloned::Child) => child::run(&mut self.script, control.as_fd(), keep),
-                Ok(Cloned::Parent(pid, pidfd)) => {
-                    own.insert(pid);
-                    return Ok((pid, pidfd));
-                }
+                Ok(Cloned::Parent(pid, pidfd)) => return Ok(own.own(pid, pidfd)),
                 // The container has made groups of its own below, and its top may no longer hold processes.
                 Err(Errno::EBUSY) if cgroup.is_some() => cgroup = None,
                 Err(e) => return Err(e),
@@ -358,72 +307,22 @@ impl Job {
         }
     }
 
-    /// Talks with the child until it is at its gate (true) or executes its program (false).
-    fn converse(
-        &self,
-        control: &OwnedFd,
-        pid: &mut i32,
-        pidfd: &mut OwnedFd,
-        subject: Option<&hooks::Subject>,
-    ) -> Result<(Option<OwnedFd>, bool)> {
-        let mut terminal = None;
-        let mut last = "start".to_owned();
-        let deadline = (!self.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
-        loop {
-            match listen_until(control, deadline)? {
-                Heard::Terminal(fd) => terminal = Some(fd),
-                Heard::Reborn(fd) => {
-                    let sibling = userns::pid_of(&fd)?;
-                    lock_own_children().insert(sibling);
-                    let (before, old) = (*pid, std::mem::replace(pidfd, fd));
-                    *pid = sibling;
-                    process::wait_pidfd(old.as_fd(), true).ok();
-                    forget_child(before);
-                }
-                Heard::Asks(q, _) if q == Question::Gate as u8 => return Ok((terminal, true)),
-                Heard::Asks(q, _) if q == Question::NetDevices as u8 => {
-                    netdev::move_all(&self.net_devices, *pid)?;
-                    go_on(control)?;
-                }
-                Heard::Asks(_, root) => {
-                    self.create_hooks(*pid, pidfd, root, subject)?;
-                    go_on(control)?;
-                    "after the hooks".clone_into(&mut last);
-                }
-                Heard::Failed { step, op, number } => {
-                    let what = self
-                        .script
-                        .steps
-                        .get(step)
-                        .map(super::script::Step::describe);
-                    return Err(explain(&self.program(), what.as_deref(), op, number));
-                }
-                Heard::Listener(number) => {
-                    let (watcher, agent) = (self.watcher.as_ref(), self.supervised.as_ref());
-                    hand_over(control, *pid, pidfd, number, (watcher, agent))?;
-                }
-                Heard::End if self.has_gate() => return Err(Error::Died(last)),
-                Heard::End => return Ok((terminal, false)),
-            }
-        }
-    }
-
     /// Runs the hooks that a creation has.
     fn create_hooks(
         &self,
-        pid: i32,
-        pidfd: &OwnedFd,
+        child: &Child,
         root: Option<OwnedFd>,
         subject: Option<&hooks::Subject>,
     ) -> Result<()> {
         let Some(subject) = subject else {
             return Ok(());
         };
+        let pid = child.pid();
         subject.run(HookKind::Prestart, pid)?;
         subject.run(HookKind::CreateRuntime, pid)?;
         let root = root.ok_or_else(|| Error::Died("wait for the create hooks".into()))?;
         let inside = hooks::Inside {
-            pidfd: pidfd.as_fd(),
+            pidfd: child.as_fd(),
             root,
             mapped: self.mapped,
         };
@@ -466,6 +365,76 @@ impl Job {
                     .iter()
                     .any(|s| matches!(s, super::script::Step::StartHook(_))),
             },
+        }
+    }
+}
+
+impl<'a> Launched<'a> {
+    /// The process's pid. An init that has users of its own may go on as another process: see [`Launched::wait`].
+    pub fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
+    /// Waits until an init is at its gate, or an exec executes its program. Runs the hooks of a creation.
+    ///
+    /// # Errors
+    /// Why it cannot. Nothing of it is left.
+    pub fn wait(mut self) -> Result<Spawned<'a>> {
+        let _child = trace::span("wait for the child");
+        let (terminal, at_gate) = self.converse()?;
+        let steps = self.job.script.steps.iter();
+        let names = steps.map(super::script::Step::describe);
+        trace_steps(self.job.script.times.as_ref(), self.pid(), 0, names);
+        if self.job.terminal && terminal.is_none() {
+            return Err(Error::Died("process.terminal: open a terminal".into()));
+        }
+        self.undo.drop_placeholder();
+        Ok(Spawned {
+            gate: at_gate.then(|| self.job.gate(self.control)),
+            child: self.child,
+            terminal,
+            undo: self.undo,
+        })
+    }
+
+    /// Talks with the child until it is at its gate (true) or executes its program (false).
+    fn converse(&mut self) -> Result<(Option<OwnedFd>, bool)> {
+        let mut terminal = None;
+        let mut last = "start".to_owned();
+        let job = &self.job;
+        let control = &self.control;
+        let deadline = (!job.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
+        loop {
+            match listen_until(control, deadline)? {
+                Heard::Terminal(fd) => terminal = Some(fd),
+                Heard::Reborn(fd) => {
+                    let sibling = userns::pid_of(&fd)?;
+                    let sibling = registry().own(sibling, fd);
+                    std::mem::replace(&mut self.child, sibling).wait().ok();
+                }
+                Heard::Asks(q, _) if q == Question::Gate as u8 => return Ok((terminal, true)),
+                Heard::Asks(q, _) if q == Question::NetDevices as u8 => {
+                    netdev::move_all(&job.net_devices, self.child.pid())?;
+                    go_on(control)?;
+                }
+                Heard::Asks(_, root) => {
+                    job.create_hooks(&self.child, root, self.undo.hooks())?;
+                    go_on(control)?;
+                    "after the hooks".clone_into(&mut last);
+                }
+                Heard::Failed { step, op, number } => {
+                    let step = job.script.steps.get(step);
+                    let what = step.map(super::script::Step::describe);
+                    return Err(explain(&job.program(), what.as_deref(), op, number));
+                }
+                Heard::Listener(number) => {
+                    let told = (job.watcher.as_ref(), job.supervised.as_ref());
+                    let child = &self.child;
+                    hand_over(control, child.pid(), child.as_fd(), number, told)?;
+                }
+                Heard::End if job.has_gate() => return Err(Error::Died(last)),
+                Heard::End => return Ok((terminal, false)),
+            }
         }
     }
 }
@@ -525,12 +494,12 @@ impl std::fmt::Debug for Watcher {
 fn hand_over(
     control: &OwnedFd,
     pid: i32,
-    pidfd: &OwnedFd,
+    pidfd: BorrowedFd<'_>,
     number: i32,
     (watcher, supervised): (Option<&Watcher>, Option<&Supervised>),
 ) -> Result<()> {
     if let Some(watcher) = watcher {
-        let fd = process::pidfd_getfd(pidfd.as_fd(), number)
+        let fd = process::pidfd_getfd(pidfd, number)
             .map_err(Error::system("take the filter's descriptor"))?;
         (watcher.adopt)(fd);
         return go_on(control);
@@ -544,7 +513,7 @@ fn hand_over(
             format!("{what} {}: {reason}", listener.path.display()),
         )
     };
-    let fd = process::pidfd_getfd(pidfd.as_fd(), number)
+    let fd = process::pidfd_getfd(pidfd, number)
         .map_err(Error::system("take the filter's descriptor"))?;
     let mut state = state.clone();
     state["pid"] = pid.into();
@@ -563,12 +532,6 @@ fn hand_over(
     socket::send_fd(stream.as_fd(), message.to_string().as_bytes(), fd.as_fd())
         .map_err(|e| failed("send the filter's descriptor to", e.desc().to_owned()))?;
     go_on(control)
-}
-
-fn kill(pid: i32, pidfd: &OwnedFd) {
-    process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-    process::wait_pidfd(pidfd.as_fd(), true).ok();
-    forget_child(pid);
 }
 
 /// A place where a gate can be opened by another process than the one that made the container: a socket at `path`, of at
@@ -629,7 +592,7 @@ impl Gate {
                     if let Err(e) = hand_over(
                         &self.control,
                         pid,
-                        pidfd,
+                        pidfd.as_fd(),
                         number,
                         (self.watcher.as_ref(), self.behind.supervised.as_ref()),
                     ) {

@@ -159,8 +159,11 @@ pub(super) fn make(
     let cloned = unsafe { process::clone3(0, None) };
     let (pid, pidfd) = match cloned.map_err(Error::system("create a user namespace"))? {
         Cloned::Child => {
-            process::close_range(3, theirs_only(&theirs, -1));
-            process::close_range(theirs_only(&theirs, 1), i32::MAX);
+            #[allow(unsafe_code)]
+            // SAFETY: this is a fresh child, which uses no other descriptor.
+            unsafe {
+                process::close_all_but(theirs.as_raw_fd(), &[]);
+            }
             let errno = become_owner(owner).err().map_or(0, |e| e as u8);
             process::write_all(theirs.as_fd(), &[errno]).ok();
             process::read(theirs.as_fd(), &mut [0]).ok();
@@ -213,10 +216,6 @@ fn become_owner((uid, gid): (u32, u32)) -> nix::Result<()> {
         creds::capset(all, all, 0)?;
     }
     process::unshare(libc::CLONE_NEWUSER)
-}
-
-fn theirs_only(fd: &OwnedFd, offset: i32) -> i32 {
-    fd.as_raw_fd() + offset
 }
 
 fn render(mappings: &[LinuxIdMapping], field: &str) -> Result<String> {

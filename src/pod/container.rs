@@ -12,7 +12,7 @@ use super::denials::Denials;
 use super::isolation::{Isolation, host_limits};
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
-use crate::cgroup::{Cgroup, stats::Metrics};
+use crate::cgroup::{Cgroup, stats::Stats};
 use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{Enter, Supervised, hooks, seccomp};
@@ -57,7 +57,7 @@ pub struct Container {
     /// OOM kills that were announced.
     pub(super) oom_announced: AtomicU64,
     /// The counters as they were when the init ended: a client may ask until Delete, when the group may be gone.
-    pub(super) last_usage: Mutex<Option<Metrics>>,
+    pub(super) last_usage: Mutex<Option<Stats>>,
 }
 
 /// One process in the container's cgroup, and the exec that it is.
@@ -85,13 +85,10 @@ impl Container {
         let report = self.init.report();
         let given = host_limits(self.cgroup.layout());
         let counters = self.cgroup.counters();
-        let number = |pointer: &str| {
-            counters
-                .pointer(pointer)
-                .and_then(serde_json::Value::as_u64)
-        };
+        let memory = counters.memory.map(|m| m.usage).unwrap_or_default();
+        let pids = counters.pids.unwrap_or_default();
         // A limit beyond what any machine has is none.
-        let limit = |pointer: &str| number(pointer).filter(|l| *l > 0 && *l < i64::MAX as u64 / 2);
+        let limit = |limit: u64| (limit > 0 && limit < i64::MAX as u64 / 2).then_some(limit);
         let filters = match (&self.denials, self.isolation.floor(), &self.seccomp) {
             (Some(_), ..) => 1,
             (None, floor, own) => u32::from(floor.is_some()) + u32::from(own.is_some()),
@@ -119,11 +116,11 @@ impl Container {
             updated: self.updated.load(Ordering::Relaxed),
             learning: lock(&self.recorder).is_some(),
             usage: control::Usage {
-                memory: number("/memory/usage/usage").unwrap_or(0),
-                memory_limit: limit("/memory/usage/limit"),
-                pids: number("/pids/current").unwrap_or(0),
-                pids_limit: limit("/pids/limit"),
-                cpu: number("/cpu/usage/total").unwrap_or(0),
+                memory: memory.now,
+                memory_limit: limit(memory.limit),
+                pids: pids.current,
+                pids_limit: limit(pids.limit),
+                cpu: counters.cpu.total,
             },
             denials: self
                 .denials
@@ -224,12 +221,12 @@ impl Container {
     }
 
     /// Its counters, also after its end.
-    pub fn metrics(&self) -> Result<Metrics> {
+    pub fn stats(&self) -> Result<Stats> {
         if let Some(m) = lock(&self.last_usage).clone() {
             return Ok(m);
         }
         self.cgroup
-            .metrics()
+            .stats()
             .ok_or_else(|| Error::NotFound("cgroup does not exist".into()))
     }
 
@@ -279,7 +276,7 @@ impl Container {
     /// For when it has ended: its groups may go before it is deleted.
     pub(super) fn remember_usage(&self) {
         if self.cgroup.goes_by_itself() {
-            *lock(&self.last_usage) = self.cgroup.metrics();
+            *lock(&self.last_usage) = self.cgroup.stats();
         }
     }
 

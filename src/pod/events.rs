@@ -1,50 +1,99 @@
-//! The event queue: one order for all events of the pod, kept until containerd has taken each, across its restarts.
-//! containerd `api/services/ttrpc/events/v1/events.proto`.
+//! The events of a pod: one order for all of them, kept until containerd has taken each, across its restarts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::api::ForwardRequest;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{Message, MessageField};
-use containerd_shim_protos::shim::event::Envelope;
-use containerd_shim_protos::shim_async::{Client, EventsClient};
 use tokio::sync::{Notify, mpsc};
-use ttrpc::context;
 
-use super::process::timestamp;
+use super::process::Exit;
+use crate::oci::RootMount;
+use crate::stdio::Addresses;
 
-const FORWARD_WITHIN: Duration = Duration::from_secs(5);
-const RETRY_AT_MOST: Duration = Duration::from_secs(2);
-/// An answer that is no transport failure will not change: give the event up after as many tries as containerd's shim.
-const REFUSALS: u32 = 5;
-
-/// An event's topic and type url.
-pub(super) trait Event: Message {
-    const TOPIC: &'static str;
-    const TYPE: &'static str;
+/// What has happened to a container or an exec.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A container was created.
+    Created {
+        /// Its id.
+        id: String,
+        /// Directory of `config.json`.
+        bundle: PathBuf,
+        /// What its root is made of, as it was asked for.
+        root_mounts: Vec<RootMount>,
+        /// Its init's streams, as they were asked for.
+        stdio: Addresses,
+        /// Its init.
+        pid: i32,
+    },
+    /// A container was started.
+    Started {
+        /// Its id.
+        id: String,
+        /// Its init.
+        pid: i32,
+    },
+    /// An init or an exec has ended.
+    Exited {
+        /// The container's id.
+        container: String,
+        /// The exec's id; an init has none.
+        exec: Option<String>,
+        /// The process.
+        pid: i32,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// A container was deleted.
+    Deleted {
+        /// Its id.
+        id: String,
+        /// Its init.
+        pid: i32,
+        /// How it ended, if it was ever there.
+        exit: Option<Exit>,
+    },
+    /// The kernel killed a process of the container, because memory ran out.
+    OutOfMemory {
+        /// The container's id.
+        id: String,
+    },
+    /// An exec was announced.
+    ExecAdded {
+        /// The container's id.
+        container: String,
+        /// The exec's id.
+        exec: String,
+    },
+    /// An exec was started.
+    ExecStarted {
+        /// The container's id.
+        container: String,
+        /// The exec's id.
+        exec: String,
+        /// Its process.
+        pid: i32,
+    },
+    /// A container was frozen.
+    Paused {
+        /// Its id.
+        id: String,
+    },
+    /// A container was thawed.
+    Resumed {
+        /// Its id.
+        id: String,
+    },
 }
 
-macro_rules! events {
-    ($($message:ident => $topic:ident),* $(,)?) => {
-        $(impl Event for containerd_shim_protos::events::task::$message {
-            const TOPIC: &'static str = containerd_shim_protos::topics::$topic;
-            const TYPE: &'static str = concat!("containerd.events.", stringify!($message));
-        })*
-    };
-}
-
-events! {
-    TaskCreate => TASK_CREATE_EVENT_TOPIC,
-    TaskStart => TASK_START_EVENT_TOPIC,
-    TaskExit => TASK_EXIT_EVENT_TOPIC,
-    TaskDelete => TASK_DELETE_EVENT_TOPIC,
-    TaskOOM => TASK_OOM_EVENT_TOPIC,
-    TaskExecAdded => TASK_EXEC_ADDED_EVENT_TOPIC,
-    TaskExecStarted => TASK_EXEC_STARTED_EVENT_TOPIC,
-    TaskPaused => TASK_PAUSED_EVENT_TOPIC,
-    TaskResumed => TASK_RESUMED_EVENT_TOPIC,
+/// An event, and when it happened.
+#[derive(Debug, Clone)]
+pub struct Happened {
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub event: Event,
 }
 
 #[derive(Default)]
@@ -53,47 +102,41 @@ struct Pending {
     empty: Notify,
 }
 
-/// Takes events in order and sends them in the background.
+/// The end of the queue that events are put in.
 pub struct Publisher {
-    namespace: String,
-    queue: mpsc::UnboundedSender<Envelope>,
+    queue: mpsc::UnboundedSender<Happened>,
     pending: Arc<Pending>,
 }
 
+/// The end of the queue that they are taken from.
+pub struct Events {
+    queue: mpsc::UnboundedReceiver<Happened>,
+    pending: Arc<Pending>,
+}
+
+/// A queue of events.
+pub fn queue() -> (Publisher, Events) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let pending = Arc::new(Pending::default());
+    let publisher = Publisher {
+        queue: sender,
+        pending: pending.clone(),
+    };
+    let events = Events {
+        queue: receiver,
+        pending,
+    };
+    (publisher, events)
+}
+
 impl Publisher {
-    /// Sends to containerd's ttrpc socket; without an address (another client than containerd), events go nowhere.
-    pub fn start(namespace: &str, address: Option<String>) -> Self {
-        let (queue, events) = mpsc::unbounded_channel();
-        let pending = Arc::new(Pending::default());
-        tokio::spawn(send_all(events, address, pending.clone()));
-        Self {
-            namespace: namespace.to_owned(),
-            queue,
-            pending,
-        }
-    }
-
-    pub(super) fn publish<E: Event>(&self, event: &E) {
-        let Ok(value) = event.write_to_bytes() else {
-            return;
-        };
-        log::debug!(topic:% = E::TOPIC; "publish event");
+    pub(super) fn publish(&self, event: Event) {
         self.pending.count.fetch_add(1, Ordering::Relaxed);
-        let envelope = Envelope {
-            timestamp: MessageField::some(timestamp(SystemTime::now())),
-            namespace: self.namespace.clone(),
-            topic: E::TOPIC.to_owned(),
-            event: MessageField::some(Any {
-                type_url: E::TYPE.to_owned(),
-                value,
-                ..Any::default()
-            }),
-            ..Envelope::default()
-        };
-        self.queue.send(envelope).ok();
+        let at = SystemTime::now();
+        self.queue.send(Happened { at, event }).ok();
     }
 
-    /// How many events containerd has not taken yet.
+    /// How many events were not delivered yet.
     pub fn pending(&self) -> usize {
         self.pending.count.load(Ordering::Relaxed)
     }
@@ -111,63 +154,16 @@ impl Publisher {
     }
 }
 
-async fn send_all(
-    mut events: mpsc::UnboundedReceiver<Envelope>,
-    address: Option<String>,
-    pending: Arc<Pending>,
-) {
-    let mut client = None;
-    while let Some(event) = events.recv().await {
-        if let Some(address) = &address {
-            send(&mut client, address, event).await;
-        }
-        if pending.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            pending.empty.notify_one();
-        }
+impl Events {
+    /// The next one. Each is to be [`Events::delivered`] before the one after it is taken.
+    pub async fn next(&mut self) -> Option<Happened> {
+        self.queue.recv().await
     }
-}
 
-async fn send(client: &mut Option<EventsClient>, address: &str, event: Envelope) {
-    let topic = event.topic.clone();
-    let request = ForwardRequest {
-        envelope: MessageField::some(event),
-        ..ForwardRequest::default()
-    };
-    let (mut refusals, mut pause) = (0, Duration::from_millis(10));
-    loop {
-        let connected = match client {
-            Some(c) => Some(c),
-            None => Client::connect(address)
-                .await
-                .ok()
-                .map(|c| client.insert(EventsClient::new(c))),
-        };
-        let failure = match connected {
-            None => "cannot connect".to_owned(),
-            Some(c) => match c
-                .forward(context::with_duration(FORWARD_WITHIN), &request)
-                .await
-            {
-                Ok(_) => return,
-                Err(ttrpc::Error::RpcStatus(s)) if s.code() != ttrpc::Code::DEADLINE_EXCEEDED => {
-                    refusals += 1;
-                    if refusals >= REFUSALS {
-                        log::error!(
-                            "topic={topic} error={:?} msg=\"containerd refuses this event; giving it up\"",
-                            s.message
-                        );
-                        return;
-                    }
-                    s.message
-                }
-                Err(e) => {
-                    *client = None;
-                    e.to_string()
-                }
-            },
-        };
-        log::debug!("topic={topic} error={failure:?} msg=\"event not taken; trying again\"");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AT_MOST);
+    /// The one that was taken last is delivered, or given up.
+    pub fn delivered(&self) {
+        if self.pending.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.pending.empty.notify_one();
+        }
     }
 }

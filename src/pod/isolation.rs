@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxResources, Process};
 
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
@@ -73,17 +73,14 @@ impl Isolation {
         Self::of(profile).map_err(|e| format!("profile {name:?}: {e}"))
     }
 
-    fn of(profile: Profile) -> std::result::Result<Self, crate::executor::Error> {
+    fn of(mut profile: Profile) -> std::result::Result<Self, crate::executor::Error> {
+        // What it was made from is needed no more: some tens of KiB of each idle pod.
+        let floor = profile.seccomp.filter.take();
+        let floor = floor.as_ref().map(seccomp::compile).transpose()?;
         let has = |scope| profile.landlock.scopes.contains(&scope);
         let landlock = &profile.landlock;
         let confinement = Confinement {
-            floor: profile
-                .seccomp
-                .filter
-                .as_ref()
-                .map(seccomp::compile)
-                .transpose()?
-                .map(Arc::new),
+            floor: floor.map(Arc::new),
             landlock: Landlock {
                 scope_abstract: has(isolation::Scope::AbstractUnixSocket),
                 scope_signal: has(isolation::Scope::Signal),
@@ -164,10 +161,9 @@ impl Isolation {
         self.confinement.clone()
     }
 
-    /// The floor, as a filter in OCI's format and compiled.
-    pub(super) fn floor(&self) -> Option<(&LinuxSeccomp, &Arc<seccomp::Program>)> {
-        let compiled = self.confinement.as_ref().and_then(|c| c.floor.as_ref());
-        self.profile.seccomp.filter.as_ref().zip(compiled)
+    /// The floor.
+    pub(super) fn floor(&self) -> Option<&Arc<seccomp::Program>> {
+        self.confinement.as_ref()?.floor.as_ref()
     }
 
     /// Whether denied system calls are to be seen.
@@ -266,7 +262,11 @@ impl Isolation {
 
     /// Whether two profiles isolate alike: the containers of a pod have one.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
-        self.profile == other.profile
+        let insns = |of: &Self| -> Vec<(u16, u8, u8, u32)> {
+            let all = of.floor().into_iter().flat_map(|f| &f.insns);
+            all.map(|i| (i.code, i.jt, i.jf, i.k)).collect()
+        };
+        self.profile == other.profile && insns(self) == insns(other)
     }
 }
 

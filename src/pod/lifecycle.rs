@@ -1,20 +1,12 @@
 //! Creating, starting, ending and deleting. Each runs to its end whatever becomes of the request that asked for it.
 
-use std::cell::RefCell;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use containerd_shim_protos::api as protos;
-use containerd_shim_protos::events::task::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused,
-    TaskResumed, TaskStart,
-};
-use containerd_shim_protos::protobuf::MessageField;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -23,11 +15,13 @@ use super::denials::Denials;
 use super::isolation::OfPod;
 use super::learn;
 use super::process::{Exit, Process, State, Status};
-use super::record::Record;
-use super::{Container, CreateRequest, Error, Filters, Isolation, Pod, Result, lock};
+use super::record::{Record, Recorded};
+use super::users::Users;
+use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
-use crate::executor::{self, Enter, ExecPlan, InitPlan, hooks, seccomp};
+use crate::executor::{self, Child, Enter, ExecPlan, InitPlan, Spawned, hooks, seccomp};
+use crate::isolation::Judged;
 use crate::oci::{self, HookKind, Request, RootMount};
 use crate::stdio::{Addresses, Owner, Streams};
 use crate::sys;
@@ -47,11 +41,44 @@ pub(super) async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
 }
 
-/// A container that was built and not yet registered.
+/// A container whose init is at its gate, and which the pod does not know yet.
 struct Built {
     container: Container,
-    spawned: executor::Spawned,
+    /// Killed where this is dropped.
+    child: AsyncFd<Child>,
     oom: Option<OomWatch>,
+}
+
+/// A request that has passed the profile.
+struct Admitted {
+    isolation: Arc<Isolation>,
+    request: Judged<Request>,
+    root_mounts: Judged<Vec<RootMount>>,
+    stdio: Judged<Addresses>,
+    users: Option<Arc<Users>>,
+}
+
+/// An id that is taken while its container is created. Dropped, it is free again.
+struct Reservation<'a> {
+    pod: &'a Pod,
+    id: String,
+    filled: bool,
+}
+
+impl Reservation<'_> {
+    /// The container is there.
+    fn fill(mut self, container: &Arc<Container>) {
+        self.pod.put(container);
+        self.filled = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.pod.forget(&self.id);
+        }
+    }
 }
 
 fn console_size(process: Option<&oci_spec::runtime::Process>) -> Option<(u16, u16)> {
@@ -69,48 +96,29 @@ impl Pod {
         let _trace = trace::span("Create");
         let id = request.id.clone();
         crate::id::check(&id).map_err(Error::InvalidArgument)?;
-        self.reserve(&id)?;
-        let created = TaskCreate {
-            container_id: id.clone(),
-            bundle: request.bundle.display().to_string(),
-            rootfs: request.root_mounts.iter().map(to_proto).collect(),
-            io: MessageField::some(TaskIO {
-                stdin: request.stdio.stdin.clone(),
-                stdout: request.stdio.stdout.clone(),
-                stderr: request.stdio.stderr.clone(),
-                terminal: request.stdio.terminal,
-                ..TaskIO::default()
-            }),
-            ..TaskCreate::default()
+        let reservation = self.reserve(&id)?;
+        let created = |pid| Event::Created {
+            id: id.clone(),
+            bundle: request.bundle.clone(),
+            root_mounts: request.root_mounts.clone(),
+            stdio: request.stdio.clone(),
+            pid,
         };
+        let asked = request.clone();
         let pod = self.clone();
-        let built = blocking(move || pod.build(request)).await;
         let Built {
             container,
-            mut spawned,
+            child,
             oom,
-        } = match built {
-            Ok(built) => built,
-            Err(e) => {
-                self.forget(&id);
-                log::error!(id:%, error:% = e; "create failed");
-                return Err(e);
-            }
-        };
+        } = blocking(move || pod.build(asked))
+            .await
+            .inspect_err(|e| log::error!(id:%, error:% = e; "create failed"))?;
         let container = Arc::new(container);
-        container
-            .init
-            .streams()
-            .run(spawned.terminal.take())
-            .map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
-        let pid = spawned.pid;
-        self.put(&container);
-        self.events.publish(&TaskCreate {
-            pid: pid as u32,
-            ..created
-        });
+        let pid = child.get_ref().pid();
+        reservation.fill(&container);
+        self.events.publish(created(pid));
         let oom = oom.and_then(|watch| self.watch_oom(&container, watch));
-        self.watch_init(&container, spawned.pidfd, oom)?;
+        self.watch_init(&container, child, oom);
         if !container.enter.pid {
             self.reap_strays();
         }
@@ -118,17 +126,27 @@ impl Pod {
         Ok(pid)
     }
 
-    fn build(&self, request: CreateRequest) -> Result<Built> {
+    fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
+        self.take_slot(id)?;
+        Ok(Reservation {
+            pod: self,
+            id: id.to_owned(),
+            filled: false,
+        })
+    }
+
+    /// Reads the spec, and puts the profile's floor under it and what was asked for beside it.
+    fn admit(&self, request: &CreateRequest) -> Result<Admitted> {
         if request.options.no_pivot_root {
             return Err(Error::Unimplemented(
                 "the option NoPivotRoot is not supported: a root that can be left is none".into(),
             ));
         }
         let reading = trace::span("read config.json");
-        let isolation = self.isolation(request.profile.as_ref())?;
+        let isolation = self.isolation(request.options.profile.as_ref())?;
         let asked = self.spec(&request.bundle)?;
         drop(reading);
-        let applying = trace::span("apply the profile");
+        let _applying = trace::span("apply the profile");
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
         if Record::load(&request.bundle).is_ok_and(|r| r.exit.is_none() && r.is_alive()) {
             return Err(Error::AlreadyExists(format!(
@@ -138,26 +156,47 @@ impl Pod {
         }
         let pod = self.of_kubernetes(&isolation, &asked)?;
         let place = isolation.place(&request.id, &request.bundle, pod);
-        let root_mounts = isolation.judge_root_mounts(&place, request.root_mounts)?;
+        let root_mounts = isolation.judge_root_mounts(&place, request.root_mounts.clone())?;
         let users = self.users(&isolation, &asked, &root_mounts, &request.id)?;
-        let first = users.as_ref().map(|u| u.first());
         let of_pod = OfPod {
             layout: &self.layout,
-            users: first,
+            users: users.as_ref().map(|u| u.first()),
             place,
             namespaces: self.namespaces(&isolation, &asked),
         };
         let judged = isolation.judge(&request.id, of_pod, asked)?;
-        let stdio = isolation.judge_streams(request.stdio.clone())?;
-        let spec = &judged.rest;
         if judged.namespaces.mount.is_host() {
             return Err(Error::InvalidArgument(
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
             ));
         }
-        drop(applying);
+        Ok(Admitted {
+            stdio: isolation.judge_streams(request.stdio.clone())?,
+            request: judged,
+            root_mounts,
+            users,
+            isolation,
+        })
+    }
+
+    /// Makes a container, up to its gate. Blocks. On failure nothing of it is left.
+    fn build(&self, asked: CreateRequest) -> Result<Built> {
+        let Admitted {
+            isolation,
+            request,
+            root_mounts,
+            stdio,
+            users,
+        } = self.admit(&asked)?;
+        let CreateRequest {
+            id,
+            bundle,
+            options,
+            ..
+        } = asked;
+        let spec = &request.rest;
         let compiling = trace::span("filters");
-        let cgroup = Cgroup::of(self.layout.clone(), spec, &request.id)?;
+        let cgroup = Cgroup::of(self.layout.clone(), spec, &id)?;
         let cgroup = Arc::new(cgroup.own_only(isolation.restricts()));
         let Filters {
             own: filter,
@@ -165,113 +204,84 @@ impl Pod {
         } = self.filters(spec, &isolation)?;
         drop(compiling);
         let opening = trace::span("open streams");
-        let denials = watched
-            .map(|w| Denials::new(&request.id, isolation.clone(), w, self.answering.clone()));
-        let own_pids = judged.namespaces.pid.is_new();
-        let user = spec
-            .process()
-            .as_ref()
-            .map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        let denials =
+            watched.map(|w| Denials::new(&id, isolation.clone(), w, self.answering.clone()));
+        let own_pids = request.namespaces.pid.is_new();
+        let process = spec.process().as_ref();
         let maps = Maps::of(spec);
-        let user = maps.to_host(user);
+        let user = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
         // Under a profile nobody else names whose the streams become.
-        let user = if isolation.restricts() || request.options.io_uid == 0 {
-            user
-        } else {
-            (request.options.io_uid, request.options.io_gid)
-        };
+        let io_owner = options.io_owner.filter(|_| !isolation.restricts());
+        let user = io_owner.unwrap_or_else(|| maps.to_host(user));
         let owner = Owner {
-            id: &request.id,
+            id: &id,
             namespace: &self.namespace,
             user,
         };
-        let (files, streams) = Streams::open(
-            &stdio,
-            &owner,
-            own_pids,
-            console_size(spec.process().as_ref()),
-        )?;
+        let (files, mut streams) = Streams::open(&stdio, &owner, own_pids, console_size(process))?;
         drop(opening);
-        let hooks = hooks::Subject::new(&judged, &request.id, &request.bundle).map(Arc::new);
+        let hooks = hooks::Subject::new(&request, &id, &bundle).map(Arc::new);
         if !root_mounts.is_empty() {
-            executor::prepare_root_directory(&judged)?;
+            executor::prepare_root_directory(&request)?;
         }
-        let new_keyring = isolation.restricts() || !request.options.no_new_keyring;
-        // Done while the init sets the container up.
-        let recorded = RefCell::new(Ok(()));
-        let oom = RefCell::new(None);
-        let born = |pid| {
-            let _recording = trace::span("write the record");
-            *oom.borrow_mut() = cgroup.watch_oom();
-            let record = Record {
-                pid,
-                start_time: sys::process::start_time(pid).unwrap_or(0),
+        let new_keyring = isolation.restricts() || !options.no_new_keyring;
+        let launched = executor::launch(
+            InitPlan {
+                request: &request,
+                id: &id,
+                bundle: &bundle,
+                root_mounts: &root_mounts,
+                cgroup: Some(&cgroup),
+                stdio: files,
+                seccomp: filter.clone(),
+                confinement: isolation.confinement(),
+                watcher: denials.as_ref().map(|d| d.watcher("")),
+                users: users.as_ref().map(|u| &u.namespace),
+                new_keyring,
+                gate: None,
+                preserve_fds: 0,
+                pivot: true,
+            },
+            hooks.as_deref(),
+        )?;
+        // While the init sets the container up.
+        let oom = cgroup.watch_oom();
+        let mut recorded = Recorded::new(
+            &bundle,
+            Record {
                 shim: std::process::id(),
                 cgroup: cgroup.cgroups_path(),
                 resctrl: cgroup.resctrl().cloned(),
-                users: first,
-                poststop: judged.hooks.of(HookKind::Poststop).cloned().collect(),
-                exit: None,
-            };
-            *recorded.borrow_mut() = record
-                .store(&request.bundle)
-                .and_then(|()| write_pid(&request.bundle, pid));
-        };
-        let plan = InitPlan {
-            born: Some(&born),
-            request: &judged,
-            id: &request.id,
-            bundle: &request.bundle,
-            root_mounts: &root_mounts,
-            cgroup: Some(&cgroup),
-            stdio: files,
-            seccomp: filter.clone(),
-            confinement: isolation.confinement(),
-            watcher: denials.as_ref().map(|d| d.watcher("")),
-            users: users.as_ref().map(|u| &u.namespace),
-            new_keyring,
-            gate: None,
-            preserve_fds: 0,
-            pivot: true,
-        };
-        let mut spawned = executor::create(plan, hooks.as_deref()).inspect_err(|_| {
-            Record::remove(&request.bundle);
-        })?;
-        if let Err(e) = recorded.into_inner() {
-            sys::process::pidfd_send_signal(spawned.pidfd.as_fd(), libc::SIGKILL).ok();
-            sys::process::wait_pidfd(spawned.pidfd.as_fd(), true).ok();
-            executor::give_up(Some(&cgroup), hooks.as_deref());
-            return Err(Error::Unknown(format!(
-                "write the container's record into {}: {e}",
-                request.bundle.display()
-            )));
-        }
-        let Some(gate) = spawned.gate.take() else {
-            return Err(Error::Unknown("the init has no gate".into()));
-        };
-        let pidfd = spawned
-            .pidfd
-            .try_clone()
-            .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
+                users: users.as_ref().map(|u| u.first()),
+                poststop: request.hooks.of(HookKind::Poststop).cloned().collect(),
+                ..Record::default()
+            },
+        );
+        recorded.write(launched.pid())?;
+        let Spawned {
+            undo,
+            child,
+            terminal,
+            gate,
+        } = launched.wait()?;
+        recorded.write(child.pid())?;
+        let gate = gate.ok_or_else(|| Error::Unknown("the init has no gate".into()))?;
+        let pidfd = duplicate(&child)?;
+        let pid = child.pid();
+        let child = watchable(child)?;
+        streams.run(terminal).map_err(no_streams)?;
         let state = State::Created {
             gate: Box::new(gate),
-            pid: spawned.pid,
+            pid,
             pidfd: Arc::new(pidfd),
         };
-        let init = Process::new(String::new(), stdio, state, streams);
-        let supervised = executor::supervised(
-            filter.as_ref(),
-            &judged,
-            &request.id,
-            &request.bundle,
-            "running",
-        );
+        let supervised = executor::supervised(filter.as_ref(), &request, &id, &bundle, "running");
+        undo.keep();
+        recorded.keep();
         let container = Container {
-            id: request.id,
-            bundle: request.bundle,
-            cgroup,
+            init: Process::new(String::new(), stdio, state, streams),
             own_pids,
-            enter: Enter::of(&judged),
+            enter: Enter::of(&request),
             maps,
             supervised,
             seccomp: filter,
@@ -281,20 +291,22 @@ impl Pod {
             new_keyring,
             allowed: learn::allowed(spec),
             recorder: Mutex::default(),
-            init,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             updated: AtomicBool::new(false),
             created: sys::time::seconds_since_1970(),
-            users: first,
+            users: users.as_ref().map(|u| u.first()),
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
+            id,
+            bundle,
+            cgroup,
         };
         self.learn_from_start(&container);
         Ok(Built {
             container,
-            spawned,
-            oom: oom.into_inner(),
+            child,
+            oom,
         })
     }
 
@@ -307,12 +319,12 @@ impl Pod {
             return Ok(Filters::default());
         }
         let hasher = lock(&self.filters).hasher().build_hasher();
-        let key = fingerprint(hasher, &(own, floor.map(|(spec, _)| spec), watch));
+        let key = fingerprint(hasher, own, floor, watch);
         if let Some(filters) = lock(&self.filters).get(&key) {
             return Ok(filters.clone());
         }
         let watched = if watch {
-            seccomp::watch(floor.map(|(_, program)| program), own)?.map(Arc::new)
+            seccomp::watch(floor, own)?.map(Arc::new)
         } else {
             None
         };
@@ -342,9 +354,9 @@ impl Pod {
         let turn = init.turn.lock().await;
         let (gate, pid, pidfd) = init.transition(|state| match state {
             State::Created { gate, pid, pidfd } => Ok((
-                State::Starting {
+                State::Opening {
                     pid,
-                    pidfd: Some(pidfd.clone()),
+                    pidfd: pidfd.clone(),
                 },
                 (gate, pid, pidfd),
             )),
@@ -367,10 +379,9 @@ impl Pod {
             tokio::time::timeout(REMOVE_WITHIN, init.wait()).await.ok();
             return Err(e);
         }
-        self.events.publish(&TaskStart {
-            container_id: container.id.clone(),
-            pid: pid as u32,
-            ..TaskStart::default()
+        self.events.publish(Event::Started {
+            id: container.id.clone(),
+            pid,
         });
         log::info!(id:% = container.id, pid:%, took_us:% = began.elapsed().as_micros(); "started");
         drop(turn);
@@ -393,39 +404,9 @@ impl Pod {
         let process = exec.take_exec()?;
         let (c, e) = (container.clone(), exec.clone());
         let namespace = self.namespace.clone();
-        let spawned = blocking(move || {
-            let owner = Owner {
-                id: &c.id,
-                namespace: &namespace,
-                user: c.maps.to_host((process.user().uid(), process.user().gid())),
-            };
-            let (stdio, streams) =
-                Streams::open(e.addresses(), &owner, false, console_size(Some(&process)))?;
-            let init = c.init.pidfd().ok_or_else(|| {
-                Error::FailedPrecondition(format!("container {} init process is not running", c.id))
-            })?;
-            let spawned = executor::exec(ExecPlan {
-                process: &process,
-                id: &c.id,
-                init: init
-                    .try_clone()
-                    .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?,
-                enter: c.enter,
-                supervised: c.supervised.clone(),
-                cgroup: Some(&c.cgroup),
-                stdio,
-                seccomp: c.seccomp.clone(),
-                confinement: c.isolation.confinement(),
-                watcher: c.denials.as_ref().map(|d| d.watcher(e.exec_id())),
-                new_keyring: c.new_keyring,
-                preserve_fds: 0,
-            })
-            .and_then(|job| job.spawn(None))?;
-            Ok((spawned, streams))
-        })
-        .await;
-        let (mut spawned, streams) = match spawned {
-            Ok(s) => s,
+        let spawned = blocking(move || spawn_exec(&c, &e, &process, &namespace)).await;
+        let (child, pidfd, streams) = match spawned {
+            Ok(spawned) => spawned,
             Err(e) => {
                 // Who waits for it is told that it will never run.
                 exec.finish(Exit::now(128));
@@ -434,25 +415,17 @@ impl Pod {
             }
         };
         exec.streams().adopt(streams);
-        let pid = spawned.pid;
-        let watch = spawned
-            .pidfd
-            .try_clone()
-            .map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))?;
-        exec.streams()
-            .run(spawned.terminal.take())
-            .map_err(|e| Error::Unknown(format!("standard streams: {e}")))?;
+        let pid = child.get_ref().pid();
         exec.set(State::Running {
             pid,
-            pidfd: Arc::new(spawned.pidfd),
+            pidfd: Arc::new(pidfd),
         });
-        self.events.publish(&TaskExecStarted {
-            container_id: container.id.clone(),
-            exec_id: exec_id.to_owned(),
-            pid: pid as u32,
-            ..TaskExecStarted::default()
+        self.events.publish(Event::ExecStarted {
+            container: container.id.clone(),
+            exec: exec_id.to_owned(),
+            pid,
         });
-        self.watch_exec(container, &exec, watch)?;
+        self.watch_exec(container, &exec, child);
         log::info!(id:% = container.id, exec:% = exec_id, pid:%; "exec started");
         Ok(pid)
     }
@@ -460,15 +433,13 @@ impl Pod {
     fn watch_init(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        pidfd: OwnedFd,
+        child: AsyncFd<Child>,
         oom: Option<tokio::task::JoinHandle<()>>,
-    ) -> Result<()> {
-        let pidfd = watchable(pidfd)?;
+    ) {
         let (pod, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
-            let mut exit = reap(pidfd).await;
+            let mut exit = reap(child).await;
             let ending = trace::span("exit");
-            executor::forget_child(container.init.pid());
             if let Some(oom) = oom {
                 oom.abort();
             }
@@ -501,41 +472,31 @@ impl Pod {
             drop(ending);
             log::info!(id:% = container.id, status:% = exit.status; "exited");
         });
-        Ok(())
     }
 
     fn watch_exec(
         self: &Arc<Self>,
         container: &Arc<Container>,
         exec: &Arc<Process>,
-        pidfd: OwnedFd,
-    ) -> Result<()> {
-        let pidfd = watchable(pidfd)?;
+        child: AsyncFd<Child>,
+    ) {
         let (pod, container, exec) = (self.clone(), container.clone(), exec.clone());
         tokio::spawn(async move {
-            let exit = reap(pidfd).await;
-            executor::forget_child(exec.pid());
+            let exit = reap(child).await;
             let _turn = exec.turn.lock().await;
             exec.output_taken().await;
             pod.publish_exit(&container, &exec, exit);
             exec.finish(exit);
             log::info!(id:% = container.id, exec:% = exec.exec_id(), status:% = exit.status; "exec exited");
         });
-        Ok(())
     }
 
     fn publish_exit(&self, container: &Container, process: &Process, exit: Exit) {
-        self.events.publish(&TaskExit {
-            container_id: container.id.clone(),
-            id: if process.exec_id().is_empty() {
-                container.id.clone()
-            } else {
-                process.exec_id().to_owned()
-            },
-            pid: process.pid() as u32,
-            exit_status: exit.status,
-            exited_at: MessageField::some(exit.timestamp()),
-            ..TaskExit::default()
+        self.events.publish(Event::Exited {
+            container: container.id.clone(),
+            exec: (!process.exec_id().is_empty()).then(|| process.exec_id().to_owned()),
+            pid: process.pid(),
+            exit,
         });
     }
 
@@ -559,10 +520,9 @@ impl Pod {
         );
         container.check_exec()?;
         container.add_exec(&exec)?;
-        self.events.publish(&TaskExecAdded {
-            container_id: container.id.clone(),
-            exec_id: exec_id.to_owned(),
-            ..TaskExecAdded::default()
+        self.events.publish(Event::ExecAdded {
+            container: container.id.clone(),
+            exec: exec_id.to_owned(),
         });
         Ok(())
     }
@@ -616,12 +576,10 @@ impl Pod {
         .await?;
         self.forget(&container.id);
         let (pid, exit) = (init.pid(), init.exit());
-        self.events.publish(&TaskDelete {
-            container_id: container.id.clone(),
-            pid: pid as u32,
-            exit_status: exit.map_or(0, |e| e.status),
-            exited_at: exit.map(|e| e.timestamp()).into(),
-            ..TaskDelete::default()
+        self.events.publish(Event::Deleted {
+            id: container.id.clone(),
+            pid,
+            exit,
         });
         log::info!(id:% = container.id; "deleted");
         Ok((pid, exit))
@@ -632,18 +590,12 @@ impl Pod {
         let container = self.container(id)?;
         let c = container.clone();
         blocking(move || c.set_paused(pause)).await?;
-        let container_id = container.id.clone();
-        if pause {
-            self.events.publish(&TaskPaused {
-                container_id,
-                ..TaskPaused::default()
-            });
+        let id = container.id.clone();
+        self.events.publish(if pause {
+            Event::Paused { id }
         } else {
-            self.events.publish(&TaskResumed {
-                container_id,
-                ..TaskResumed::default()
-            });
-        }
+            Event::Resumed { id }
+        });
         Ok(())
     }
 
@@ -701,24 +653,66 @@ impl Pod {
 
 async fn delete_exec(container: &Arc<Container>, exec_id: &str) -> Result<(i32, Option<Exit>)> {
     let exec = container.process(exec_id)?;
-    match exec.report().status {
-        Status::Running => return Err(Error::Unknown("cannot delete a running process".into())),
-        Status::Created if exec.pid() != 0 => {
-            return Err(Error::Unknown(
-                "cannot delete a process that is being started".into(),
-            ));
-        }
-        Status::Created | Status::Stopped => {}
-    }
+    exec.end_of_use()?;
     let closing = exec.streams().close();
     closing.await;
     container.remove_exec(exec_id);
     Ok((exec.pid(), exec.exit()))
 }
 
-/// `init.pid`, as containerd's own shim leaves it; tools read it.
-fn write_pid(bundle: &Path, pid: i32) -> std::io::Result<()> {
-    std::fs::write(bundle.join("init.pid"), pid.to_string())
+/// Starts an exec. Blocks. On failure nothing of it is left.
+fn spawn_exec(
+    container: &Container,
+    exec: &Process,
+    process: &Judged<oci_spec::runtime::Process>,
+    namespace: &str,
+) -> Result<(AsyncFd<Child>, OwnedFd, Streams)> {
+    let user = (process.user().uid(), process.user().gid());
+    let owner = Owner {
+        id: &container.id,
+        namespace,
+        user: container.maps.to_host(user),
+    };
+    let size = console_size(Some(process));
+    let (stdio, mut streams) = Streams::open(exec.addresses(), &owner, false, size)?;
+    let init = container.init.pidfd().ok_or_else(|| {
+        Error::FailedPrecondition(format!(
+            "container {} init process is not running",
+            container.id
+        ))
+    })?;
+    let denials = container.denials.as_ref();
+    let plan = ExecPlan {
+        process,
+        id: &container.id,
+        init: duplicate(&init)?,
+        enter: container.enter,
+        supervised: container.supervised.clone(),
+        cgroup: Some(&container.cgroup),
+        stdio,
+        seccomp: container.seccomp.clone(),
+        confinement: container.isolation.confinement(),
+        watcher: denials.map(|d| d.watcher(exec.exec_id())),
+        new_keyring: container.new_keyring,
+        preserve_fds: 0,
+    };
+    let Spawned {
+        child, terminal, ..
+    } = executor::exec(plan)?.spawn()?;
+    let pidfd = duplicate(&child)?;
+    let child = watchable(child)?;
+    streams.run(terminal).map_err(no_streams)?;
+    Ok((child, pidfd, streams))
+}
+
+fn duplicate(fd: &impl AsFd) -> Result<OwnedFd> {
+    let own = fd.as_fd().try_clone_to_owned();
+    own.map_err(|e| Error::Unknown(format!("duplicate a pidfd: {e}")))
+}
+
+#[allow(clippy::needless_pass_by_value)] // as `map_err` wants it
+fn no_streams(e: io::Error) -> Error {
+    Error::Unknown(format!("standard streams: {e}"))
 }
 
 fn record_exit(container: &Container, exit: Exit) {
@@ -740,16 +734,16 @@ fn record_exit(container: &Container, exit: Exit) {
     }
 }
 
-fn watchable(pidfd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
-    sys::watch::register(pidfd, Interest::READABLE)
+fn watchable(child: Child) -> Result<AsyncFd<Child>> {
+    sys::watch::register(child, Interest::READABLE)
         .map_err(|e| Error::Unknown(format!("watch a process: {e}")))
 }
 
 /// Waits for the process's end and reaps it.
-async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
+async fn reap(child: AsyncFd<Child>) -> Exit {
     loop {
-        let ready = pidfd.readable().await;
-        match sys::process::wait_pidfd(pidfd.as_fd(), false) {
+        let ready = child.readable().await;
+        match child.get_ref().try_wait() {
             Ok(Some(status)) => return Exit::now(status.code),
             Ok(None) => {
                 if let Ok(mut ready) = ready {
@@ -765,7 +759,9 @@ async fn reap(pidfd: AsyncFd<OwnedFd>) -> Exit {
 /// A number for what filters are made from. The hasher's keys are this process's own: nobody can look for two that agree.
 fn fingerprint(
     hasher: impl Hasher,
-    made_from: &(Option<&LinuxSeccomp>, Option<&LinuxSeccomp>, bool),
+    own: Option<&LinuxSeccomp>,
+    floor: Option<&Arc<seccomp::Program>>,
+    watch: bool,
 ) -> u64 {
     struct Sink<H>(H);
     impl<H: Hasher> Write for Sink<H> {
@@ -778,16 +774,10 @@ fn fingerprint(
         }
     }
     let mut sink = Sink(hasher);
-    serde_json::to_writer(&mut sink, made_from).ok();
-    sink.0.finish()
-}
-
-fn to_proto(m: &RootMount) -> protos::Mount {
-    protos::Mount {
-        type_: m.fstype.clone(),
-        source: m.source.clone(),
-        target: m.target.clone(),
-        options: m.options.clone(),
-        ..protos::Mount::default()
+    serde_json::to_writer(&mut sink, &own).ok();
+    for i in floor.iter().flat_map(|f| &f.insns) {
+        (i.code, i.jt, i.jf, i.k).hash(&mut sink.0);
     }
+    watch.hash(&mut sink.0);
+    sink.0.finish()
 }

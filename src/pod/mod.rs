@@ -1,5 +1,7 @@
 //! The state of one pod: its containers, their processes, who waits on what, and in which order events leave. The only
-//! place with mutable shared state. Every lock is held for a few field accesses; blocking work runs on a thread pool.
+//! place with mutable shared state. Blocking work runs on a thread pool. A lock is held for a few field accesses, with three
+//! exceptions that only blocking work takes: `users` while the first container's ids are taken and tried, `ahead` while the first
+//! spec is read, and a container's `recorder` while its programs are loaded.
 
 mod ahead;
 mod answering;
@@ -22,7 +24,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use containerd_shim_protos::shim::oci;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::Layout;
@@ -34,7 +35,7 @@ use crate::stdio::Addresses;
 use crate::sys;
 pub use container::{Container, Usage};
 pub use error::Error;
-pub use events::Publisher;
+pub use events::{Event, Events, Happened, Publisher, queue as event_queue};
 pub use isolation::{Isolation, ProfileSource, host_limits};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
@@ -51,7 +52,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What to create.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CreateRequest {
     /// Container id.
     pub id: String,
@@ -61,9 +62,20 @@ pub struct CreateRequest {
     pub root_mounts: Vec<RootMount>,
     /// Standard streams.
     pub stdio: Addresses,
-    /// containerd's runc options, where it sent any.
-    pub options: oci::Options,
-    /// The isolation profile of the handler's options, which wins over the shim's name.
+    /// What the handler's options say.
+    pub options: Options,
+}
+
+/// Options of a handler in containerd's configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Not to pivot to the root.
+    pub no_pivot_root: bool,
+    /// Not to give the container a session keyring of its own.
+    pub no_new_keyring: bool,
+    /// Whose the standard streams become: user and group. By default the container's user.
+    pub io_owner: Option<(u32, u32)>,
+    /// The isolation profile, which wins over the shim's name.
     pub profile: Option<ProfileSource>,
 }
 
@@ -232,7 +244,7 @@ impl Pod {
         }
     }
 
-    fn reserve(&self, id: &str) -> Result<()> {
+    fn take_slot(&self, id: &str) -> Result<()> {
         let mut containers = lock(&self.containers);
         if containers.contains_key(id) {
             return Err(Error::AlreadyExists(format!(

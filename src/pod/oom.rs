@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use containerd_shim_protos::events::task::TaskOOM;
 use tokio::io::Interest;
 use tokio::task::JoinHandle;
 
-use super::{Container, Pod};
+use super::{Container, Event, Pod};
 use crate::cgroup::OomWatch;
 
 impl Pod {
@@ -47,9 +46,8 @@ impl Pod {
 
     pub(super) fn announce_oom(&self, container: &Container) {
         log::warn!(id:% = container.id(); "out of memory: the kernel killed a process of this container");
-        self.events.publish(&TaskOOM {
-            container_id: container.id().to_owned(),
-            ..TaskOOM::default()
+        self.events.publish(Event::OutOfMemory {
+            id: container.id().to_owned(),
         });
     }
 }

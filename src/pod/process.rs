@@ -2,9 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use tokio::sync::watch;
 
 use super::{Error, Result, lock};
@@ -22,16 +21,6 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-/// A protobuf timestamp.
-pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp {
-        seconds: since.as_secs() as i64,
-        nanos: since.subsec_nanos() as i32,
-        ..Timestamp::default()
-    }
-}
-
 impl Exit {
     /// Now, with this status.
     pub fn now(status: u32) -> Self {
@@ -39,11 +28,6 @@ impl Exit {
             status,
             at: SystemTime::now(),
         }
-    }
-
-    /// The time as protobuf has it.
-    pub fn timestamp(&self) -> Timestamp {
-        timestamp(self.at)
     }
 }
 
@@ -68,10 +52,12 @@ pub(super) enum State {
         pid: i32,
         pidfd: Arc<OwnedFd>,
     },
-    /// Being started.
-    Starting {
+    /// An exec that is being started: it has no process yet.
+    Starting,
+    /// An init whose gate is being opened.
+    Opening {
         pid: i32,
-        pidfd: Option<Arc<OwnedFd>>,
+        pidfd: Arc<OwnedFd>,
     },
     Running {
         pid: i32,
@@ -140,9 +126,9 @@ impl Process {
     /// The pid; 0 before there is one.
     pub fn pid(&self) -> i32 {
         match &*lock(&self.state) {
-            State::Added(_) => 0,
+            State::Added(_) | State::Starting => 0,
             State::Created { pid, .. }
-            | State::Starting { pid, .. }
+            | State::Opening { pid, .. }
             | State::Running { pid, .. }
             | State::Stopped { pid, .. } => *pid,
         }
@@ -150,17 +136,18 @@ impl Process {
 
     pub(super) fn pidfd(&self) -> Option<Arc<OwnedFd>> {
         match &*lock(&self.state) {
-            State::Created { pidfd, .. } | State::Running { pidfd, .. } => Some(pidfd.clone()),
-            State::Starting { pidfd, .. } => pidfd.clone(),
-            State::Added(_) | State::Stopped { .. } => None,
+            State::Created { pidfd, .. }
+            | State::Opening { pidfd, .. }
+            | State::Running { pidfd, .. } => Some(pidfd.clone()),
+            State::Added(_) | State::Starting | State::Stopped { .. } => None,
         }
     }
 
     /// Everything that a client may ask for.
     pub fn report(&self) -> StatusReport {
         let (status, pid, exit) = match &*lock(&self.state) {
-            State::Added(_) => (Status::Created, 0, None),
-            State::Created { pid, .. } | State::Starting { pid, .. } => {
+            State::Added(_) | State::Starting => (Status::Created, 0, None),
+            State::Created { pid, .. } | State::Opening { pid, .. } => {
                 (Status::Created, *pid, None)
             }
             State::Running { pid, .. } => (Status::Running, *pid, None),
@@ -214,11 +201,7 @@ impl Process {
         f: impl FnOnce(State) -> std::result::Result<(State, T), (State, Error)>,
     ) -> Result<T> {
         let mut state = lock(&self.state);
-        let placeholder = State::Starting {
-            pid: 0,
-            pidfd: None,
-        };
-        let (next, result) = match f(std::mem::replace(&mut *state, placeholder)) {
+        let (next, result) = match f(std::mem::replace(&mut *state, State::Starting)) {
             Ok((next, value)) => (next, Ok(value)),
             Err((same, e)) => (same, Err(e)),
         };
@@ -229,13 +212,7 @@ impl Process {
     /// Takes what an exec is to run; from now on it is being started.
     pub(super) fn take_exec(&self) -> Result<Box<Judged<oci_spec::runtime::Process>>> {
         self.transition(|state| match state {
-            State::Added(p) => Ok((
-                State::Starting {
-                    pid: 0,
-                    pidfd: None,
-                },
-                p,
-            )),
+            State::Added(p) => Ok((State::Starting, p)),
             State::Stopped { .. } => Err((
                 state,
                 Error::Unknown("cannot start a stopped process".into()),
@@ -243,6 +220,25 @@ impl Process {
             _ => Err((
                 state,
                 Error::Unknown("cannot start a running process".into()),
+            )),
+        })
+    }
+
+    /// For a deletion: an exec that has ended, or was never started and now never will be.
+    pub(super) fn end_of_use(&self) -> Result<()> {
+        self.transition(|state| match state {
+            State::Added(_) => {
+                let exit = Exit::now(0);
+                Ok((State::Stopped { pid: 0, exit }, ()))
+            }
+            State::Stopped { .. } => Ok((state, ())),
+            State::Running { .. } => Err((
+                state,
+                Error::Unknown("cannot delete a running process".into()),
+            )),
+            State::Starting | State::Created { .. } | State::Opening { .. } => Err((
+                state,
+                Error::Unknown("cannot delete a process that is being started".into()),
             )),
         })
     }

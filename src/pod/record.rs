@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Error, Result};
 use crate::cgroup::Resctrl;
 use crate::oci::Hook;
 use crate::sys::process;
+use crate::trace;
 
 const FILE: &str = "cofferdam.json";
 
@@ -49,11 +51,6 @@ impl Record {
         written
     }
 
-    /// Removes it, where a creation failed.
-    pub fn remove(bundle: &Path) {
-        fs::remove_file(bundle.join(FILE)).ok();
-    }
-
     /// Reads it.
     pub fn load(bundle: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(bundle.join(FILE))?)?)
@@ -62,5 +59,54 @@ impl Record {
     /// Whether the process that the record names is still there.
     pub fn is_alive(&self) -> bool {
         process::start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+/// The record of a container that is being created. Dropped before it is kept, it is removed.
+pub(super) struct Recorded<'a> {
+    bundle: &'a Path,
+    record: Record,
+    kept: bool,
+}
+
+impl<'a> Recorded<'a> {
+    pub fn new(bundle: &'a Path, record: Record) -> Self {
+        Self {
+            bundle,
+            record,
+            kept: false,
+        }
+    }
+
+    /// Writes it, and `init.pid`, which tools read as containerd's own shim leaves it. Does nothing where it says this already.
+    pub fn write(&mut self, pid: i32) -> Result<()> {
+        if self.record.pid == pid {
+            return Ok(());
+        }
+        let _writing = trace::span("write the record");
+        self.record.pid = pid;
+        self.record.start_time = process::start_time(pid).unwrap_or(0);
+        let stored = self.record.store(self.bundle);
+        stored
+            .and_then(|()| fs::write(self.bundle.join("init.pid"), pid.to_string()))
+            .map_err(|e| {
+                Error::Unknown(format!(
+                    "write the container's record into {}: {e}",
+                    self.bundle.display()
+                ))
+            })
+    }
+
+    /// The container is made.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Recorded<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            fs::remove_file(self.bundle.join(FILE)).ok();
+        }
     }
 }

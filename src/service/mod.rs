@@ -1,8 +1,11 @@
 //! The ttrpc services on the pod's socket. Translation only: requests to the pod's methods, its results to replies.
 
 mod errors;
+mod events;
 mod listener;
+mod metrics;
 mod task;
+mod time;
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
@@ -12,6 +15,7 @@ use containerd_shim_protos::shim_async::create_task;
 use ttrpc::asynchronous::{Server, Service};
 
 use crate::pod::Pod;
+pub use events::send_all as send_events;
 
 /// containerd 1.x knows the task service under the first name, 2.x under the second; the messages are the same.
 const TASK_SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];

@@ -15,13 +15,15 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{
     self, CodedInputStream, EnumOrUnknown, Message, MessageField,
 };
-use containerd_shim_protos::shim::oci::{Options, ProcessDetails};
+use containerd_shim_protos::shim::oci::{self as runc, ProcessDetails};
 use containerd_shim_protos::shim_async::Task;
 use ttrpc::r#async::TtrpcContext;
 
 use super::errors::status;
+use super::metrics;
+use super::time::timestamp;
 use crate::oci::RootMount;
-use crate::pod::{CreateRequest, Error, Pod, ProfileSource, Result, Status};
+use crate::pod::{CreateRequest, Error, Options, Pod, ProfileSource, Result, Status};
 use crate::stdio::Addresses;
 
 /// The service; a thin face of the [`Pod`].
@@ -47,20 +49,26 @@ impl TaskService {
     }
 }
 
-/// containerd's `runc.v1.Options`, or with `runtimeoptions.v1.Options` an isolation profile.
-fn options(any: Option<&Any>) -> Result<(Options, Option<ProfileSource>)> {
+/// containerd's `runc.v1.Options`, or `runtimeoptions.v1.Options`, which name an isolation profile.
+fn options(any: Option<&Any>) -> Result<Options> {
     let Some(any) = any.filter(|a| !a.type_url.is_empty()) else {
-        return Ok((Options::default(), None));
+        return Ok(Options::default());
     };
     let wrong = |e: protobuf::Error| Error::InvalidArgument(format!("runtime options: {e}"));
     match any.type_url.rsplit('/').next() {
         Some("containerd.runc.v1.Options") => {
-            let options = Options::parse_from_bytes(&any.value).map_err(wrong)?;
-            Ok((options, None))
+            let options = runc::Options::parse_from_bytes(&any.value).map_err(wrong)?;
+            Ok(Options {
+                no_pivot_root: options.no_pivot_root,
+                no_new_keyring: options.no_new_keyring,
+                io_owner: (options.io_uid != 0).then_some((options.io_uid, options.io_gid)),
+                profile: None,
+            })
         }
-        Some("runtimeoptions.v1.Options") => {
-            Ok((Options::default(), profile(&any.value).map_err(wrong)?))
-        }
+        Some("runtimeoptions.v1.Options") => Ok(Options {
+            profile: profile(&any.value).map_err(wrong)?,
+            ..Options::default()
+        }),
         _ => Err(Error::InvalidArgument(format!(
             "runtime options of type {:?} are not known",
             any.type_url
@@ -100,10 +108,8 @@ impl Task for TaskService {
                 "restoring from a checkpoint is not supported".into(),
             )));
         }
-        let (options, profile) = options(r.options.as_ref()).map_err(status)?;
         let request = CreateRequest {
-            options,
-            profile,
+            options: options(r.options.as_ref()).map_err(status)?,
             root_mounts: r
                 .rootfs
                 .into_iter()
@@ -150,7 +156,7 @@ impl Task for TaskService {
         Ok(DeleteResponse {
             pid: pid as u32,
             exit_status: exit.map_or(0, |e| e.status),
-            exited_at: exit.map(|e| e.timestamp()).into(),
+            exited_at: exit.map(|e| timestamp(e.at)).into(),
             ..DeleteResponse::default()
         })
     }
@@ -174,7 +180,7 @@ impl Task for TaskService {
             stderr: report.addresses.stderr.clone(),
             terminal: report.addresses.terminal,
             exit_status: report.exit.map_or(0, |e| e.status),
-            exited_at: report.exit.map(|e| e.timestamp()).into(),
+            exited_at: report.exit.map(|e| timestamp(e.at)).into(),
             exec_id: r.exec_id,
             ..StateResponse::default()
         })
@@ -300,21 +306,16 @@ impl Task for TaskService {
         let exit = process.wait().await;
         Ok(WaitResponse {
             exit_status: exit.status,
-            exited_at: MessageField::some(exit.timestamp()),
+            exited_at: MessageField::some(timestamp(exit.at)),
             ..WaitResponse::default()
         })
     }
 
     async fn stats(&self, _: &TtrpcContext, r: StatsRequest) -> ttrpc::Result<StatsResponse> {
         let container = self.pod.container(&r.id).map_err(status)?;
-        let metrics = container.metrics().map_err(status)?;
-        let any = Any {
-            type_url: metrics.type_url.to_owned(),
-            value: metrics.value,
-            ..Any::default()
-        };
+        let stats = container.stats().map_err(status)?;
         Ok(StatsResponse {
-            stats: MessageField::some(any),
+            stats: MessageField::some(metrics::encode(&stats)),
             ..StatsResponse::default()
         })
     }

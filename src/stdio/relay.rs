@@ -11,8 +11,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::watch;
+use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
 use super::Sink;
@@ -41,7 +42,7 @@ pub(super) fn non_blocking(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     crate::sys::watch::register(fd, Interest::READABLE | Interest::WRITABLE)
 }
 
-/// Waits until the source is readable. False when it is time to leave it.
+/// Waits until a read from the source would not block. False if it is time to leave it.
 async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     loop {
         let phase = *phases.borrow_and_update();
@@ -54,21 +55,17 @@ async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
         };
         tokio::select! {
             biased;
-            ready = source.readable() => {
-                if let Ok(mut ready) = ready {
-                    // Readiness may be stale; the caller's read tells, and clears it.
-                    ready.retain_ready();
-                    return true;
-                }
-                return false;
-            }
+            ready = source.readable() => match ready {
+                Ok(ready) => if is_true(ready, PollFlags::POLLIN) { return true },
+                Err(_) => return false,
+            },
             changed = phases.changed() => if changed.is_err() { return false },
             () = quiet => return false,
         }
     }
 }
 
-/// Waits until the sink takes more. False when the process is deleted and its reader has had its time.
+/// Waits until a write to the sink would not block. False if the process is deleted and its reader has had its time.
 async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     loop {
         let closing = *phases.borrow_and_update() == Phase::Closing;
@@ -81,35 +78,32 @@ async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
         };
         tokio::select! {
             biased;
-            ready = sink.writable() => {
-                if let Ok(mut ready) = ready {
-                    ready.retain_ready();
-                    return true;
-                }
-                return false;
-            }
+            ready = sink.writable() => match ready {
+                Ok(ready) => if is_true(ready, PollFlags::POLLOUT) { return true },
+                Err(_) => return false,
+            },
             changed = phases.changed() => if changed.is_err() { return false },
             () = patience => return false,
         }
     }
 }
 
+/// Whether the readiness that the event loop remembers is true; if not, it is forgotten. The guard is older than the look, so
+/// an event that comes in between is never forgotten with it.
+fn is_true(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: PollFlags) -> bool {
+    if is_ready(ready.get_inner(), kind) {
+        ready.retain_ready();
+        true
+    } else {
+        ready.clear_ready();
+        false
+    }
+}
+
 /// Whether an operation of this kind would not block now.
-fn is_ready(fd: &AsyncFd<OwnedFd>, kind: PollFlags) -> bool {
-    let mut fds = [PollFd::new(fd.get_ref().as_fd(), kind)];
+fn is_ready(fd: &OwnedFd, kind: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), kind)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
-}
-
-async fn clear_readable(fd: &AsyncFd<OwnedFd>) {
-    if let Ok(Ok(mut ready)) = timeout(Duration::ZERO, fd.readable()).await {
-        ready.clear_ready();
-    }
-}
-
-async fn clear_writable(fd: &AsyncFd<OwnedFd>) {
-    if let Ok(Ok(mut ready)) = timeout(Duration::ZERO, fd.writable()).await {
-        ready.clear_ready();
-    }
 }
 
 /// A process's pipe into its fifo.
@@ -117,26 +111,23 @@ pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Arc<Fifo>, mut phases: 
     let Ok(sink) = fifo.non_blocking_writer().and_then(non_blocking) else {
         return;
     };
-    while wait_readable(&source, &mut phases).await {
+    loop {
+        // Others have their turn, however fast this source is.
+        consume_budget().await;
         match process::splice(source.as_fd(), sink.as_fd(), CHUNK) {
             Ok(0) => break,
-            Ok(_) => {}
+            Ok(_) | Err(Errno::EINTR) => {}
             // One of the two: see which, or the wrong one would be waited for, for ever.
-            Err(Errno::EAGAIN) if !is_ready(&source, PollFlags::POLLIN) => {
-                clear_readable(&source).await;
-                if *phases.borrow() == Phase::Closing {
+            Err(Errno::EAGAIN) => {
+                let goes_on = if is_ready(source.get_ref(), PollFlags::POLLIN) {
+                    wait_writable(&sink, &mut phases).await
+                } else {
+                    wait_readable(&source, &mut phases).await
+                };
+                if !goes_on {
                     break;
                 }
             }
-            Err(Errno::EAGAIN) if !is_ready(&sink, PollFlags::POLLOUT) => {
-                clear_writable(&sink).await;
-                if !wait_writable(&sink, &mut phases).await {
-                    break;
-                }
-            }
-            // Meanwhile both are ready.
-            Err(Errno::EAGAIN) => {}
-            Err(Errno::EINTR) => {}
             Err(_) => break,
         }
     }
@@ -195,16 +186,10 @@ pub(super) async fn terminal_output(
     let mut buffer = [0u8; 4096];
     'relay: while wait_readable(&master, &mut phases).await {
         let n = match process::read(master.as_fd(), &mut buffer) {
-            // EIO: the last process has closed the other side.
-            Ok(0) | Err(Errno::EIO) => break,
+            Ok(0) => break,
             Ok(n) => n,
-            Err(Errno::EAGAIN) => {
-                clear_readable(&master).await;
-                if *phases.borrow() == Phase::Closing {
-                    break;
-                }
-                continue;
-            }
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            // EIO: the last process has closed the other side.
             Err(_) => break,
         };
         let mut rest = buffer.get(..n).unwrap_or_default();
@@ -217,7 +202,6 @@ pub(super) async fn terminal_output(
             match nix::unistd::write(sink.get_ref(), rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
-                    clear_writable(sink).await;
                     if !wait_writable(sink, &mut phases).await {
                         break 'relay;
                     }
@@ -243,10 +227,7 @@ pub(super) async fn terminal_input(
         let n = match process::read(input.as_fd(), &mut buffer) {
             Ok(0) => break,
             Ok(n) => n,
-            Err(Errno::EAGAIN) => {
-                clear_readable(&input).await;
-                continue;
-            }
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
             Err(_) => break,
         };
         let mut rest = buffer.get(..n).unwrap_or_default();
@@ -254,7 +235,6 @@ pub(super) async fn terminal_input(
             match nix::unistd::write(master.get_ref(), rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::EAGAIN) => {
-                    clear_writable(&master).await;
                     if !wait_writable(&master, &mut phases).await
                         || *phases.borrow() != Phase::Running
                     {
@@ -265,5 +245,75 @@ pub(super) async fn terminal_input(
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// Bursts of many sizes, from a writer and to a reader that both pause at odd moments: whatever the order in which the two
+    /// ends become ready, every byte arrives.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const TOTAL: usize = 8 << 20;
+        let dir = std::env::temp_dir().join(format!("cdtest-relay-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (_phase, phases) = watch::channel(Phase::Running);
+            let relays = (0..4u64).map(|n| {
+                let path = dir.join(n.to_string());
+                nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+                let fifo = Arc::new(Fifo::open(&path).unwrap());
+                let (reader, writer) = nix::unistd::pipe().unwrap();
+                let mut input = std::fs::File::from(writer);
+                let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                std::thread::spawn(move || {
+                    let buffer = vec![b'x'; 1 << 17];
+                    let mut left = TOTAL;
+                    while left > 0 {
+                        state ^= state << 13;
+                        state ^= state >> 7;
+                        state ^= state << 17;
+                        let size = left.min(1 + (state % (1 << (10 + 2 * n))) as usize);
+                        input.write_all(&buffer[..size]).unwrap();
+                        left -= size;
+                        if state % 5 == 0 {
+                            std::thread::sleep(Duration::from_micros(state % 60));
+                        }
+                    }
+                });
+                let reading = std::thread::spawn(move || {
+                    let mut output = std::fs::File::open(&path).unwrap();
+                    let (mut buffer, mut total) = (vec![0; 1 << 16], 0);
+                    while total < TOTAL {
+                        let size = 1 + (total * 7919) % buffer.len();
+                        let n = output.read(&mut buffer[..size]).unwrap();
+                        assert!(n > 0, "the end came after {total} bytes");
+                        total += n;
+                        if total % 3 == 0 {
+                            std::thread::sleep(Duration::from_micros((total % 50) as u64));
+                        }
+                    }
+                    total
+                });
+                let source = non_blocking(reader).unwrap();
+                let relay = tokio::spawn(pipe(source, fifo, phases.clone()));
+                (relay, reading)
+            });
+            for (relay, reading) in relays.collect::<Vec<_>>() {
+                timeout(Duration::from_secs(60), relay)
+                    .await
+                    .unwrap()
+                    .unwrap();
+                assert_eq!(reading.join().unwrap(), TOTAL);
+            }
+        });
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

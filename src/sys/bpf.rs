@@ -138,13 +138,21 @@ pub fn probe(at: Probe, insns: &[EbpfInsn]) -> Result<(OwnedFd, OwnedFd)> {
         ..ProgLoad::default()
     })?;
     let open = [name, program.as_raw_fd() as u64];
-    let link = bpf(17 /* BPF_RAW_TRACEPOINT_OPEN */, &open)?;
+    // SAFETY: the name and the program live as long as this call.
+    let link = unsafe {
+        bpf(17 /* BPF_RAW_TRACEPOINT_OPEN */, &open)
+    }?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok((program, unsafe { OwnedFd::from_raw_fd(link as RawFd) }))
 }
 
-fn bpf<T>(command: i32, attr: &T) -> Result<libc::c_long> {
-    // SAFETY: callers pass the start of union bpf_attr for the command, pointing at live buffers; its size is passed.
+/// `bpf(2)`.
+///
+/// # Safety
+/// `attr` is the beginning of `union bpf_attr` for the command, and the addresses in it are of buffers that live and are as long as
+/// the kernel takes them for.
+unsafe fn bpf<T>(command: i32, attr: &T) -> Result<libc::c_long> {
+    // SAFETY: what the caller promises; the size that is passed is that of what `attr` refers to.
     check(unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -169,7 +177,10 @@ impl HashMap {
         const HASH: u32 = 1;
         const NO_PREALLOC: u32 = 1;
         let attr = [HASH, key as u32, value as u32, entries, NO_PREALLOC];
-        let fd = bpf(0 /* BPF_MAP_CREATE */, &attr)?;
+        // SAFETY: there are no addresses in it.
+        let fd = unsafe {
+            bpf(0 /* BPF_MAP_CREATE */, &attr)
+        }?;
         // SAFETY: the kernel has just returned this descriptor to us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
         Ok(Self { fd, key, value })
@@ -188,7 +199,12 @@ impl HashMap {
             let mut next = vec![0u8; self.key];
             let before = key.as_ref().map_or(0, |k| k.as_ptr() as u64);
             let attr = [self.fd() as u64, before, next.as_mut_ptr() as u64];
-            if bpf(4 /* BPF_MAP_GET_NEXT_KEY */, &attr).is_err() {
+            // SAFETY: both buffers are of the map's key size, or the first address is none.
+            if unsafe {
+                bpf(4 /* BPF_MAP_GET_NEXT_KEY */, &attr)
+            }
+            .is_err()
+            {
                 return all;
             }
             let mut value = vec![0u8; self.value];
@@ -198,7 +214,12 @@ impl HashMap {
                 value.as_mut_ptr() as u64,
                 0,
             ];
-            if bpf(1 /* BPF_MAP_LOOKUP_ELEM */, &attr).is_ok() {
+            // SAFETY: the buffers are of the map's key and value sizes.
+            if unsafe {
+                bpf(1 /* BPF_MAP_LOOKUP_ELEM */, &attr)
+            }
+            .is_ok()
+            {
                 all.push((next.clone(), value));
             }
             key = Some(next);

@@ -316,18 +316,36 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     }
 }
 
-/// `dup3(2)` without close-on-exec: `fd` becomes `target` in the program to come.
-pub fn dup_to(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
-    if fd.as_raw_fd() == target {
+/// A standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standard {
+    /// Descriptor 0.
+    Input,
+    /// Descriptor 1.
+    Output,
+    /// Descriptor 2.
+    Error,
+}
+
+impl Standard {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Input, Self::Output, Self::Error];
+}
+
+/// `fd` becomes a standard stream of this process, and of the program that it executes: `dup3(2)` without close-on-exec. Nobody
+/// owns the numbers 0 to 2, so nothing is taken away from anybody.
+pub fn become_standard(fd: BorrowedFd<'_>, stream: Standard) -> Result<()> {
+    let number = stream as RawFd;
+    if fd.as_raw_fd() == number {
         // SAFETY: plain numbers.
         check(libc::c_long::from(unsafe {
-            libc::fcntl(target, libc::F_SETFD, 0)
+            libc::fcntl(number, libc::F_SETFD, 0)
         }))?;
         return Ok(());
     }
-    // SAFETY: plain numbers; the caller owns `target`.
+    // SAFETY: plain numbers.
     check(libc::c_long::from(unsafe {
-        libc::dup3(fd.as_raw_fd(), target, 0)
+        libc::dup3(fd.as_raw_fd(), number, 0)
     }))?;
     Ok(())
 }
@@ -509,13 +527,16 @@ pub fn eventfd() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Takes over a descriptor that was inherited under a number known by convention.
-pub fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
+/// Takes over a descriptor that was inherited under a known number; `None` if there is none.
+///
+/// # Safety
+/// Nobody else in this process may own the descriptor.
+pub unsafe fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: F_GETFD on an unused number fails harmlessly.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: it is open, and by convention of our own `start` nobody else in this process owns it.
+    // SAFETY: it is open, and the caller says that nobody else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -545,12 +566,43 @@ pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<us
     Ok(n as usize)
 }
 
-/// Closes the descriptors `first` to `last`, both included; nothing where the range is empty. Linux 5.9.
-pub fn close_range(first: RawFd, last: RawFd) {
+/// Closes every descriptor from 3 upwards that is neither `control` nor in `keep`, which is sorted. Allocates nothing.
+///
+/// # Safety
+/// The caller is a fresh child that uses no other descriptor, and never drops the owner of one.
+pub unsafe fn close_all_but(control: RawFd, keep: &[RawFd]) {
+    let mut first = 3;
+    let mut control_left = true;
+    let mut next = keep.iter().copied();
+    let mut kept = next.next();
+    loop {
+        let fd = match (kept, control_left) {
+            (Some(k), true) if control < k => {
+                control_left = false;
+                control
+            }
+            (Some(k), _) => {
+                kept = next.next();
+                k
+            }
+            (None, true) => {
+                control_left = false;
+                control
+            }
+            (None, false) => break,
+        };
+        close_range(first, fd - 1);
+        first = fd + 1;
+    }
+    close_range(first, i32::MAX);
+}
+
+/// Closes the descriptors `first` to `last`, both included; nothing if the range is empty. Linux 5.9.
+fn close_range(first: RawFd, last: RawFd) {
     if first > last {
         return;
     }
-    // SAFETY: the caller is a fresh child that uses none of them.
+    // SAFETY: the caller of `close_all_but` uses none of them.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
         for fd in first..last.min(65536) {
             // SAFETY: as above.
@@ -676,7 +728,6 @@ pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: usize) -> Result<()> {
 
 /// Makes `fds` the descriptors `first`, `first + 1`, … of `command`. Our copies close with the command.
 pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, first: RawFd) {
-    use std::os::fd::AsFd;
     use std::os::unix::process::CommandExt;
     // SAFETY: the closure only makes system calls that are async-signal-safe, and allocates nothing.
     unsafe {
@@ -690,8 +741,10 @@ pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, 
                 }
             }
             for (slot, target) in high.iter().take(fds.len()).zip(first..) {
-                dup_to(BorrowedFd::borrow_raw(*slot).as_fd(), target)
-                    .map_err(|e| std::io::Error::from_raw_os_error(e as i32))?;
+                // In the program to come nobody owns the number.
+                if libc::dup3(*slot, target, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
             }
             Ok(())
         });

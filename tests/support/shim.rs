@@ -336,7 +336,17 @@ impl Shim {
     }
 
     pub fn exec(&self, id: &str, exec: &str, args: &[&str]) -> Result<(), Refusal> {
-        let request = Self::exec_request(id, exec, args, Streams::default());
+        self.exec_with(id, exec, args, Streams::default())
+    }
+
+    pub fn exec_with(
+        &self,
+        id: &str,
+        exec: &str,
+        args: &[&str],
+        streams: Streams,
+    ) -> Result<(), Refusal> {
+        let request = Self::exec_request(id, exec, args, streams);
         self.call::<Empty>("Exec", &request).map(drop)
     }
 

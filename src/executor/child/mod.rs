@@ -21,6 +21,7 @@ use super::script::{Question, Script, StartHook, Step, UserProgram};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
+use crate::sys::process::Standard;
 use crate::sys::{self, confine, creds, process, socket, tty};
 
 const TIME_NAMESPACE: i32 = 0x80; // CLONE_NEWTIME, Linux 5.6
@@ -78,7 +79,11 @@ impl Context<'_> {
 pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) -> ! {
     process::reset_signals();
     process::umask(0); // modes of nodes and directories are exact; the spec's own mask comes at the end
-    close_others(control.as_raw_fd(), keep);
+    #[allow(unsafe_code)]
+    // SAFETY: this is a fresh child, which uses no other descriptor.
+    unsafe {
+        process::close_all_but(control.as_raw_fd(), keep)
+    };
     let mut ctx = Context {
         parent: control,
         visitor: None,
@@ -125,34 +130,6 @@ fn report(control: BorrowedFd<'_>, index: usize, op: &str, number: i32) {
         to.copy_from_slice(from);
     }
     process::write_all(control, record.get(..7 + len).unwrap_or(&record)).ok();
-}
-
-/// Closes every descriptor from 3 up that is neither the control socket nor in `keep` (sorted).
-fn close_others(control: RawFd, keep: &[RawFd]) {
-    let mut first = 3;
-    let mut control_left = true;
-    let mut next = keep.iter().copied();
-    let mut kept = next.next();
-    loop {
-        let fd = match (kept, control_left) {
-            (Some(k), true) if control < k => {
-                control_left = false;
-                control
-            }
-            (Some(k), _) => {
-                kept = next.next();
-                k
-            }
-            (None, true) => {
-                control_left = false;
-                control
-            }
-            (None, false) => break,
-        };
-        process::close_range(first, fd - 1);
-        first = fd + 1;
-    }
-    process::close_range(first, i32::MAX);
 }
 
 fn step(
@@ -349,8 +326,8 @@ fn step(
         Step::Terminal { uid, size, console } => terminal(ctx, *uid, *size, *console)?,
         Step::Stdio(fds) => {
             process::setsid().map_err(at("setsid"))?;
-            for (fd, number) in fds.iter().zip(0..) {
-                process::dup_to(fd.as_fd(), number).map_err(at("dup3"))?;
+            for (fd, stream) in fds.iter().zip(Standard::ALL) {
+                process::become_standard(fd.as_fd(), stream).map_err(at("dup3"))?;
             }
         }
         Step::Rlimit {
@@ -484,8 +461,8 @@ fn start_hook(ctx: &Context<'_>, index: usize, hook: &StartHook) -> Outcome<()> 
     let pid = match unsafe { process::fork() }.map_err(at("clone"))? {
         process::Forked::Child => {
             let outputs = [hook.state.as_fd(), hook.null.as_fd(), hook.null.as_fd()];
-            for (fd, number) in outputs.into_iter().zip(0..) {
-                if process::dup_to(fd, number).is_err() {
+            for (fd, stream) in outputs.into_iter().zip(Standard::ALL) {
+                if process::become_standard(fd, stream).is_err() {
                     process::exit_now(126);
                 }
             }
@@ -647,8 +624,8 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
     socket::send_fd(ctx.control(), &[TERMINAL], master.as_fd()).map_err(at("sendmsg"))?;
     process::setsid().map_err(at("setsid"))?;
     tty::set_controlling(peer.as_fd()).map_err(at("TIOCSCTTY"))?;
-    for number in 0..3 {
-        process::dup_to(peer.as_fd(), number).map_err(at("dup3"))?;
+    for stream in Standard::ALL {
+        process::become_standard(peer.as_fd(), stream).map_err(at("dup3"))?;
     }
     Ok(())
 }
