@@ -1,5 +1,13 @@
 //! Work that is counted in instructions, by `benches/count.sh`: `count PART TIMES`. Unlike time, that is the same on a busy machine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    unreachable_pub
+)] // a tool of tests
+
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 

@@ -3,6 +3,13 @@
 //! first system call to the execution. `floor ROOTFS DIRECTORY GROUP FILTER`, single-threaded; FILTER is a file with a
 //! `linux.seccomp`, which is compiled before.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    unreachable_pub
+)] // a tool of tests
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

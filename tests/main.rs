@@ -1,6 +1,14 @@
 //! The integration tests: every case runs against every containerd that is here. A case that cannot run is reported as
 //! ignored, with the reason, never as passed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    unreachable_pub
+)] // these are tests
+
 mod support;
 
 mod attacks;

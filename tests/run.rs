@@ -1,6 +1,13 @@
 //! `make run`: pods in each isolation class on a private containerd, asked for as a kubelet does, looked at with `cofferdam`,
 //! and removed. With a directory as its argument it also draws what it printed, for the documentation.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    unreachable_pub
+)] // a tool of tests
 #![allow(dead_code)] // the tests' support is more than this needs
 
 mod support;

@@ -39,6 +39,7 @@ pub fn cases() -> Vec<Case> {
         logger_that_hangs,
         logger_that_is_slow_to_stop,
         deletion_of_an_exec_that_starts,
+        logger_of_a_failed_creation,
         log_file_of_an_exec,
         dump_on_request,
     )
@@ -405,6 +406,27 @@ fn logger_that_is_slow_to_stop(s: &Shim) {
         !is_alive(pid)
     });
     assert!(mark.exists(), "it was not asked");
+}
+
+fn logger_of_a_failed_creation(s: &Shim) {
+    let shim = s.pid().unwrap();
+    for (i, script) in [
+        "exec 5>&-; cat <&3 > /dev/null",
+        "exec 5>&-; exec sleep 1000",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let program = logger(s, &format!("logger{i}"), script);
+        let mut spec = s.spec("box", &["true"]);
+        let missing = serde_json::json!({ "type": "bind", "source": "/nothing", "destination": "/x", "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(missing);
+        s.create_with("box", &spec, to_logger("binary", &program))
+            .unwrap_err();
+        wait_until("the logger is gone", Duration::from_secs(5), || {
+            crate::task_api::children(shim).is_empty()
+        });
+    }
 }
 
 fn deletion_of_an_exec_that_starts(s: &Shim) {

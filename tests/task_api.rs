@@ -874,7 +874,7 @@ fn few_descriptors(s: &Shim) {
 }
 
 /// Children of a process, zombies among them.
-fn children(pid: i32) -> Vec<String> {
+pub fn children(pid: i32) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let of = threads.map(|t| fs::read_to_string(t.path().join("children")).unwrap_or_default());
     let all = of.collect::<Vec<_>>().join(" ");

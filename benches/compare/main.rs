@@ -4,6 +4,13 @@
 //! [--check]`: `--starts` leaves out what is not about starts, `--from` shows what was measured before, `--document` puts the tables into
 //! a document between two marks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    unreachable_pub
+)] // a tool of tests
 #![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
 #![allow(dead_code)] // the tests' support is more than this needs
 

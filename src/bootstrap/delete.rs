@@ -104,7 +104,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
             Ok(cgroup)
                 if !recorded
                     && (!cgroup.pids().is_empty()
-                        || !(cgroup.goes_by_itself() || cgroup.is_of_container())) => {}
+                        || !(cgroup.is_managed_by_systemd() || cgroup.is_of_container())) => {}
             Ok(cgroup) if cgroup.exists() => {
                 let cleaned = cgroup
                     .kill_and_wait(KILL_WITHIN)
@@ -116,7 +116,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
                 // the spec have not been judged.
                 if let Some(spec) = spec.filter(|_| !record.poststop.is_empty()) {
                     let judged = Hooks(record.poststop.clone());
-                    hooks::Subject::recorded(&spec, judged, id, bundle)
+                    hooks::HookRunner::recorded(&spec, judged, id, bundle)
                         .run_all_logged(HookKind::Poststop, 0);
                 }
             }

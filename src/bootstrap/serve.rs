@@ -113,7 +113,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     let first = pod.clone();
     tokio::task::spawn_blocking(move || {
         if let Ok(bundle) = std::env::current_dir() {
-            first.get_ahead(&bundle);
+            first.prefetch(&bundle);
         }
     });
     handle_signals(&pod)?;

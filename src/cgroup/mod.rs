@@ -641,7 +641,7 @@ impl Cgroup {
     }
 
     /// Whether somebody else removes the groups when their last process ends: systemd does.
-    pub fn goes_by_itself(&self) -> bool {
+    pub fn is_managed_by_systemd(&self) -> bool {
         self.unit.is_some()
     }
 

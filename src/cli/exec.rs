@@ -9,7 +9,7 @@ use super::lifecycle::{filter, known, stdio, write_pid_file};
 use super::store::{Status, Store};
 use super::terminal::{self, Console, Signals};
 use super::{Error, ExecArgs, Result};
-use crate::executor::{self, Enter, ExecPlan};
+use crate::executor::{self, ExecPlan, JoinedNamespaces};
 use crate::isolation::Judged;
 use crate::oci::{self, Request};
 
@@ -54,8 +54,8 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         process: &process,
         id: &args.id,
         init,
-        enter: Enter::of(&container),
-        supervised: executor::supervised(
+        enter: JoinedNamespaces::of(&container),
+        seccomp_agent: executor::seccomp_agent(
             filter.as_ref(),
             &container,
             &args.id,

@@ -120,7 +120,7 @@ fn create_with(
     let cgroups_path = cgroups_path(spec, &args.id, systemd_cgroup)?;
     let cgroup =
         Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(spec, &args.id)?;
-    let hooks = hooks::Subject::new(&request, &args.id, &bundle);
+    let hooks = hooks::HookRunner::new(&request, &args.id, &bundle);
     let plan = InitPlan {
         request: &request,
         id: &args.id,
@@ -169,9 +169,9 @@ fn create_with(
     })
 }
 
-fn subject(entry: &Entry) -> Option<hooks::Subject> {
+fn subject(entry: &Entry) -> Option<hooks::HookRunner> {
     let request = known(&entry.saved.bundle).ok()?;
-    hooks::Subject::new(&request, &entry.saved.id, &entry.saved.bundle)
+    hooks::HookRunner::new(&request, &entry.saved.id, &entry.saved.bundle)
 }
 
 pub(super) fn start(store: &Store, id: &str) -> Result<()> {

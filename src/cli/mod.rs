@@ -466,6 +466,7 @@ impl log::Log for Messages {
     fn flush(&self) {}
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each command")]
 fn dispatch(cli: &Cli) -> Result<i32> {
     let global = &cli.global;
     let store = store::Store::new(&global.root);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::cgroup::{Cgroup, Layout};
-use crate::executor::BehindGate;
+use crate::executor::AfterGate;
 use crate::sys::process;
 
 const STATE: &str = "state.json";
@@ -34,7 +34,7 @@ pub(super) struct Saved {
     /// RFC 3339.
     pub created: String,
     pub annotations: HashMap<String, String>,
-    pub behind_gate: BehindGate,
+    pub behind_gate: AfterGate,
     pub new_keyring: bool,
 }
 
@@ -208,7 +208,7 @@ impl Entry {
 
     pub fn gate(&self) -> Result<crate::executor::Gate> {
         let (_dir, path) = short_path(&self.dir)?;
-        Ok(crate::executor::Gate::visit(
+        Ok(crate::executor::Gate::connect(
             &path,
             self.saved.behind_gate.clone(),
         )?)

@@ -134,8 +134,8 @@ impl Landlock {
                 }
             }
         }
-        // Whatever it denies, a domain keeps others away from its processes' memory. Where none of the above makes one, this
-        // does: nobody here may make block devices anyhow.
+        // Any Landlock domain keeps other processes from tracing this one, whatever it denies. If nothing above makes
+        // a domain, deny the making of block devices, which these processes cannot do anyway.
         if rules == Ruleset::default() && abi >= 2 {
             rules.fs = ll::MAKE_BLOCK;
         }
@@ -188,8 +188,7 @@ impl Confinement {
         }
     }
 
-    /// After everything else, but for the gate and the spec's own filter. `privileged` is whether the process has
-    /// `no_new_privs`, or the right to do without.
+    /// The steps that come last, before the seccomp filters.
     pub(super) fn last_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         if self.mitigate_speculation {
             steps.push(Step::MitigateSpeculation);

@@ -74,7 +74,10 @@ pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)>
     let mut out: Vec<Effect> = steps.iter().filter_map(one).collect();
     out.push(Effect::New(new));
     out.extend(pid.map(|fd| join(libc::CLONE_NEWPID, fd)));
-    let hooks = subject.iter().flat_map(hooks::Subject::of_node).collect();
+    let hooks = subject
+        .iter()
+        .flat_map(hooks::HookRunner::of_node)
+        .collect();
     Ok((out, hooks))
 }
 
@@ -202,7 +205,7 @@ fn one(step: &Step) -> Option<Effect> {
             Effect::Root(dev, ino)
         }
         Step::JoinNamespace { ns, flags, .. } => join(*flags, ns.as_fd()),
-        Step::Rebirth { namespaces } => Effect::New(*namespaces),
+        Step::CloneSibling { namespaces } => Effect::New(*namespaces),
         Step::NewCgroupNamespace => Effect::New(libc::CLONE_NEWCGROUP as u64),
         Step::Device {
             path,

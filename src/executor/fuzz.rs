@@ -1,12 +1,15 @@
 //! Entrances for the fuzz targets and the property tests: everything of a creation that changes nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // for tests: a panic is a find
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::plan::{InitPlan, init};
-use super::spawn::Job;
+use super::plan::{ExecPlan, InitPlan, exec, init};
+use super::script::Step;
+use super::spawn::Launch;
 use super::{Error, Result, Stdio, hooks, seccomp};
 use crate::isolation::Judged;
 use crate::oci::{self, Reading, Request, RootMount};
@@ -39,7 +42,7 @@ pub(super) fn planned(
     request: &Judged<Request>,
     root_mounts: &Judged<Vec<RootMount>>,
     seccomp: Option<Arc<seccomp::Program>>,
-) -> Result<(Job, Option<hooks::Subject>)> {
+) -> Result<(Launch, Option<hooks::HookRunner>)> {
     let null = || {
         File::open("/dev/null")
             .map(OwnedFd::from)
@@ -62,7 +65,7 @@ pub(super) fn planned(
         preserve_fds: 0,
         pivot: true,
     };
-    let hooks = hooks::Subject::new(request, "id", bundle);
+    let hooks = hooks::HookRunner::new(request, "id", bundle);
     Ok((init(plan, hooks.as_ref())?, hooks))
 }
 
@@ -95,4 +98,25 @@ pub fn compile(filter: &[u8]) -> Result<()> {
     let last = insns.last().map(|i| u32::from(i.code));
     assert_eq!(last, Some(libc::BPF_RET | libc::BPF_K));
     Ok(())
+}
+
+/// The labels of an init's steps, in their order.
+///
+/// # Errors
+/// As for a creation.
+pub fn steps_of_init(plan: InitPlan<'_>) -> Result<Vec<String>> {
+    let hooks = hooks::HookRunner::new(plan.request, plan.id, plan.bundle);
+    Ok(labels(&init(plan, hooks.as_ref())?))
+}
+
+/// The labels of an exec's steps, in their order.
+///
+/// # Errors
+/// As for an exec.
+pub fn steps_of_exec(plan: ExecPlan<'_>) -> Result<Vec<String>> {
+    Ok(labels(&exec(plan)?))
+}
+
+fn labels(job: &Launch) -> Vec<String> {
+    job.parts().0.iter().map(Step::describe).collect()
 }

@@ -50,7 +50,7 @@ pub struct State<'a> {
 
 /// The container that hooks are run for.
 #[derive(Debug, Clone)]
-pub struct Subject {
+pub struct HookRunner {
     /// Container id.
     pub id: String,
     /// Directory of `config.json`.
@@ -80,7 +80,7 @@ fn status(kind: HookKind) -> &'static str {
     }
 }
 
-impl Subject {
+impl HookRunner {
     /// `None` where the spec has no hooks at all.
     pub fn new(request: &Judged<Request>, id: &str, bundle: &Path) -> Option<Self> {
         if request.hooks.0.is_empty() {
@@ -156,7 +156,7 @@ impl Subject {
         Ok(())
     }
 
-    /// As [`Subject::run`], for the kinds whose failure must not stop the lifecycle: logs each and goes on.
+    /// As [`HookRunner::run`], for the kinds whose failure must not stop the lifecycle: logs each and goes on.
     pub fn run_all_logged(&self, kind: HookKind, pid: i32) {
         if let Err(e) = self.run(kind, pid) {
             log::warn!(id = self.id, error:% = e; "a hook failed");
@@ -252,7 +252,7 @@ pub(super) fn explain(what: &str, status: i32) -> Error {
 const PID: u32 = 2_147_483_647;
 
 /// The steps that run a container's startContainer hooks.
-pub(super) fn start_steps(subject: Option<&Subject>, steps: &mut Vec<Step>) -> Result<()> {
+pub(super) fn start_steps(subject: Option<&HookRunner>, steps: &mut Vec<Step>) -> Result<()> {
     let Some(subject) = subject else {
         return Ok(());
     };

@@ -29,13 +29,16 @@ mod script;
 pub mod seccomp;
 mod spawn;
 pub mod userns;
+mod wire;
 
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
 pub use owned::{Child, Undo, is_own_child, unmount_root};
-pub use plan::{Enter, ExecPlan, InitPlan, exec, launch, prepare_root_directory, supervised};
+pub use plan::{
+    ExecPlan, InitPlan, JoinedNamespaces, exec, launch, prepare_root_directory, seccomp_agent,
+};
 pub use rootfs::check_mappable;
-pub use spawn::{BehindGate, Gate, Launched, Spawned, Supervised, Watcher, listen_at_gate};
+pub use spawn::{AfterGate, Gate, Launched, NotifyHandler, SeccompAgent, Spawned, listen_at_gate};
 pub use userns::PodUsers;
 
 /// Where a process's three standard streams come from.

@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::hooks;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::cgroup::{Cgroup, Placeholder};
 use crate::isolation::Judged;
 use crate::oci::{HookKind, Request};
@@ -72,7 +75,7 @@ impl Child {
     /// # Errors
     /// `ECHILD` if somebody else has reaped it.
     pub fn try_wait(&self) -> nix::Result<Option<WaitStatus>> {
-        self.reap(false)
+        self.reap(PollTimeout::ZERO)
     }
 
     /// Waits for its end and reaps it.
@@ -80,7 +83,7 @@ impl Child {
     /// # Errors
     /// `ECHILD` if somebody else has reaped it.
     pub fn wait(self) -> nix::Result<Option<WaitStatus>> {
-        self.reap(true)
+        self.reap(PollTimeout::NONE)
     }
 
     /// Another descriptor of it: to send signals, or to wait for its end.
@@ -93,18 +96,19 @@ impl Child {
 
     /// It lives on without an owner.
     pub fn leave(self) {
-        self.forget();
-    }
-
-    fn forget(&self) {
         self.done.store(true, Ordering::Relaxed);
         registry().0.remove(&self.pid);
     }
 
-    fn reap(&self, block: bool) -> nix::Result<Option<WaitStatus>> {
-        let status = process::wait_pidfd(self.as_fd(), block);
+    fn reap(&self, within: PollTimeout) -> nix::Result<Option<WaitStatus>> {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut fds, within) == Err(Errno::EINTR) {}
+        // Its pid is free for another child as soon as it is reaped.
+        let mut registry = registry();
+        let status = process::wait_pidfd(self.as_fd(), false);
         if !matches!(status, Ok(None)) {
-            self.forget();
+            self.done.store(true, Ordering::Relaxed);
+            registry.0.remove(&self.pid);
         }
         status
     }
@@ -114,7 +118,9 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.done.load(Ordering::Relaxed) {
             self.kill();
-            self.reap(true).ok();
+            // One that cannot be killed, because the kernel does not let go of it, must not hold the shim.
+            let within = PollTimeout::try_from(UNDO_WITHIN).unwrap_or(PollTimeout::MAX);
+            self.reap(within).ok();
         }
     }
 }
@@ -142,7 +148,7 @@ pub struct Undo<'a> {
 struct Made<'a> {
     request: &'a Request,
     cgroup: Option<&'a Cgroup>,
-    hooks: Option<&'a hooks::Subject>,
+    hooks: Option<&'a hooks::HookRunner>,
     /// Held until a process of the container is in the groups.
     placeholder: Option<Placeholder>,
 }
@@ -151,7 +157,7 @@ impl<'a> Undo<'a> {
     pub(super) fn new(
         request: &'a Judged<Request>,
         cgroup: Option<&'a Cgroup>,
-        hooks: Option<&'a hooks::Subject>,
+        hooks: Option<&'a hooks::HookRunner>,
         placeholder: Option<Placeholder>,
     ) -> Self {
         let made = Made {
@@ -163,7 +169,7 @@ impl<'a> Undo<'a> {
         Self { made: Some(made) }
     }
 
-    pub(super) fn hooks(&self) -> Option<&'a hooks::Subject> {
+    pub(super) fn hooks(&self) -> Option<&'a hooks::HookRunner> {
         self.made.as_ref()?.hooks
     }
 

@@ -13,9 +13,10 @@ use super::confinement::Confinement;
 use super::mounts::c_string;
 use super::namespaces::Namespaces;
 use super::owned::Undo;
-use super::script::{Question, Script, Step};
+use super::script::{Script, Step};
 use super::seccomp::Program;
-use super::spawn::{Birth, Job, Launched, Supervised, Watcher};
+use super::spawn::{CloneArgs, Launch, Launched, NotifyHandler, SeccompAgent};
+use super::wire::Question;
 use super::{
     Error, PodUsers, Result, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
     scheduling, userns,
@@ -44,7 +45,7 @@ pub struct InitPlan<'a> {
     /// What a profile adds.
     pub confinement: Option<Arc<Confinement>>,
     /// Who sees what the filters deny.
-    pub watcher: Option<Watcher>,
+    pub watcher: Option<NotifyHandler>,
     /// The pod's user namespace, where the spec has a new one that its containers are to share.
     pub users: Option<&'a PodUsers>,
     /// Whether to join a session keyring of the container's own.
@@ -57,9 +58,10 @@ pub struct InitPlan<'a> {
     pub pivot: bool,
 }
 
-/// Which namespaces an exec joins, of those that a container may share with the node without being told apart by `setns(2)`.
+/// The namespaces that an exec joins only if the container has its own. It always joins the other five; joining one
+/// of these that is the node's would fail, because `setns(2)` does not tell them apart.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Enter {
+pub struct JoinedNamespaces {
     /// The pid namespace.
     pub pid: bool,
     /// The user namespace.
@@ -68,7 +70,7 @@ pub struct Enter {
     pub time: bool,
 }
 
-impl Enter {
+impl JoinedNamespaces {
     /// As the container has them.
     pub fn of(request: &Request) -> Self {
         let namespaces = &request.namespaces;
@@ -85,9 +87,9 @@ pub struct ExecPlan<'a> {
     /// The process to run.
     pub process: &'a Judged<Process>,
     /// Which of the container's namespaces are other than the node's, beside those that always are.
-    pub enter: Enter,
-    /// Who decides on the calls that the filter asks about: see [`supervised`].
-    pub supervised: Option<Supervised>,
+    pub enter: JoinedNamespaces,
+    /// Who decides on the calls that the filter asks about: see [`seccomp_agent`].
+    pub seccomp_agent: Option<SeccompAgent>,
     /// The container's id.
     pub id: &'a str,
     /// A pidfd of the container's init.
@@ -101,7 +103,7 @@ pub struct ExecPlan<'a> {
     /// What a profile adds.
     pub confinement: Option<Arc<Confinement>>,
     /// Who sees what the filters deny.
-    pub watcher: Option<Watcher>,
+    pub watcher: Option<NotifyHandler>,
     /// Whether to join the container's session keyring.
     pub new_keyring: bool,
     /// How many of the caller's descriptors after the standard three the program gets.
@@ -132,7 +134,10 @@ fn keyring(id: &str, wanted: bool) -> Result<Option<CString>> {
 ///
 /// # Errors
 /// Nothing of the groups and the init is left then, nor where what is returned is dropped.
-pub fn launch<'a>(plan: InitPlan<'a>, hooks: Option<&'a hooks::Subject>) -> Result<Launched<'a>> {
+pub fn launch<'a>(
+    plan: InitPlan<'a>,
+    hooks: Option<&'a hooks::HookRunner>,
+) -> Result<Launched<'a>> {
     let (cgroup, request) = (plan.cgroup, plan.request);
     let groups = trace::span("make control groups");
     let placeholder = cgroup.map(|c| c.create(request)).transpose()?.flatten();
@@ -152,14 +157,14 @@ pub fn launch<'a>(plan: InitPlan<'a>, hooks: Option<&'a hooks::Subject>) -> Resu
     job.launch(undo)
 }
 
-/// Who is told of the calls that a container's filter asks about, and in which state its process then is.
-pub fn supervised(
+/// The seccomp agent that the spec names, and the OCI state that it gets with the filter's descriptor.
+pub fn seccomp_agent(
     filter: Option<&Arc<Program>>,
     request: &Judged<Request>,
     id: &str,
     bundle: &Path,
     status: &str,
-) -> Option<Supervised> {
+) -> Option<SeccompAgent> {
     let spec = &request.rest;
     let listener = filter?.listener.clone()?;
     let state = serde_json::json!({
@@ -169,11 +174,15 @@ pub fn supervised(
         "bundle": bundle,
         "annotations": spec.annotations()
     });
-    Some(Supervised { listener, state })
+    Some(SeccompAgent { listener, state })
 }
 
 /// Plans a container's init.
-pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result<Job> {
+#[expect(
+    clippy::too_many_lines,
+    reason = "the order of the steps is what it says"
+)]
+pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::HookRunner>) -> Result<Launch> {
     let request: &Request = plan.request;
     let spec = &request.rest;
     refuse(spec)?;
@@ -188,7 +197,7 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result
     };
     let mapped = user.is_some();
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
-    let supervised = supervised(
+    let seccomp_agent = seccomp_agent(
         plan.seccomp.as_ref(),
         plan.request,
         plan.id,
@@ -216,7 +225,7 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result
             "a user namespace needs a mount namespace beside it",
         ));
     }
-    let mut birth = Birth::default();
+    let mut birth = CloneArgs::default();
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     own.early_steps(&mut steps)?;
@@ -240,8 +249,9 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result
         (Vec::new(), of_network.into_iter().chain(others).collect())
     };
     steps.extend(early);
-    let enter =
-        |steps: &mut Vec<Step>, birth: &mut Birth| namespaces.enter(user.as_ref(), birth, steps);
+    let enter = |steps: &mut Vec<Step>, birth: &mut CloneArgs| {
+        namespaces.enter(user.as_ref(), birth, steps)
+    };
     if mapped {
         steps.push(Step::UnshareMounts);
     } else {
@@ -349,15 +359,15 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::Subject>) -> Result
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal, supervised)
+    Ok(Launch::new(script, birth, terminal, seccomp_agent)
         .with_net_devices(net_devices)
         .with_watcher(plan.watcher)
         .mapped(mapped))
 }
 
 /// Plans a process in a running container.
-pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
-    let (enter, supervised) = (plan.enter, plan.supervised);
+pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
+    let (enter, seccomp_agent) = (plan.enter, plan.seccomp_agent);
     let program = process::program(plan.process)?;
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
     let mut own = process::Plan {
@@ -371,7 +381,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         confinement: plan.confinement,
         init: userns::pid_of(&plan.init).ok(),
     };
-    let mut birth = Birth::default();
+    let mut birth = CloneArgs::default();
     let mut steps = Vec::new();
     let (before, after) = scheduling::exec_affinity(plan.process)?;
     steps.extend(before);
@@ -415,10 +425,14 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Job> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Job::new(script, birth, terminal, supervised).with_watcher(plan.watcher))
+    Ok(Launch::new(script, birth, terminal, seccomp_agent).with_watcher(plan.watcher))
 }
 
-fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut Birth, steps: &mut Vec<Step>) -> Result<()> {
+fn enter_cgroup(
+    cgroup: Option<&Cgroup>,
+    birth: &mut CloneArgs,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     let Some(cgroup) = cgroup else { return Ok(()) };
     let entry = cgroup.entry()?;
     birth.cgroup = entry.v2;

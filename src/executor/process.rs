@@ -179,6 +179,10 @@ impl Plan<'_> {
 
     /// From limits to the filter, in this order: rlimits, keyring, groups, user,
     /// capabilities, `no_new_privs`, seccomp. An init's gate, and its hooks, come before the filter.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the order of the steps is what it says"
+    )]
     pub fn late_steps(&self, gate: Option<Step>, steps: &mut Vec<Step>) -> Result<()> {
         let p = self.process;
         for (i, r) in p.rlimits().iter().flatten().enumerate() {

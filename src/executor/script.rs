@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::confinement::Ruleset;
 use super::seccomp::Program;
+use super::wire::Question;
 use crate::oci::capabilities::Sets;
 use crate::sys::memory::SharedTimes;
 use crate::sys::mount::MountAttr;
@@ -30,18 +31,6 @@ pub(super) struct UserProgram {
     pub env: CStrVec,
     /// The user whose home directory is to be looked up, if `HOME` is not set.
     pub home_of: Option<u32>,
-}
-
-/// A question that the child asks its parent; it goes on only when the parent says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Question {
-    /// Run the prestart, createRuntime and createContainer hooks.
-    CreateHooks = 1,
-    /// Everything is ready: may the program be executed?
-    Gate = 2,
-    /// Move the network devices here.
-    NetDevices = 3,
 }
 
 /// Where a mount comes from.
@@ -124,7 +113,7 @@ pub(super) enum Step {
     /// A time namespace for the next process, with the clocks' offsets.
     NewTimeNamespace(Vec<u8>),
     /// Goes on as a new process, a sibling of this one, in new namespaces that the user namespace just joined owns.
-    Rebirth {
+    CloneSibling {
         namespaces: u64,
     },
     /// The user namespace's root.
@@ -286,7 +275,7 @@ impl Step {
             Self::NewCgroupNamespace => "create a cgroup namespace".into(),
             Self::UnshareMounts => "create a mount namespace".into(),
             Self::NewTimeNamespace(_) => "linux.timeOffsets: create a time namespace".into(),
-            Self::Rebirth { .. } => "create the container's namespaces".into(),
+            Self::CloneSibling { .. } => "create the container's namespaces".into(),
             Self::BecomeRoot => "become root of the user namespace".into(),
             Self::TakeRoot { path } => format!("root.path: open {}", lossy(path)),
             Self::AttachRoot => "attach the root".into(),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::netdev::{self, NetDevice};
 use super::owned::{Child, Undo, registry};
-use super::script::{Question, Script};
+use super::script::Script;
+use super::wire::{self, Message, Question};
 use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::oci::HookKind;
 use crate::sys::memory::SharedTimes;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// How the child is born.
 #[derive(Debug, Default)]
-pub(super) struct Birth {
+pub(super) struct CloneArgs {
     /// `CLONE_NEW*` flags.
     pub namespaces: u64,
     /// A pid namespace to be born in: a namespace descriptor or a pidfd.
@@ -33,13 +34,13 @@ pub(super) struct Birth {
 }
 
 /// A planned process.
-pub struct Job {
+pub struct Launch {
     script: Script,
-    birth: Birth,
+    birth: CloneArgs,
     terminal: bool,
-    supervised: Option<Supervised>,
+    seccomp_agent: Option<SeccompAgent>,
     net_devices: Vec<NetDevice>,
-    watcher: Option<Watcher>,
+    watcher: Option<NotifyHandler>,
     mapped: bool,
 }
 
@@ -49,7 +50,7 @@ pub struct Launched<'a> {
     child: Child,
     control: OwnedFd,
     undo: Undo<'a>,
-    job: Job,
+    job: Launch,
 }
 
 /// A process that was started: for an init, up to its gate.
@@ -70,40 +71,22 @@ pub struct Spawned<'a> {
 pub struct Gate {
     control: OwnedFd,
     times: Option<Arc<SharedTimes>>,
-    watcher: Option<Watcher>,
-    behind: BehindGate,
+    watcher: Option<NotifyHandler>,
+    behind: AfterGate,
 }
 
 /// What is behind a gate, to explain a failure there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct BehindGate {
+pub struct AfterGate {
     program: String,
     /// Descriptions of the steps, with the number of the first.
     steps: Vec<String>,
     first: usize,
     /// Who gets the notifications of the seccomp filter.
-    supervised: Option<Supervised>,
+    seccomp_agent: Option<SeccompAgent>,
     /// Whether there are startContainer hooks, which have time-outs of their own.
     #[serde(default)]
     has_hooks: bool,
-}
-
-enum Heard {
-    /// The control socket closed: the program executes (or the process is dead).
-    End,
-    /// A question, with the node's root where hooks are to be run.
-    Asks(u8, Option<OwnedFd>),
-    Failed {
-        step: usize,
-        op: String,
-        /// The kernel's, or a hook's wait status.
-        number: i32,
-    },
-    Terminal(OwnedFd),
-    /// The process goes on as another one.
-    Reborn(OwnedFd),
-    /// The filter is loaded, and its notifications are under this number.
-    Listener(i32),
 }
 
 /// How long an exec may set itself up, its program's execution among it. Its container can stop it as soon as it is inside; one
@@ -114,8 +97,13 @@ const START_WITHIN: Duration = Duration::from_secs(120);
 /// How long a seccomp agent may take to take a message.
 const AGENT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Waits for what a process says, until a deadline.
-fn listen_until(control: &OwnedFd, deadline: Option<Instant>) -> Result<Heard> {
+/// Receives what a process says, with the descriptor that it hands over; `None` if its end is closed: its program executes, or it
+/// is dead. Gives up at a deadline.
+fn receive<'b>(
+    control: &OwnedFd,
+    deadline: Option<Instant>,
+    buffer: &'b mut [u8; wire::LONGEST],
+) -> Result<Option<(Message<'b>, Option<OwnedFd>)>> {
     if let Some(deadline) = deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -133,35 +121,24 @@ fn listen_until(control: &OwnedFd, deadline: Option<Instant>) -> Result<Heard> {
             });
         }
     }
-    listen(control)
-}
-
-fn listen(control: &OwnedFd) -> Result<Heard> {
-    let mut buf = [0u8; 96];
-    let (n, fd) = socket::receive(control.as_fd(), &mut buf)
+    let (n, fd) = socket::receive(control.as_fd(), buffer)
         .map_err(Error::system("hear from the container's process"))?;
-    Ok(match (buf.get(..n).unwrap_or_default(), fd) {
-        ([], _) => Heard::End,
-        ([child::ASKS, question, ..], fd) => Heard::Asks(*question, fd),
-        ([child::TERMINAL, ..], Some(fd)) => Heard::Terminal(fd),
-        ([child::REBORN, ..], Some(fd)) => Heard::Reborn(fd),
-        ([child::LISTENER, a, b, c, d], _) => Heard::Listener(i32::from_le_bytes([*a, *b, *c, *d])),
-        ([child::FAILED, s0, s1, e0, e1, e2, e3, op @ ..], _) => Heard::Failed {
-            step: usize::from(u16::from_le_bytes([*s0, *s1])),
-            number: i32::from_le_bytes([*e0, *e1, *e2, *e3]),
-            op: String::from_utf8_lossy(op).into_owned(),
-        },
-        _ => {
-            return Err(Error::System {
-                what: "understand the container's process".into(),
-                errno: Errno::EPROTO,
-            });
-        }
-    })
+    if n == 0 {
+        return Ok(None);
+    }
+    let message = buffer.get(..n).and_then(Message::decode);
+    message.map_or_else(|| Err(misunderstood()), |message| Ok(Some((message, fd))))
 }
 
-fn explain(program: &str, what: Option<&str>, op: String, number: i32) -> Error {
-    if op == child::HOOK {
+fn misunderstood() -> Error {
+    Error::System {
+        what: "understand the container's process".into(),
+        errno: Errno::EPROTO,
+    }
+}
+
+fn explain(program: &str, what: Option<&str>, op: &str, number: i32) -> Error {
+    if op == wire::HOOK {
         return hooks::explain(what.unwrap_or("startContainer hook"), number);
     }
     let errno = Errno::from_raw(number);
@@ -169,7 +146,7 @@ fn explain(program: &str, what: Option<&str>, op: String, number: i32) -> Error 
         program: program.to_owned(),
         reason,
     };
-    match (op.as_str(), errno) {
+    match (op, errno) {
         ("find", Errno::ENOENT) if program.contains('/') => {
             exec(format!("stat {program}: no such file or directory"))
         }
@@ -183,18 +160,18 @@ fn explain(program: &str, what: Option<&str>, op: String, number: i32) -> Error 
         ("find" | "execve", e) => exec(e.desc().to_lowercase()),
         _ => Error::Step {
             what: what.unwrap_or("set up the container").to_owned(),
-            op,
+            op: op.to_owned(),
             errno,
         },
     }
 }
 
-impl Job {
+impl Launch {
     pub(super) fn new(
         script: Script,
-        birth: Birth,
+        birth: CloneArgs,
         terminal: bool,
-        supervised: Option<Supervised>,
+        seccomp_agent: Option<SeccompAgent>,
     ) -> Self {
         #[cfg(feature = "sabotage")]
         let script = script.sabotage();
@@ -206,7 +183,7 @@ impl Job {
             script,
             birth,
             terminal,
-            supervised,
+            seccomp_agent,
             net_devices: Vec::new(),
             watcher: None,
             mapped: false,
@@ -219,7 +196,7 @@ impl Job {
     }
 
     /// With somebody who sees what its filters deny.
-    pub(super) fn with_watcher(self, watcher: Option<Watcher>) -> Self {
+    pub(super) fn with_watcher(self, watcher: Option<NotifyHandler>) -> Self {
         Self { watcher, ..self }
     }
 
@@ -312,7 +289,7 @@ impl Job {
         &self,
         child: &Child,
         root: Option<OwnedFd>,
-        subject: Option<&hooks::Subject>,
+        subject: Option<&hooks::HookRunner>,
     ) -> Result<()> {
         let Some(subject) = subject else {
             return Ok(());
@@ -354,11 +331,11 @@ impl Job {
             control,
             times: self.script.times.clone(),
             watcher: self.watcher.clone(),
-            behind: BehindGate {
+            behind: AfterGate {
                 program: self.program(),
                 steps,
                 first,
-                supervised: self.supervised.clone(),
+                seccomp_agent: self.seccomp_agent.clone(),
                 has_hooks: self
                     .script
                     .steps
@@ -404,38 +381,42 @@ impl<'a> Launched<'a> {
         let job = &self.job;
         let control = &self.control;
         let deadline = (!job.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
-        loop {
-            match listen_until(control, deadline)? {
-                Heard::Terminal(fd) => terminal = Some(fd),
-                Heard::Reborn(fd) => {
+        let mut buffer = [0; wire::LONGEST];
+        while let Some((message, fd)) = receive(control, deadline, &mut buffer)? {
+            match (message, fd) {
+                (Message::Terminal, Some(fd)) => terminal = Some(fd),
+                (Message::Sibling, Some(fd)) => {
                     let sibling = userns::pid_of(&fd)?;
                     let sibling = registry().own(sibling, fd);
                     std::mem::replace(&mut self.child, sibling).wait().ok();
                 }
-                Heard::Asks(q, _) if q == Question::Gate as u8 => return Ok((terminal, true)),
-                Heard::Asks(q, _) if q == Question::NetDevices as u8 => {
+                (Message::Asks(Question::Gate), _) => return Ok((terminal, true)),
+                (Message::Asks(Question::NetDevices), _) => {
                     netdev::move_all(&job.net_devices, self.child.pid())?;
                     go_on(control)?;
                 }
-                Heard::Asks(_, root) => {
+                (Message::Asks(Question::CreateHooks), root) => {
                     job.create_hooks(&self.child, root, self.undo.hooks())?;
                     go_on(control)?;
                     "after the hooks".clone_into(&mut last);
                 }
-                Heard::Failed { step, op, number } => {
-                    let step = job.script.steps.get(step);
+                (Message::Failed { step, op, number }, _) => {
+                    let step = job.script.steps.get(usize::from(step));
                     let what = step.map(super::script::Step::describe);
                     return Err(explain(&job.program(), what.as_deref(), op, number));
                 }
-                Heard::Listener(number) => {
-                    let told = (job.watcher.as_ref(), job.supervised.as_ref());
+                (Message::Listener(number), _) => {
+                    let told = (job.watcher.as_ref(), job.seccomp_agent.as_ref());
                     let child = &self.child;
                     hand_over(control, child.pid(), child.as_fd(), number, told)?;
                 }
-                Heard::End if job.has_gate() => return Err(Error::Died(last)),
-                Heard::End => return Ok((terminal, false)),
+                (Message::Terminal | Message::Sibling, None) => return Err(misunderstood()),
             }
         }
+        if job.has_gate() {
+            return Err(Error::Died(last));
+        }
+        Ok((terminal, false))
     }
 }
 
@@ -463,13 +444,13 @@ fn trace_steps(
 }
 
 fn go_on(control: &OwnedFd) -> Result<()> {
-    process::write_all(control.as_fd(), b"g")
+    process::write_all(control.as_fd(), &[wire::GO_ON])
         .map_err(Error::system("answer the container's process"))
 }
 
 /// A process whose system calls somebody else decides on: whom to tell, and what.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Supervised {
+pub struct SeccompAgent {
     pub(super) listener: seccomp::Listener,
     /// OCI runtime.md "State", but for the pid.
     pub(super) state: serde_json::Value,
@@ -477,16 +458,16 @@ pub struct Supervised {
 
 /// Somebody of ours who sees what a process's filters deny.
 #[derive(Clone)]
-pub struct Watcher {
+pub struct NotifyHandler {
     /// The filters in one, which asks.
     pub program: Arc<seccomp::Program>,
     /// Who gets the descriptor to be asked through; called before the process's program is executed.
     pub adopt: Arc<dyn Fn(OwnedFd) + Send + Sync>,
 }
 
-impl std::fmt::Debug for Watcher {
+impl std::fmt::Debug for NotifyHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watcher").finish_non_exhaustive()
+        f.debug_struct("NotifyHandler").finish_non_exhaustive()
     }
 }
 
@@ -496,7 +477,7 @@ fn hand_over(
     pid: i32,
     pidfd: BorrowedFd<'_>,
     number: i32,
-    (watcher, supervised): (Option<&Watcher>, Option<&Supervised>),
+    (watcher, seccomp_agent): (Option<&NotifyHandler>, Option<&SeccompAgent>),
 ) -> Result<()> {
     if let Some(watcher) = watcher {
         let fd = process::pidfd_getfd(pidfd, number)
@@ -504,7 +485,7 @@ fn hand_over(
         (watcher.adopt)(fd);
         return go_on(control);
     }
-    let Some(Supervised { listener, state }) = supervised else {
+    let Some(SeccompAgent { listener, state }) = seccomp_agent else {
         return Err(Error::field("linux.seccomp.listenerPath", "is missing"));
     };
     let failed = |what: &str, reason: String| {
@@ -542,7 +523,7 @@ pub fn listen_at_gate(path: &Path) -> Result<OwnedFd> {
 
 impl Gate {
     /// Goes to a gate that another process left: see [`listen_at_gate`].
-    pub fn visit(path: &Path, behind: BehindGate) -> Result<Self> {
+    pub fn connect(path: &Path, behind: AfterGate) -> Result<Self> {
         let control = socket::connect(path).map_err(Error::system("reach the container's init"))?;
         Ok(Self {
             control,
@@ -553,7 +534,7 @@ impl Gate {
     }
 
     fn trace(&self, pid: i32) {
-        let BehindGate { steps, first, .. } = &self.behind;
+        let AfterGate { steps, first, .. } = &self.behind;
         trace_steps(self.times.as_ref(), pid, *first, steps.iter().cloned());
         if let Some(times) = &self.times {
             let done = times.get(first + steps.len());
@@ -562,46 +543,39 @@ impl Gate {
     }
 
     /// What is behind it.
-    pub fn behind(&self) -> &BehindGate {
+    pub fn behind(&self) -> &AfterGate {
         &self.behind
     }
 
     /// Lets the init execute the user's program. Returns when it does, or with the reason why it cannot; then the init
     /// ends, with status 1.
     pub fn open(self, pid: i32, pidfd: &OwnedFd) -> Result<()> {
-        process::write_all(self.control.as_fd(), b"g")
+        process::write_all(self.control.as_fd(), &[wire::GO_ON])
             .map_err(Error::system("open the container's gate"))?;
         let deadline = (!self.behind.has_hooks).then(|| Instant::now() + START_WITHIN);
-        loop {
-            let heard = listen_until(&self.control, deadline).inspect_err(|_| {
-                process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-            });
-            match heard? {
-                Heard::End => {
-                    self.trace(pid);
-                    return Ok(());
-                }
-                Heard::Failed { step, op, number } => {
-                    let what = step
+        let kill = |_: &Error| {
+            process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+        };
+        let mut buffer = [0; wire::LONGEST];
+        while let Some((message, _)) =
+            receive(&self.control, deadline, &mut buffer).inspect_err(kill)?
+        {
+            match message {
+                Message::Failed { step, op, number } => {
+                    let what = usize::from(step)
                         .checked_sub(self.behind.first)
                         .and_then(|i| self.behind.steps.get(i))
                         .map(String::as_str);
                     return Err(explain(&self.behind.program, what, op, number));
                 }
-                Heard::Listener(number) => {
-                    if let Err(e) = hand_over(
-                        &self.control,
-                        pid,
-                        pidfd.as_fd(),
-                        number,
-                        (self.watcher.as_ref(), self.behind.supervised.as_ref()),
-                    ) {
-                        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-                        return Err(e);
-                    }
+                Message::Listener(number) => {
+                    let told = (self.watcher.as_ref(), self.behind.seccomp_agent.as_ref());
+                    hand_over(&self.control, pid, pidfd.as_fd(), number, told).inspect_err(kill)?;
                 }
-                Heard::Terminal(_) | Heard::Reborn(_) | Heard::Asks(..) => {}
+                Message::Terminal | Message::Sibling | Message::Asks(_) => {}
             }
         }
+        self.trace(pid);
+        Ok(())
     }
 }

@@ -205,6 +205,7 @@ fn binary(runtime_type: &str) -> Option<String> {
 }
 
 /// One handler; the name of its profile.
+#[expect(clippy::too_many_lines, reason = "a paragraph for each finding")]
 fn handler(
     name: &str,
     runtime: &Table,

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::LinuxSeccomp;
-use serde_json::{Value, json};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator, LinuxSyscall,
+};
 
 use super::profile::CallAction;
 
@@ -138,28 +140,68 @@ const HARMLESS_PERSONALITY: u64 = 0x8 | 0x2_0000;
 /// loads a module: `TIOCSETD`.
 const TERMINAL_INJECTION: [u64; 3] = [0x5412, 0x541c, 0x5423];
 
-fn refuse(names: &[&str], errno: u32) -> Value {
-    json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno })
+fn rule(names: &[&str], action: LinuxSeccompAction) -> LinuxSyscall {
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(names.iter().map(|n| (*n).to_owned()).collect());
+    rule.set_action(action);
+    rule
 }
 
-fn refuse_if(names: &[&str], errno: u32, args: &[Value]) -> Value {
-    json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args })
+fn refuse(names: &[&str], errno: u32) -> LinuxSyscall {
+    let mut rule = rule(names, LinuxSeccompAction::ScmpActErrno);
+    rule.set_errno_ret(Some(errno));
+    rule
 }
 
-fn rules() -> Vec<Value> {
+fn refuse_if(names: &[&str], errno: u32, args: &[LinuxSeccompArg]) -> LinuxSyscall {
+    let mut rule = refuse(names, errno);
+    rule.set_args(Some(args.to_vec()));
+    rule
+}
+
+/// Compares an argument. Every field of the builder has a default, so it does not fail.
+fn compare(
+    index: usize,
+    op: LinuxSeccompOperator,
+    value: u64,
+    value_two: Option<u64>,
+) -> LinuxSeccompArg {
+    let mut arg = LinuxSeccompArgBuilder::default()
+        .index(index)
+        .op(op)
+        .value(value);
+    if let Some(two) = value_two {
+        arg = arg.value_two(two);
+    }
+    arg.build().unwrap_or_default()
+}
+
+fn equals(index: usize, value: u64) -> LinuxSeccompArg {
+    compare(index, LinuxSeccompOperator::ScmpCmpEq, value, None)
+}
+
+fn exceeds(index: usize, value: u64) -> LinuxSeccompArg {
+    compare(index, LinuxSeccompOperator::ScmpCmpGt, value, None)
+}
+
+/// Whether the argument has `value` in the bits of `mask`.
+fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
+    let op = LinuxSeccompOperator::ScmpCmpMaskedEq;
+    compare(index, op, mask, Some(value))
+}
+
+fn rules() -> Vec<LinuxSyscall> {
     let mut rules = vec![refuse(REFUSED, EPERM), refuse(ABSENT, ENOSYS)];
     // A rule for each: conditions on the same argument are alternatives, as runc has them (moby#52494).
     let last = FAMILIES.iter().max().copied().unwrap_or(0);
-    for family in (0..last).filter(|f| !FAMILIES.contains(f)) {
-        let is = json!({ "index": 0, "value": family, "op": "SCMP_CMP_EQ" });
-        rules.push(refuse_if(&["socket", "socketpair"], EAFNOSUPPORT, &[is]));
+    let others = (0..last).filter(|f| !FAMILIES.contains(f));
+    for family in others.map(|f| equals(0, f)).chain([exceeds(0, last)]) {
+        rules.push(refuse_if(
+            &["socket", "socketpair"],
+            EAFNOSUPPORT,
+            &[family],
+        ));
     }
-    let above = json!({ "index": 0, "value": last, "op": "SCMP_CMP_GT" });
-    rules.push(refuse_if(&["socket", "socketpair"], EAFNOSUPPORT, &[above]));
-    let equals =
-        |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
-    let exceeds =
-        |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_GT" });
     for family in [2, 10] {
         for protocol in [equals(2, REFUSED_PROTOCOL), exceeds(2, LAST_PROTOCOL)] {
             let args = [equals(0, family), protocol];
@@ -174,26 +216,24 @@ fn rules() -> Vec<Value> {
     }
     for bit in (0..32).map(|b| 1_u64 << b) {
         if bit & HARMLESS_PERSONALITY == 0 {
-            let set =
-                json!({ "index": 0, "value": bit, "valueTwo": bit, "op": "SCMP_CMP_MASKED_EQ" });
-            rules.push(refuse_if(&["personality"], EPERM, &[set]));
+            rules.push(refuse_if(&["personality"], EPERM, &[masked(0, bit, bit)]));
         }
     }
     for flag in NAMESPACES {
-        let set =
-            json!({ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" });
-        rules.push(refuse_if(&["clone"], EPERM, &[set]));
+        rules.push(refuse_if(&["clone"], EPERM, &[masked(0, flag, flag)]));
     }
     for request in TERMINAL_INJECTION {
-        let is = json!({ "index": 1, "value": 0xffff_ffff_u64, "valueTwo": request, "op": "SCMP_CMP_MASKED_EQ" });
+        let is = masked(1, 0xffff_ffff, request);
         rules.push(refuse_if(&["ioctl"], EPERM, &[is]));
     }
     rules
 }
 
-fn filter(rules: Vec<Value>) -> LinuxSeccomp {
-    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
-    serde_json::from_value(filter).unwrap_or_default()
+fn filter(rules: Vec<LinuxSyscall>) -> LinuxSeccomp {
+    let mut filter = LinuxSeccomp::default();
+    filter.set_default_action(LinuxSeccompAction::ScmpActAllow);
+    filter.set_syscalls(Some(rules));
+    filter
 }
 
 /// For ordinary services.
@@ -209,18 +249,12 @@ pub(super) fn untrusted() -> LinuxSeccomp {
         (&["sendmsg", "recvmsg"][..], 2),
         (&["sendto", "recvfrom", "sendmmsg", "recvmmsg"][..], 3),
     ] {
-        let set = json!({ "index": index, "value": 1, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ" });
-        rules.push(refuse_if(names, EOPNOTSUPP, &[set]));
+        rules.push(refuse_if(names, EOPNOTSUPP, &[masked(index, 1, 1)]));
     }
     // Programs for the kernel to run on packets: SO_ATTACH_FILTER, SO_ATTACH_BPF and those of SO_REUSEPORT.
     for option in [26, 50, 51, 52] {
-        let is =
-            |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
-        rules.push(refuse_if(
-            &["setsockopt"],
-            EPERM,
-            &[is(1, 1), is(2, option)],
-        ));
+        let args = [equals(1, 1), equals(2, option)];
+        rules.push(refuse_if(&["setsockopt"], EPERM, &args));
     }
     rules.push(refuse(
         &["name_to_handle_at", "mq_open", "set_mempolicy_home_node"],
@@ -236,30 +270,28 @@ pub(super) fn empty() -> LinuxSeccomp {
 
 /// The floor with other actions for single calls.
 pub(super) fn with_actions(
-    floor: LinuxSeccomp,
+    mut floor: LinuxSeccomp,
     actions: &BTreeMap<String, CallAction>,
 ) -> LinuxSeccomp {
     if actions.is_empty() {
         return floor;
     }
-    let mut json = serde_json::to_value(&floor).unwrap_or_default();
-    let mut rules: Vec<Value> = json["syscalls"].as_array().cloned().unwrap_or_default();
+    let mut rules = floor.syscalls().clone().unwrap_or_default();
     for rule in &mut rules {
-        if let Some(names) = rule["names"].as_array_mut() {
-            names.retain(|n| n.as_str().is_none_or(|n| !actions.contains_key(n)));
-        }
+        let kept = rule.names().iter().filter(|n| !actions.contains_key(*n));
+        rule.set_names(kept.cloned().collect());
     }
-    rules.retain(|r| r["names"].as_array().is_some_and(|n| !n.is_empty()));
+    rules.retain(|r| !r.names().is_empty());
     for (name, action) in actions {
         rules.push(match action {
             CallAction::Allow => continue,
-            CallAction::Audit => json!({ "names": [name], "action": "SCMP_ACT_LOG" }),
+            CallAction::Audit => rule(&[name], LinuxSeccompAction::ScmpActLog),
             CallAction::Deny => refuse(&[name], EPERM),
-            CallAction::Kill => json!({ "names": [name], "action": "SCMP_ACT_KILL_PROCESS" }),
+            CallAction::Kill => rule(&[name], LinuxSeccompAction::ScmpActKillProcess),
         });
     }
-    json["syscalls"] = rules.into();
-    serde_json::from_value(json).unwrap_or(floor)
+    floor.set_syscalls(Some(rules));
+    floor
 }
 
 #[cfg(test)]

@@ -165,7 +165,8 @@ fn host_namespaces(profile: &Profile, request: &Request) -> Result<(), Refusal> 
     let Some(allowed) = &profile.pod.host_namespaces else {
         return Ok(());
     };
-    // A pod on the node's network has the node's name with it; the network is what it is refused for.
+    // hostNetwork comes with the node's host name. The network is first in the table, so that the refusal names the
+    // field that the pod's author has set.
     for (namespace, name, typ, field) in [
         (
             &namespaces.network,

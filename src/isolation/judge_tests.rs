@@ -223,6 +223,7 @@ fn whatever_a_pod_asks_for_the_floor_holds() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn host_paths_are_judged_by_what_is_there() {
     let f = Fixture::new("paths");
     let volume = "kubelet/pods/u1/volumes/kubernetes.io~empty-dir/v";
@@ -519,10 +520,10 @@ fn programs_of_the_node_are_listed() {
         "{refused}"
     );
     assert!(f.judge(&listing, &agent("/run/agent")).is_ok());
-    let streams = |stdout: &str| crate::stdio::Addresses {
+    let streams = |stdout: &str| crate::stdio::StdioUris {
         stdout: stdout.into(),
         stderr: "/a/fifo".into(),
-        ..crate::stdio::Addresses::default()
+        ..crate::stdio::StdioUris::default()
     };
     for (address, hardened, listed) in [
         ("/a/fifo", true, true),

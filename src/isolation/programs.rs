@@ -7,7 +7,7 @@ use super::judged::Judged;
 use super::profile::Profile;
 use super::refusal::Refusal;
 use crate::oci::Request;
-use crate::stdio::Addresses;
+use crate::stdio::StdioUris;
 
 fn is_listed(list: Option<&Vec<PathBuf>>, path: &Path) -> bool {
     list.is_none_or(|l| l.iter().any(|p| p == path))
@@ -67,8 +67,8 @@ pub(super) fn judge(
 /// A logger that is not listed.
 pub fn judge_streams(
     profile: &Profile,
-    mut addresses: Addresses,
-) -> Result<Judged<Addresses>, Refusal> {
+    mut addresses: StdioUris,
+) -> Result<Judged<StdioUris>, Refusal> {
     addresses.no_files |= !profile.is_standard();
     for (field, logger) in addresses.loggers() {
         if !is_listed(profile.pod.loggers.as_ref(), &logger) {

@@ -86,6 +86,12 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
     swap(over(limits.swap), r, &mut ignored);
     if let Some(c) = r.cpu() {
         if asked(c.quota()).is_some() {
+            let mut both = c.clone();
+            if limits.millicpus.max.is_some() && both.period().is_none_or(|p| p == 0) {
+                // The live group's period may be another than the one that the quota is judged with.
+                both.set_period(Some(PERIOD));
+            }
+            r.set_cpu(Some(both));
             cpu(over(limits.millicpus), r, &mut ignored);
         } else if limits.millicpus.max.is_some() && c.period().is_some() {
             return Err(Refusal::new(
@@ -233,6 +239,15 @@ fn unified(
         if let Some(max) = limit.max.filter(|max| asked > *max) {
             all.insert(file.to_owned(), max.to_string());
         }
+    }
+    let has_swap = all.contains_key("memory.swap.max")
+        || r.memory().is_some_and(|m| m.swap().is_some_and(|s| s != 0));
+    let has_limit = all.get("memory.max").is_some_and(|m| m.trim() != "max");
+    // As for a limit of memory that is not in `unified`.
+    if let (Some(bytes), true, false) =
+        (limits.swap.default.or(limits.swap.max), has_limit, has_swap)
+    {
+        all.insert("memory.swap.max".into(), bytes.to_string());
     }
     if let (Some(text), Some(max)) = (all.get("cpu.max"), limits.millicpus.max) {
         let capped = cpu_max(text, max).ok_or_else(|| unclear(profile, "cpu.max", text))?;

@@ -32,8 +32,8 @@ pub fn parse_spec(text: &[u8]) -> Result<Spec> {
     parse_of(text, Path::new(""))
 }
 
-/// Parses a spec or a process. Capabilities that are not known are no error, and unusual: they are looked for only when
-/// something is wrong.
+/// Parses a spec or a process. Unknown capabilities are ignored with a warning, OCI config.md. They are rare, so they
+/// are looked for only after parsing has failed.
 fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T, Wrong> {
     if let Ok(parsed) = serde_json::from_slice(text) {
         return Ok(parsed);

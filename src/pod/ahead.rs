@@ -10,7 +10,7 @@ use crate::oci;
 
 /// How far it has come.
 #[derive(Default)]
-pub(super) enum Ahead {
+pub(super) enum Prefetch {
     #[default]
     Nothing,
     Read(Box<Bundle>),
@@ -28,9 +28,9 @@ pub(super) struct Bundle {
 impl Pod {
     /// Reads the bundle that `start` ran in, and compiles its filters. Blocks. What is wrong with it is told when its container
     /// is created.
-    pub fn get_ahead(&self, bundle: &Path) {
+    pub fn prefetch(&self, bundle: &Path) {
         let mut ahead = lock(&self.ahead);
-        let Ahead::Nothing = *ahead else { return };
+        let Prefetch::Nothing = *ahead else { return };
         let _trace = crate::trace::span("get ahead");
         let Ok(text) = oci::read(bundle) else { return };
         let Ok(spec) = oci::parse_of(&text, bundle) else {
@@ -39,7 +39,7 @@ impl Pod {
         if let Ok(isolation) = &self.isolation {
             self.filters(&spec, isolation).ok();
         }
-        *ahead = Ahead::Read(Box::new(Bundle {
+        *ahead = Prefetch::Read(Box::new(Bundle {
             path: bundle.to_owned(),
             text,
             spec,
@@ -48,10 +48,10 @@ impl Pod {
 
     /// The spec of a bundle: the one that was read before, if its file still says the same.
     pub(super) fn spec(&self, bundle: &Path) -> Result<Spec> {
-        let ahead = std::mem::replace(&mut *lock(&self.ahead), Ahead::Late);
+        let ahead = std::mem::replace(&mut *lock(&self.ahead), Prefetch::Late);
         let text = oci::read(bundle)?;
         match ahead {
-            Ahead::Read(known) if known.path == bundle && known.text == text => Ok(known.spec),
+            Prefetch::Read(known) if known.path == bundle && known.text == text => Ok(known.spec),
             _ => Ok(oci::parse_of(&text, bundle)?),
         }
     }

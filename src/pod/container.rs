@@ -15,7 +15,7 @@ use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Stats};
 use crate::control;
 use crate::executor::userns::Maps;
-use crate::executor::{Enter, Supervised, hooks, seccomp};
+use crate::executor::{JoinedNamespaces, SeccompAgent, hooks, seccomp};
 use crate::learn::Recorder;
 
 /// How long a kill waits for processes to go.
@@ -29,17 +29,17 @@ pub struct Container {
     /// Its init's end ends all its processes.
     pub(super) own_pids: bool,
     /// What an exec joins.
-    pub(super) enter: Enter,
+    pub(super) enter: JoinedNamespaces,
     /// What its ids are on the node.
     pub(super) maps: Maps,
     /// Who decides on the calls that the filter of an exec asks about.
-    pub(super) supervised: Option<Supervised>,
+    pub(super) seccomp_agent: Option<SeccompAgent>,
     pub(super) seccomp: Option<Arc<seccomp::Program>>,
     /// What its filters deny, where that is seen.
     pub(super) denials: Option<Arc<Denials>>,
     /// What it, and every exec in it, is isolated by.
     pub(super) isolation: Arc<Isolation>,
-    pub(super) hooks: Option<Arc<hooks::Subject>>,
+    pub(super) hooks: Option<Arc<hooks::HookRunner>>,
     pub(super) new_keyring: bool,
     /// Calls that the pod's own filter allows.
     pub(super) allowed: Option<usize>,
@@ -193,7 +193,7 @@ impl Container {
 
     pub(super) async fn kill_everything(self: &Arc<Self>) -> Result<()> {
         let this = self.clone();
-        super::lifecycle::blocking(move || {
+        super::blocking::blocking(move || {
             this.cgroup.signal_all(libc::SIGKILL);
             this.cgroup.kill_and_wait(KILL_WITHIN).map_err(Error::from)
         })
@@ -275,7 +275,7 @@ impl Container {
 
     /// For when it has ended: its groups may go before it is deleted.
     pub(super) fn remember_usage(&self) {
-        if self.cgroup.goes_by_itself() {
+        if self.cgroup.is_managed_by_systemd() {
             *lock(&self.last_usage) = self.cgroup.stats();
         }
     }

@@ -3,7 +3,7 @@
 //! A denied call waits in the kernel until the shim answers with the error that the filter would have given. While nothing is
 //! denied nobody runs for it; then a thread of its own ([`answering`]) answers those calls that wait, and ends. All containers of a pod
 //! share one thread at a time, and nobody sleeps in it: whatever a container does, it waits for us and not we for it. What it can
-//! cost is bounded by [`PACE`].
+//! cost is bounded by [`ANSWERS`].
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,18 +15,18 @@ use tokio::sync::Semaphore;
 
 use super::{Isolation, answering, lock};
 use crate::control;
-use crate::executor::Watcher;
-use crate::executor::seccomp::{Call, Judgement, Verdict, Watched};
+use crate::executor::NotifyHandler;
+use crate::executor::seccomp::{Call, Judgement, NotifyingFilter, Verdict};
 use crate::sys::notify::{self, Notification, Readiness};
 use crate::sys::process;
 
 /// Denied calls a second that are answered at once; more have to wait.
-const PACE: Budget = Budget {
+const ANSWERS: Rate = Rate {
     burst: 2000.0,
     per_second: 2000.0,
 };
 /// Lines in the log.
-const LINES: Budget = Budget {
+const LOG_LINES: Rate = Rate {
     burst: 20.0,
     per_second: 1.0,
 };
@@ -41,21 +41,21 @@ const SHOWN: usize = 256;
 
 /// How much of something there may be.
 #[derive(Debug, Clone, Copy)]
-struct Budget {
+struct Rate {
     burst: f64,
     per_second: f64,
 }
 
 /// What is left of a budget.
 #[derive(Debug)]
-struct Purse {
-    budget: Budget,
+struct TokenBucket {
+    budget: Rate,
     left: f64,
     at: Instant,
 }
 
-impl Purse {
-    fn new(budget: Budget) -> Self {
+impl TokenBucket {
+    fn new(budget: Rate) -> Self {
         Self {
             budget,
             left: budget.burst,
@@ -83,9 +83,9 @@ type Key = (String, String, &'static str);
 #[derive(Debug)]
 struct State {
     counts: BTreeMap<Key, u64>,
-    lines: Purse,
+    lines: TokenBucket,
     unlogged: u64,
-    pace: Purse,
+    pace: TokenBucket,
 }
 
 /// What comes after some answers.
@@ -105,7 +105,7 @@ enum Next {
 pub(super) struct Denials {
     id: String,
     isolation: Arc<Isolation>,
-    filter: Arc<Watched>,
+    filter: Arc<NotifyingFilter>,
     /// Held by who answers, for the whole pod.
     turn: Arc<Semaphore>,
     state: Mutex<State>,
@@ -115,7 +115,7 @@ impl Denials {
     pub fn new(
         id: &str,
         isolation: Arc<Isolation>,
-        filter: Arc<Watched>,
+        filter: Arc<NotifyingFilter>,
         turn: Arc<Semaphore>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -125,18 +125,18 @@ impl Denials {
             turn,
             state: Mutex::new(State {
                 counts: BTreeMap::new(),
-                lines: Purse::new(LINES),
+                lines: TokenBucket::new(LOG_LINES),
                 unlogged: 0,
-                pace: Purse::new(PACE),
+                pace: TokenBucket::new(ANSWERS),
             }),
         })
     }
 
     /// For the executor: the filter, and who is asked. `exec` is the exec's id, empty for the init.
-    pub fn watcher(self: &Arc<Self>, exec: &str) -> Watcher {
+    pub fn watcher(self: &Arc<Self>, exec: &str) -> NotifyHandler {
         let (this, exec) = (self.clone(), exec.to_owned());
         let handle = tokio::runtime::Handle::current();
-        Watcher {
+        NotifyHandler {
             program: self.filter.program.clone(),
             adopt: Arc::new(move |fd| {
                 handle.spawn(this.clone().serve(fd, exec.clone()));
@@ -158,7 +158,7 @@ impl Denials {
 
     /// Answers until the last process with the filter is gone.
     async fn serve(self: Arc<Self>, fd: OwnedFd, exec: String) {
-        let Ok(listener) = crate::sys::watch::register(fd, Interest::READABLE) else {
+        let Ok(listener) = crate::sys::reactor::register(fd, Interest::READABLE) else {
             // Without us the kernel denies, with ENOSYS.
             log::error!(id:% = self.id, exec:%; "denials cannot be watched");
             return;
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_and_earned() {
-        let mut purse = Purse::new(Budget {
+        let mut purse = TokenBucket::new(Rate {
             burst: 2.0,
             per_second: 1000.0,
         });

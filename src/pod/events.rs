@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::process::Exit;
 use crate::oci::RootMount;
-use crate::stdio::Addresses;
+use crate::stdio::StdioUris;
 
 /// What has happened to a container or an exec.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub enum Event {
         /// What its root is made of, as it was asked for.
         root_mounts: Vec<RootMount>,
         /// Its init's streams, as they were asked for.
-        stdio: Addresses,
+        stdio: StdioUris,
         /// Its init.
         pid: i32,
     },

@@ -13,7 +13,7 @@ use crate::isolation::{
     self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Verdict,
 };
 use crate::oci::{Links, Reading, Request, RootMount, capabilities};
-use crate::stdio::Addresses;
+use crate::stdio::StdioUris;
 use crate::sys::kernel;
 
 /// A pod's profile, ready to be applied.
@@ -237,7 +237,7 @@ impl Isolation {
     }
 
     /// Where a process's streams go, under the profile.
-    pub(super) fn judge_streams(&self, addresses: Addresses) -> Result<Judged<Addresses>> {
+    pub(super) fn judge_streams(&self, addresses: StdioUris) -> Result<Judged<StdioUris>> {
         isolation::judge_streams(&self.profile, addresses)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))
     }

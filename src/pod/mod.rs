@@ -5,16 +5,22 @@
 
 mod ahead;
 mod answering;
+mod blocking;
 mod container;
+mod create;
+mod delete;
 mod denials;
 mod error;
 mod events;
+mod exit;
 mod isolation;
 mod learn;
-mod lifecycle;
 mod oom;
 mod process;
 mod record;
+#[cfg(test)]
+mod script_tests;
+mod start;
 mod users;
 
 use std::collections::{BTreeSet, HashMap};
@@ -31,7 +37,7 @@ use crate::control;
 use crate::executor::seccomp;
 use crate::isolation::PodOfKubernetes;
 use crate::oci::{Namespace, Namespaces, Request, RootMount, namespace};
-use crate::stdio::Addresses;
+use crate::stdio::StdioUris;
 use crate::sys;
 pub use container::{Container, Usage};
 pub use error::Error;
@@ -61,7 +67,7 @@ pub struct CreateRequest {
     /// Mounts that make up the root file system.
     pub root_mounts: Vec<RootMount>,
     /// Standard streams.
-    pub stdio: Addresses,
+    pub stdio: StdioUris,
     /// What the handler's options say.
     pub options: Options,
 }
@@ -85,11 +91,12 @@ struct Filters {
     /// The pod's own, where it is loaded by itself.
     own: Option<Arc<seccomp::Program>>,
     /// The floor and the pod's own in one, whose denials are seen.
-    watched: Option<Arc<seccomp::Watched>>,
+    watched: Option<Arc<seccomp::NotifyingFilter>>,
 }
 
-/// Taking a filter's descriptor needs `CAP_SYS_PTRACE`; and of the filters that a process has, one only can ask somebody
-/// (`seccomp(2)`, EBUSY), so a shim that runs under a filter itself does not try.
+/// Whether this shim can answer for denied calls. It needs `CAP_SYS_PTRACE` to take the descriptor of a filter
+/// (`pidfd_getfd(2)`). And a process may have one filter with a listener only (EBUSY, `seccomp(2)`), so the shim must
+/// not run under a filter itself.
 fn can_watch() -> bool {
     const SYS_PTRACE: u64 = 1 << 19;
     let status = crate::procfs::read("/proc/self/status").unwrap_or_default();
@@ -121,7 +128,7 @@ pub struct Pod {
     /// Compiled filters by what they are made from: the containers of a pod mostly share them.
     filters: Mutex<HashMap<u64, Filters>>,
     /// The first container's bundle.
-    ahead: Mutex<ahead::Ahead>,
+    ahead: Mutex<ahead::Prefetch>,
     /// Whether this process can see what filters deny.
     can_watch: bool,
     /// Held by who answers denied calls.

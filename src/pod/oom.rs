@@ -23,7 +23,7 @@ impl Pod {
         } else {
             Interest::READABLE
         };
-        let watch = crate::sys::watch::register(watch, interest).ok()?;
+        let watch = crate::sys::reactor::register(watch, interest).ok()?;
         let (pod, container) = (self.clone(), container.clone());
         Some(tokio::spawn(async move {
             while let Ok(mut ready) = watch.ready(interest).await {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Error, Result, lock};
 use crate::executor::Gate;
 use crate::isolation::Judged;
-use crate::stdio::{Addresses, Streams};
+use crate::stdio::{StdioUris, Streams};
 use crate::sys;
 
 /// How and when a process ended.
@@ -73,11 +73,12 @@ pub(super) enum State {
 pub struct Process {
     /// Empty for an init.
     exec_id: String,
-    addresses: Judged<Addresses>,
+    addresses: Judged<StdioUris>,
     state: Mutex<State>,
     exit: watch::Sender<Option<Exit>>,
     streams: Mutex<Streams>,
-    /// Held by Start until its event is in the queue, and taken by the exit before its own: Start before Exit, always.
+    /// Start holds it until its event is in the queue, and the exit takes it before it queues its own event. So a
+    /// client always sees Start first.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
@@ -91,13 +92,13 @@ pub struct StatusReport {
     /// Once it has ended.
     pub exit: Option<Exit>,
     /// Its streams.
-    pub addresses: Judged<Addresses>,
+    pub addresses: Judged<StdioUris>,
 }
 
 impl Process {
     pub(super) fn new(
         exec_id: String,
-        addresses: Judged<Addresses>,
+        addresses: Judged<StdioUris>,
         state: State,
         streams: Streams,
     ) -> Arc<Self> {
@@ -115,7 +116,7 @@ impl Process {
         &self.exec_id
     }
 
-    pub(super) fn addresses(&self) -> &Judged<Addresses> {
+    pub(super) fn addresses(&self) -> &Judged<StdioUris> {
         &self.addresses
     }
 

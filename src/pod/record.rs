@@ -13,6 +13,8 @@ use crate::sys::process;
 use crate::trace;
 
 const FILE: &str = "cofferdam.json";
+/// As containerd's own shim leaves it.
+const PID_FILE: &str = "init.pid";
 
 /// The record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +90,7 @@ impl<'a> Recorded<'a> {
         self.record.start_time = process::start_time(pid).unwrap_or(0);
         let stored = self.record.store(self.bundle);
         stored
-            .and_then(|()| fs::write(self.bundle.join("init.pid"), pid.to_string()))
+            .and_then(|()| fs::write(self.bundle.join(PID_FILE), pid.to_string()))
             .map_err(|e| {
                 Error::Unknown(format!(
                     "write the container's record into {}: {e}",
@@ -107,6 +109,7 @@ impl Drop for Recorded<'_> {
     fn drop(&mut self) {
         if !self.kept {
             fs::remove_file(self.bundle.join(FILE)).ok();
+            fs::remove_file(self.bundle.join(PID_FILE)).ok();
         }
     }
 }

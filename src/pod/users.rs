@@ -23,7 +23,7 @@ impl Users {
     }
 }
 
-/// What became of the pod's first container that needed users of its own.
+/// Whether the pod has users of its own. Its first container that may have some decides.
 pub(super) type Decision = Option<Option<Arc<Users>>>;
 
 impl Pod {

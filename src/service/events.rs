@@ -17,6 +17,7 @@ use ttrpc::context;
 use super::time::timestamp;
 use crate::oci::RootMount;
 use crate::pod::{Event, Events, Happened};
+use crate::stdio::StdioUris;
 
 const FORWARD_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_AT_MOST: Duration = Duration::from_secs(2);
@@ -53,8 +54,19 @@ fn envelope(happened: Happened, namespace: &str) -> protobuf::Result<Envelope> {
 }
 
 /// Topic, type and bytes of an event.
-fn encode(event: Event) -> protobuf::Result<(&'static str, &'static str, Vec<u8>)> {
-    Ok(match event {
+type Encoded = (&'static str, &'static str, Vec<u8>);
+
+fn encoded(
+    topic: &'static str,
+    name: &'static str,
+    message: &impl Message,
+) -> protobuf::Result<Encoded> {
+    Ok((topic, name, message.write_to_bytes()?))
+}
+
+#[expect(clippy::too_many_lines, reason = "an arm for each event")]
+fn encode(event: Event) -> protobuf::Result<Encoded> {
+    match event {
         Event::Created {
             id,
             bundle,
@@ -66,27 +78,16 @@ fn encode(event: Event) -> protobuf::Result<(&'static str, &'static str, Vec<u8>
                 container_id: id,
                 bundle: bundle.display().to_string(),
                 rootfs: root_mounts.into_iter().map(mount).collect(),
-                io: MessageField::some(TaskIO {
-                    stdin: stdio.stdin,
-                    stdout: stdio.stdout,
-                    stderr: stdio.stderr,
-                    terminal: stdio.terminal,
-                    ..TaskIO::default()
-                }),
+                io: MessageField::some(io(stdio)),
                 pid: pid as u32,
                 ..TaskCreate::default()
             };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_CREATE_EVENT_TOPIC, "TaskCreate", bytes)
+            encoded(topics::TASK_CREATE_EVENT_TOPIC, "TaskCreate", &message)
         }
         Event::Started { id, pid } => {
-            let message = TaskStart {
-                container_id: id,
-                pid: pid as u32,
-                ..TaskStart::default()
-            };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_START_EVENT_TOPIC, "TaskStart", bytes)
+            let mut message = TaskStart::new();
+            (message.container_id, message.pid) = (id, pid as u32);
+            encoded(topics::TASK_START_EVENT_TOPIC, "TaskStart", &message)
         }
         Event::Exited {
             container,
@@ -102,8 +103,7 @@ fn encode(event: Event) -> protobuf::Result<(&'static str, &'static str, Vec<u8>
                 exited_at: MessageField::some(timestamp(exit.at)),
                 ..TaskExit::default()
             };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_EXIT_EVENT_TOPIC, "TaskExit", bytes)
+            encoded(topics::TASK_EXIT_EVENT_TOPIC, "TaskExit", &message)
         }
         Event::Deleted { id, pid, exit } => {
             let message = TaskDelete {
@@ -113,57 +113,54 @@ fn encode(event: Event) -> protobuf::Result<(&'static str, &'static str, Vec<u8>
                 exited_at: exit.map(|e| timestamp(e.at)).into(),
                 ..TaskDelete::default()
             };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_DELETE_EVENT_TOPIC, "TaskDelete", bytes)
+            encoded(topics::TASK_DELETE_EVENT_TOPIC, "TaskDelete", &message)
         }
         Event::OutOfMemory { id } => {
-            let message = TaskOOM {
-                container_id: id,
-                ..TaskOOM::default()
-            };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_OOM_EVENT_TOPIC, "TaskOOM", bytes)
+            let mut message = TaskOOM::new();
+            message.container_id = id;
+            encoded(topics::TASK_OOM_EVENT_TOPIC, "TaskOOM", &message)
         }
         Event::ExecAdded { container, exec } => {
-            let message = TaskExecAdded {
-                container_id: container,
-                exec_id: exec,
-                ..TaskExecAdded::default()
-            };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, "TaskExecAdded", bytes)
+            let mut message = TaskExecAdded::new();
+            (message.container_id, message.exec_id) = (container, exec);
+            encoded(
+                topics::TASK_EXEC_ADDED_EVENT_TOPIC,
+                "TaskExecAdded",
+                &message,
+            )
         }
         Event::ExecStarted {
             container,
             exec,
             pid,
         } => {
-            let message = TaskExecStarted {
-                container_id: container,
-                exec_id: exec,
-                pid: pid as u32,
-                ..TaskExecStarted::default()
-            };
+            let mut message = TaskExecStarted::new();
+            (message.container_id, message.exec_id) = (container, exec);
+            message.pid = pid as u32;
             let topic = topics::TASK_EXEC_STARTED_EVENT_TOPIC;
-            (topic, "TaskExecStarted", message.write_to_bytes()?)
+            encoded(topic, "TaskExecStarted", &message)
         }
         Event::Paused { id } => {
-            let message = TaskPaused {
-                container_id: id,
-                ..TaskPaused::default()
-            };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_PAUSED_EVENT_TOPIC, "TaskPaused", bytes)
+            let mut message = TaskPaused::new();
+            message.container_id = id;
+            encoded(topics::TASK_PAUSED_EVENT_TOPIC, "TaskPaused", &message)
         }
         Event::Resumed { id } => {
-            let message = TaskResumed {
-                container_id: id,
-                ..TaskResumed::default()
-            };
-            let bytes = message.write_to_bytes()?;
-            (topics::TASK_RESUMED_EVENT_TOPIC, "TaskResumed", bytes)
+            let mut message = TaskResumed::new();
+            message.container_id = id;
+            encoded(topics::TASK_RESUMED_EVENT_TOPIC, "TaskResumed", &message)
         }
-    })
+    }
+}
+
+fn io(uris: StdioUris) -> TaskIO {
+    TaskIO {
+        stdin: uris.stdin,
+        stdout: uris.stdout,
+        stderr: uris.stderr,
+        terminal: uris.terminal,
+        ..TaskIO::default()
+    }
 }
 
 fn mount(m: RootMount) -> api::Mount {

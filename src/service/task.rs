@@ -24,7 +24,7 @@ use super::metrics;
 use super::time::timestamp;
 use crate::oci::RootMount;
 use crate::pod::{CreateRequest, Error, Options, Pod, ProfileSource, Result, Status};
-use crate::stdio::Addresses;
+use crate::stdio::StdioUris;
 
 /// The service; a thin face of the [`Pod`].
 pub(super) struct TaskService {
@@ -120,7 +120,7 @@ impl Task for TaskService {
                     options: m.options,
                 })
                 .collect(),
-            stdio: Addresses {
+            stdio: StdioUris {
                 stdin: r.stdin,
                 stdout: r.stdout,
                 stderr: r.stderr,
@@ -244,7 +244,7 @@ impl Task for TaskService {
     }
 
     async fn exec(&self, _: &TtrpcContext, r: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        let addresses = Addresses {
+        let addresses = StdioUris {
             stdin: r.stdin,
             stdout: r.stdout,
             stderr: r.stderr,

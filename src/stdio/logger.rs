@@ -30,7 +30,17 @@ pub fn wait_for_all() {
 
 #[derive(Debug)]
 pub(super) struct Logger {
-    child: Child,
+    /// Taken by [`Logger::stop`]. Dropped before, it is killed and reaped.
+    child: Option<Child>,
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
 }
 
 impl Logger {
@@ -67,26 +77,23 @@ impl Logger {
         process::pass_descriptors(&mut command, vec![out_read, err_read, ready_write], 3);
         let child = command.spawn().map_err(text)?;
         drop(command); // and with it our copies of the logger's ends
-        let mut this = Self { child };
-        match wait_ready(&ready_read, needs_byte) {
-            Ok(()) => Ok((this, out_write, err_write)),
-            Err(reason) => {
-                this.child.kill().ok();
-                this.child.wait().ok();
-                Err(reason)
-            }
-        }
+        let this = Self { child: Some(child) };
+        wait_ready(&ready_read, needs_byte)?;
+        Ok((this, out_write, err_write))
     }
 
     /// Lets the logger finish: it has seen the end of both streams. Asks, then forces, in the background.
     pub fn stop(mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         *finishing() += 1;
         std::thread::spawn(move || {
-            let pid = self.child.id() as i32;
+            let pid = child.id() as i32;
             let mut left = |deadline: Duration| {
                 let end = Instant::now() + deadline;
                 while Instant::now() < end {
-                    if !matches!(self.child.try_wait(), Ok(None)) {
+                    if !matches!(child.try_wait(), Ok(None)) {
                         return false;
                     }
                     std::thread::sleep(Duration::from_millis(5));

@@ -53,7 +53,7 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// The addresses of a process's streams, as in containerd's requests; empty means none.
 #[derive(Debug, Clone, Default)]
-pub struct Addresses {
+pub struct StdioUris {
     /// A fifo.
     pub stdin: String,
     /// A fifo, `fifo://`, `file://`, `binary://` or `binary-v2://` address.
@@ -66,7 +66,7 @@ pub struct Addresses {
     pub no_files: bool,
 }
 
-impl Addresses {
+impl StdioUris {
     /// The programs among them, with the stream that each is for.
     pub fn loggers(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let both = [("stdout", &self.stdout), ("stderr", &self.stderr)];
@@ -115,7 +115,7 @@ pub enum Effect {
 /// # Errors
 /// As for opening them.
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
-pub fn effects(a: &Judged<Addresses>) -> Result<Vec<Effect>> {
+pub fn effects(a: &Judged<StdioUris>) -> Result<Vec<Effect>> {
     let mut out = Vec::new();
     for (stream, address) in [
         ("stdin", &a.stdin),
@@ -290,7 +290,7 @@ impl Streams {
     /// Opens everything. `direct` says that no descendant can outlive the process, so that it may have containerd's
     /// fifos themselves. May block on a logger's start: call it off the event loop.
     pub fn open(
-        a: &Judged<Addresses>,
+        a: &Judged<StdioUris>,
         owner: &Owner<'_>,
         direct: bool,
         size: Option<(u16, u16)>,
@@ -311,7 +311,7 @@ impl Streams {
     /// Both outputs. Where they have one address, they share what it leads to: a file, a fifo or a logger.
     fn open_outputs(
         &mut self,
-        a: &Addresses,
+        a: &StdioUris,
         owner: &Owner<'_>,
         direct: bool,
     ) -> Result<(OwnedFd, OwnedFd)> {
@@ -339,7 +339,7 @@ impl Streams {
     fn open_output(
         &mut self,
         stream: &'static str,
-        a: &Addresses,
+        a: &StdioUris,
         owner: &Owner<'_>,
         direct: bool,
     ) -> Result<OwnedFd> {
@@ -411,7 +411,7 @@ impl Streams {
         }
     }
 
-    fn open_terminal(&mut self, a: &Addresses, owner: &Owner<'_>) -> Result<()> {
+    fn open_terminal(&mut self, a: &StdioUris, owner: &Owner<'_>) -> Result<()> {
         let bad = |e: io::Error| bad_address("stdout", &a.stdout, e);
         let sink = match target("stdout", &a.stdout, a.no_files)? {
             Target::None => None,
@@ -427,7 +427,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Starts the relays. `master` is the terminal's, if there is one. Runs on the event loop.
+    /// Starts the relays, on the runtime that this runs in. `master` is the terminal's, if there is one.
     pub fn run(&mut self, master: Option<OwnedFd>) -> io::Result<()> {
         let (phase, _) = watch::channel(Phase::Running);
         self.master = master.map(relay::non_blocking).transpose()?.map(Arc::new);

@@ -22,6 +22,8 @@ use crate::sys::process;
 
 /// After its process, a source that stays silent for this long is left.
 const QUIET: Duration = Duration::from_millis(500);
+/// How long a relay waits before it looks again, where no event tells it when.
+const STUCK: Duration = Duration::from_millis(50);
 const CHUNK: usize = 64 * 1024;
 
 /// How far the process is.
@@ -39,12 +41,13 @@ pub(super) fn non_blocking(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    crate::sys::watch::register(fd, Interest::READABLE | Interest::WRITABLE)
+    crate::sys::reactor::register(fd, Interest::READABLE | Interest::WRITABLE)
 }
 
 /// Waits until a read from the source would not block. False if it is time to leave it.
 async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     loop {
+        consume_budget().await;
         let phase = *phases.borrow_and_update();
         let quiet = async {
             match phase {
@@ -56,7 +59,11 @@ async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
         tokio::select! {
             biased;
             ready = source.readable() => match ready {
-                Ok(ready) => if is_true(ready, PollFlags::POLLIN) { return true },
+                Ok(ready) => match look(ready, PollFlags::POLLIN) {
+                    Readiness::True => return true,
+                    Readiness::Forgotten => {}
+                    Readiness::Stuck => sleep(STUCK).await,
+                },
                 Err(_) => return false,
             },
             changed = phases.changed() => if changed.is_err() { return false },
@@ -68,6 +75,7 @@ async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
 /// Waits until a write to the sink would not block. False if the process is deleted and its reader has had its time.
 async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     loop {
+        consume_budget().await;
         let closing = *phases.borrow_and_update() == Phase::Closing;
         let patience = async {
             if closing {
@@ -79,7 +87,11 @@ async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
         tokio::select! {
             biased;
             ready = sink.writable() => match ready {
-                Ok(ready) => if is_true(ready, PollFlags::POLLOUT) { return true },
+                Ok(ready) => match look(ready, PollFlags::POLLOUT) {
+                    Readiness::True => return true,
+                    Readiness::Forgotten => {}
+                    Readiness::Stuck => sleep(STUCK).await,
+                },
                 Err(_) => return false,
             },
             changed = phases.changed() => if changed.is_err() { return false },
@@ -88,15 +100,28 @@ async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
     }
 }
 
-/// Whether the readiness that the event loop remembers is true; if not, it is forgotten. The guard is older than the look, so
-/// an event that comes in between is never forgotten with it.
-fn is_true(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: PollFlags) -> bool {
+/// What becomes of a readiness that the event loop remembers.
+enum Readiness {
+    /// It is true.
+    True,
+    /// It was not, and is forgotten.
+    Forgotten,
+    /// It was not, and the event loop does not forget it: the other side was closed once. A terminal's is opened again.
+    Stuck,
+}
+
+/// Looks whether a readiness is true. The guard is older than the look, so an event that comes in between is never forgotten.
+fn look(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: PollFlags) -> Readiness {
     if is_ready(ready.get_inner(), kind) {
         ready.retain_ready();
-        true
+        return Readiness::True;
+    }
+    let closed = ready.ready().is_read_closed() || ready.ready().is_write_closed();
+    ready.clear_ready();
+    if closed {
+        Readiness::Stuck
     } else {
-        ready.clear_ready();
-        false
+        Readiness::Forgotten
     }
 }
 
@@ -189,7 +214,11 @@ pub(super) async fn terminal_output(
             Ok(0) => break,
             Ok(n) => n,
             Err(Errno::EAGAIN | Errno::EINTR) => continue,
-            // EIO: the last process has closed the other side.
+            // Nobody has the other side open now. Somebody may open it again as long as the process is there.
+            Err(Errno::EIO) if *phases.borrow() == Phase::Running => {
+                timeout(STUCK, phases.changed()).await.ok();
+                continue;
+            }
             Err(_) => break,
         };
         let mut rest = buffer.get(..n).unwrap_or_default();
@@ -252,6 +281,62 @@ pub(super) async fn terminal_input(
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+
+    /// A terminal that nobody has open, and then somebody again: the event loop goes on, and so does the output.
+    #[test]
+    fn a_terminal_is_opened_again() {
+        let dir = std::env::temp_dir().join(format!("cdtest-reopened-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let name = nix::unistd::ttyname(&pty.slave).unwrap();
+        let open = || std::fs::OpenOptions::new().write(true).open(&name).unwrap();
+        runtime.block_on(async {
+            let (phase, phases) = watch::channel(Phase::Running);
+            let fifo = Arc::new(Fifo::open(&path).unwrap());
+            let mut output = std::fs::OpenOptions::new();
+            let mut output = output
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(&path)
+                .unwrap();
+            let master = Arc::new(non_blocking(pty.master).unwrap());
+            let relay = tokio::spawn(terminal_output(master, Some(Sink::Fifo(fifo)), phases));
+            sleep(Duration::from_millis(20)).await;
+            let mut said = String::new();
+            drop(pty.slave);
+            for word in ["one", "two", "three"] {
+                // Closed and opened again before the relay looks, and the other way round.
+                let mut slave = open();
+                sleep(Duration::from_millis(20)).await;
+                write!(slave, "{word} ").unwrap();
+                let begun = std::time::Instant::now();
+                sleep(Duration::from_millis(150)).await;
+                assert!(
+                    begun.elapsed() < Duration::from_secs(2),
+                    "the event loop stood still"
+                );
+                output.read_to_string(&mut said).ok();
+                drop(slave);
+                if word == "two" {
+                    sleep(Duration::from_millis(80)).await;
+                }
+            }
+            assert_eq!(said, "one two three ");
+            phase.send_replace(Phase::Exited);
+            timeout(Duration::from_secs(5), relay)
+                .await
+                .unwrap()
+                .unwrap();
+        });
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     /// Bursts of many sizes, from a writer and to a reader that both pause at odd moments: whatever the order in which the two
     /// ends become ready, every byte arrives.

@@ -15,10 +15,10 @@ pub mod mount;
 pub mod notify;
 pub mod null;
 pub mod process;
+pub mod reactor;
 pub mod socket;
 pub mod time;
 pub mod tty;
-pub mod watch;
 
 use nix::errno::Errno;
 

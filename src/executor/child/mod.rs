@@ -17,7 +17,8 @@ use self::mounts::{attach, change, map_ids, mask, protect};
 use self::paths::{make_directories, open_target, parent_of};
 use self::program::{credentials, find_program, landlock, set_home};
 use super::hooks;
-use super::script::{Question, Script, StartHook, Step, UserProgram};
+use super::script::{Script, StartHook, Step, UserProgram};
+use super::wire::{self, Message, Question};
 use crate::sys::mount::{
     self as m, CWD, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, attr,
 };
@@ -28,15 +29,6 @@ const TIME_NAMESPACE: i32 = 0x80; // CLONE_NEWTIME, Linux 5.6
 const CGROUP_NAMESPACE: i32 = libc::CLONE_NEWCGROUP;
 /// As many as there are default devices.
 const DEVICES: usize = 6;
-
-/// First byte of a record to the parent.
-pub(super) const FAILED: u8 = b'F';
-pub(super) const ASKS: u8 = b'A';
-pub(super) const TERMINAL: u8 = b'T';
-pub(super) const REBORN: u8 = b'R';
-pub(super) const LISTENER: u8 = b'L';
-/// In place of a system call's name: a hook has failed.
-pub(super) const HOOK: &str = "hook";
 
 /// A failed system call: its name and the kernel's answer.
 struct Failure(&'static str, Errno);
@@ -118,20 +110,24 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
     process::exit_now(1)
 }
 
-/// `F`, the step's number, errno (or a hook's wait status), and the system call's name.
+/// Tells why the process cannot go on.
 fn report(control: BorrowedFd<'_>, index: usize, op: &str, number: i32) {
-    let mut record = [0u8; 96];
-    let op = op.as_bytes();
-    let len = op.len().min(record.len() - 7);
-    record[0] = FAILED;
-    record[1..3].copy_from_slice(&(index as u16).to_le_bytes());
-    record[3..7].copy_from_slice(&number.to_le_bytes());
-    if let (Some(to), Some(from)) = (record.get_mut(7..7 + len), op.get(..len)) {
-        to.copy_from_slice(from);
-    }
-    process::write_all(control, record.get(..7 + len).unwrap_or(&record)).ok();
+    let step = index as u16;
+    say(control, Message::Failed { step, op, number }).ok();
 }
 
+fn say(control: BorrowedFd<'_>, message: Message<'_>) -> Outcome<()> {
+    let mut buffer = [0; wire::LONGEST];
+    process::write_all(control, message.encode(&mut buffer)).map_err(at("write"))
+}
+
+/// Says something, with a descriptor beside it.
+fn hand(control: BorrowedFd<'_>, message: Message<'_>, fd: BorrowedFd<'_>) -> Outcome<()> {
+    let mut buffer = [0; wire::LONGEST];
+    socket::send_fd(control, message.encode(&mut buffer), fd).map_err(at("sendmsg"))
+}
+
+#[expect(clippy::too_many_lines, reason = "an arm for each step")]
 fn step(
     ctx: &mut Context<'_>,
     steps: &mut [Step],
@@ -155,7 +151,7 @@ fn step(
                 write_proc(c"/proc/self/timens_offsets", offsets)?;
             }
         }
-        Step::Rebirth { namespaces } => be_reborn(ctx.control(), *namespaces)?,
+        Step::CloneSibling { namespaces } => continue_as_sibling(ctx.control(), *namespaces)?,
         Step::BecomeRoot => {
             creds::setgroups(&[]).map_err(at("setgroups"))?;
             creds::setresgid(0).map_err(at("setresgid"))?;
@@ -438,8 +434,8 @@ fn ask_for_hooks(ctx: &mut Context<'_>) -> Outcome<()> {
         Some(root) => root,
         None => open_slash()?,
     };
-    let question = [ASKS, Question::CreateHooks as u8];
-    socket::send_fd(ctx.control(), &question, root.as_fd()).map_err(at("sendmsg"))?;
+    let question = Message::Asks(Question::CreateHooks);
+    hand(ctx.control(), question, root.as_fd())?;
     wait_for_answer(ctx.control())
 }
 
@@ -474,7 +470,7 @@ fn start_hook(ctx: &Context<'_>, index: usize, hook: &StartHook) -> Outcome<()> 
     match wait_for_hook(pid, hook.timeout).map_err(at("wait4"))? {
         0 => Ok(()),
         status => {
-            report(ctx.control(), index, HOOK, status);
+            report(ctx.control(), index, wire::HOOK, status);
             process::exit_now(1)
         }
     }
@@ -503,7 +499,7 @@ fn wait_for_hook(pid: i32, timeout: Option<Duration>) -> Result<i32, Errno> {
 
 /// Asks the parent and waits for its word. If the parent is gone, so are we.
 fn ask(control: BorrowedFd<'_>, question: Question) -> Outcome<()> {
-    process::write_all(control, &[ASKS, question as u8]).map_err(at("write"))?;
+    say(control, Message::Asks(question))?;
     wait_for_answer(control)
 }
 
@@ -516,20 +512,19 @@ fn wait_for_answer(control: BorrowedFd<'_>) -> Outcome<()> {
 
 /// Tells under which number the filter's notifications are, and waits until somebody has them.
 fn hand_over(control: BorrowedFd<'_>, fd: RawFd) -> Outcome<()> {
-    let [a, b, c, d] = fd.to_le_bytes();
-    process::write_all(control, &[LISTENER, a, b, c, d]).map_err(at("write"))?;
+    say(control, Message::Listener(fd))?;
     wait_for_answer(control)
 }
 
 /// Goes on as a sibling: the parent's child, as we are. Our own end follows at once.
-fn be_reborn(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
+fn continue_as_sibling(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
     // SAFETY: this is a fork of a child that has one thread, and what follows is the same careful code.
     #[allow(unsafe_code)]
     match unsafe { process::clone3_sibling(namespaces) }.map_err(at("clone3"))? {
         // Told by the new process itself, or what it says next could be heard first.
         process::Cloned::Child => {
             let own = process::pidfd_open(process::own_pid()).map_err(at("pidfd_open"))?;
-            socket::send_fd(control, &[REBORN], own.as_fd()).map_err(at("sendmsg"))
+            hand(control, Message::Sibling, own.as_fd())
         }
         process::Cloned::Parent(..) => process::exit_now(0),
     }
@@ -540,7 +535,7 @@ fn wait_at_gate(ctx: &mut Context<'_>, listener: Option<OwnedFd>) -> Outcome<()>
     let Some(listener) = listener else {
         return ask(ctx.parent, Question::Gate);
     };
-    process::write_all(ctx.parent, &[ASKS, Question::Gate as u8]).map_err(at("write"))?;
+    say(ctx.parent, Message::Asks(Question::Gate))?;
     loop {
         let visitor = socket::accept(listener.as_fd()).map_err(at("accept"))?;
         // One that leaves without a word did not come to start us.
@@ -621,7 +616,7 @@ fn terminal(ctx: &Context<'_>, uid: u32, size: Option<(u16, u16)>, console: bool
         let tree = m::open_tree_clone(peer.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
         m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"))?;
     }
-    socket::send_fd(ctx.control(), &[TERMINAL], master.as_fd()).map_err(at("sendmsg"))?;
+    hand(ctx.control(), Message::Terminal, master.as_fd())?;
     process::setsid().map_err(at("setsid"))?;
     tty::set_controlling(peer.as_fd()).map_err(at("TIOCSCTTY"))?;
     for stream in Standard::ALL {

@@ -19,7 +19,7 @@ use super::{Error, Result};
 use crate::sys::bpf::Insn;
 use arch::{Abi, NATIVE, X32_BIT, X86_64, abi};
 pub use arch::{is_known, name_of, own_name};
-pub use watch::{Call, Judgement, Verdict, Watched, watch};
+pub use watch::{Call, Judgement, NotifyingFilter, Verdict, watch};
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 const ACTION: u32 = 0xffff_0000;
 /// What a call that does not exist answers.
 const ABSENT: u32 = RET_ERRNO | libc::ENOSYS as u32;
-/// In a verdict with an error: nobody wants to hear of it. The C library tries `clone3` for every thread, where it is said not to
-/// exist. Error numbers do not come that far; the kernel never sees it.
+/// Marks a denial that is not reported: glibc tries `clone3` for every new thread, and goes on with `clone` when it
+/// is denied. The bit is above the 4095 error numbers, and is removed before the filter is loaded.
 const SILENT: u32 = 0x8000;
 // linux/seccomp.h
 const FLAG_NEW_LISTENER: u64 = 1 << 3;
@@ -329,19 +329,19 @@ impl Assembler {
     }
 
     fn jump(&mut self, op: u32, k: u32, yes: Label, no: Label) -> Label {
-        // A conditional jump reaches 255 instructions; a long one goes by a stepping stone.
+        // A conditional jump reaches 255 instructions; a long one goes by a stepping trampoline.
         let (mut yes, mut no) = (yes, no);
         if self.distance(no) > 254 {
-            no = self.stone(no);
+            no = self.trampoline(no);
         }
         if self.distance(yes) > 255 {
-            yes = self.stone(yes);
+            yes = self.trampoline(yes);
         }
         let (jt, jf) = (self.distance(yes) as u8, self.distance(no) as u8);
         self.emit(libc::BPF_JMP | op | libc::BPF_K, k, jt, jf)
     }
 
-    fn stone(&mut self, target: Label) -> Label {
+    fn trampoline(&mut self, target: Label) -> Label {
         let distance = self.distance(target);
         self.emit(libc::BPF_JMP | libc::BPF_JA, distance as u32, 0, 0)
     }

@@ -104,14 +104,14 @@ impl Program {
 
 /// A filter whose denials are seen.
 #[derive(Debug)]
-pub struct Watched {
+pub struct NotifyingFilter {
     /// What is loaded.
     pub program: Arc<Program>,
     floor: Option<Arc<Program>>,
     own: Option<Arc<Program>>,
 }
 
-impl Watched {
+impl NotifyingFilter {
     /// What the filters say of a call. The most restrictive wins, as among filters that are stacked, `seccomp(2)`.
     pub fn judge(&self, call: &Call) -> Judgement {
         let of = |program: &Option<Arc<Program>>| {
@@ -164,7 +164,10 @@ fn asks_others(program: &Program) -> bool {
 
 /// Puts the filters into one that asks. `None` where there is nothing to see, or where it cannot be done: then the filters are
 /// to be loaded one by one, and their denials are not seen.
-pub fn watch(floor: Option<&Arc<Program>>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
+pub fn watch(
+    floor: Option<&Arc<Program>>,
+    own: Option<&LinuxSeccomp>,
+) -> Result<Option<NotifyingFilter>> {
     let own = own.map(compile).transpose()?.map(Arc::new);
     if floor.into_iter().chain(&own).any(|p| asks_others(p)) {
         return Ok(None);
@@ -182,7 +185,7 @@ pub fn watch(floor: Option<&Arc<Program>>, own: Option<&LinuxSeccomp>) -> Result
     } else {
         flags | FLAG_NEW_LISTENER
     };
-    let watched = Watched {
+    let watched = NotifyingFilter {
         program: Arc::new(Program {
             insns,
             flags,
@@ -265,7 +268,10 @@ mod tests {
         }
     }
 
-    fn watch(floor: Option<&LinuxSeccomp>, own: Option<&LinuxSeccomp>) -> Result<Option<Watched>> {
+    fn watch(
+        floor: Option<&LinuxSeccomp>,
+        own: Option<&LinuxSeccomp>,
+    ) -> Result<Option<NotifyingFilter>> {
         let compiled = floor.map(|f| Arc::new(compile(f).unwrap()));
         super::watch(compiled.as_ref(), own)
     }

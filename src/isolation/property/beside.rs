@@ -1,6 +1,7 @@
 //! What is asked for beside a spec, and judged too: streams, the mounts of a root, and updates of resources.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
@@ -11,11 +12,23 @@ use crate::executor::effects::root_effects;
 use crate::isolation::profile::Profile;
 use crate::isolation::{Judged, Place, judge_root_mounts, judge_streams, judge_update};
 use crate::oci::{DeviceKind, Request, RootMount, is_usable};
-use crate::stdio::{self, Addresses, Effect};
+use crate::stdio::{self, Effect, StdioUris};
+
+static STREAMS: AtomicUsize = AtomicUsize::new(0);
+static ROOTS: AtomicUsize = AtomicUsize::new(0);
+static UPDATES: AtomicUsize = AtomicUsize::new(0);
+static LIMITS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many streams, roots, updates and lists of control files were looked at.
+#[cfg(test)]
+pub(super) fn taken() -> (usize, usize, usize, usize) {
+    let of = |n: &AtomicUsize| n.load(Ordering::Relaxed);
+    (of(&STREAMS), of(&ROOTS), of(&UPDATES), of(&LIMITS))
+}
 
 /// Requests that come beside a spec.
 pub(super) struct Asked {
-    streams: Addresses,
+    streams: StdioUris,
     root_mounts: Vec<RootMount>,
     update: Value,
 }
@@ -43,11 +56,11 @@ impl Asked {
             "binary:///bin/true#/../sh".into(),
         ];
         let mut one = || choices.one(&streams).clone();
-        let streams = Addresses {
+        let streams = StdioUris {
             stdin: one(),
             stdout: one(),
             stderr: one(),
-            ..Addresses::default()
+            ..StdioUris::default()
         };
         Self {
             streams,
@@ -63,6 +76,7 @@ impl Asked {
             return;
         };
         if let Ok(judged) = judge_update(profile, update) {
+            UPDATES.fetch_add(1, Ordering::Relaxed);
             let told = || format!("{}: the update {:#}", profile.name, self.update);
             resources(profile, &judged, false, &told);
         }
@@ -72,6 +86,7 @@ impl Asked {
         let Ok(judged) = judge_streams(profile, self.streams.clone()) else {
             return;
         };
+        STREAMS.fetch_add(1, Ordering::Relaxed);
         let listed = profile.pod.loggers.as_ref().expect("classes list loggers");
         for effect in stdio::effects(&judged).unwrap_or_default() {
             let fine = match &effect {
@@ -97,6 +112,7 @@ impl Asked {
         let Ok(effects) = root_effects(request, &judged) else {
             return;
         };
+        ROOTS.fetch_add(usize::from(!effects.is_empty()), Ordering::Relaxed);
         let snapshots = world
             .dir
             .join("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
@@ -111,9 +127,6 @@ impl Asked {
                 fail("not the root");
             }
             let bound = e.flags & libc::MS_BIND != 0;
-            if e.flags & libc::MS_REMOUNT != 0 {
-                fail("another mount is changed");
-            }
             let layers = e
                 .data
                 .iter()
@@ -358,6 +371,14 @@ fn within_limits(
     fresh: bool,
     told: &dyn Fn() -> String,
 ) {
+    LIMITS.fetch_add(usize::from(!written.is_empty()), Ordering::Relaxed);
+    for (file, _) in written {
+        // They move processes, stop them, or take them out of the OOM killer's reach.
+        let harmless = !file.starts_with("cgroup.")
+            && !file.starts_with("freezer.")
+            && file != "memory.oom_control";
+        assert!(harmless, "{file}: {}", told());
+    }
     let last = |file: &str| {
         let found = written.iter().rfind(|(f, _)| f == file);
         found.map(|(_, value)| value.trim().to_owned())
@@ -366,7 +387,8 @@ fn within_limits(
     let number = |text: &str| match text.trim_start_matches('+') {
         "max" => u64::MAX,
         text if text.starts_with('-') => u64::MAX,
-        text => text.parse().unwrap_or(0),
+        // What the kernel might read as a number and this does not is none that the judge lets through.
+        text => text.parse().unwrap_or(u64::MAX),
     };
     let limits = &profile.limits;
     for (files, limit) in [
@@ -397,16 +419,29 @@ fn within_limits(
     {
         assert!(both.saturating_sub(memory) <= swap, "swap: {}", told());
     }
+    let memory = last("memory.max").or_else(|| last("memory.limit_in_bytes"));
+    let has_swap = last("memory.swap.max").or_else(|| last("memory.memsw.limit_in_bytes"));
+    if let (Some(memory), Some(_)) = (memory, limits.swap.max) {
+        let is_limited = number(&memory) != u64::MAX;
+        assert!(
+            !is_limited || has_swap.is_some(),
+            "no limit of swap: {}",
+            told()
+        );
+    }
     let Some(most) = limits.millicpus.max else {
         return;
     };
     let of_v2 = last("cpu.max").map(|text| {
         let mut words = text.split_whitespace();
         let quota = words.next().map_or(0, number);
-        (quota, words.next().map_or(100_000, number))
+        let before = if fresh { 100_000 } else { 1 };
+        (quota, words.next().map_or(before, number))
     });
     let of_v1 = last("cpu.cfs_quota_us").map(|quota| {
-        let period = last("cpu.cfs_period_us").map_or(100_000, |p| number(&p));
+        // What the live group has otherwise is not known.
+        let before = if fresh { 100_000 } else { 1 };
+        let period = last("cpu.cfs_period_us").map_or(before, |p| number(&p));
         (number(&quota), period)
     });
     for (quota, period) in of_v1.into_iter().chain(of_v2) {

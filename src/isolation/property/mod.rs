@@ -1,6 +1,13 @@
 //! For tests: any spec, under any class. What the executor would do is compared with what was judged, effect by effect, and with
 //! what the class promises, computed here a second time and from the effects alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines
+)] // for tests: a panic is a find
+
 mod beside;
 mod promise;
 mod spec;
@@ -188,18 +195,36 @@ pub fn check(bytes: &[u8]) -> usize {
 mod tests {
     #[test]
     fn no_effect_is_beyond_a_class() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("not here: namespaces and mounts are opened as root");
+            return;
+        }
         let cases: u64 = std::env::var("COFFERDAM_CASES")
             .ok()
             .and_then(|n| n.parse().ok())
             .unwrap_or(20_000);
-        let taken: usize = (0..cases)
-            .map(|n| super::check(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()))
-            .sum();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let some_of = |worker: usize| -> usize {
+            let own = (worker as u64..cases).step_by(workers);
+            own.map(|n| super::check(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()))
+                .sum()
+        };
+        let taken: usize = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..workers)
+                .map(|worker| scope.spawn(move || some_of(worker)))
+                .collect();
+            all.into_iter().map(|w| w.join().expect("no find")).sum()
+        });
         assert!(
             taken as u64 > cases / 100,
             "{taken} of {cases}: the specs say nothing"
         );
-        eprintln!("{cases} specs, {taken} times taken by a class");
+        let beside = super::beside::taken();
+        eprintln!("{cases} specs, {taken} times taken by a class; beside them {beside:?}");
+        let (streams, roots, updates, limits) = beside;
+        for n in [streams, roots, updates, limits] {
+            assert!(n as u64 > cases / 500, "{beside:?}: too few were taken");
+        }
         std::fs::remove_dir_all(&super::world().dir).ok();
     }
 }

@@ -1,0 +1,162 @@
+//! `explain`: what the kernel forces on a process, and its namespaces.
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::{Case, Lines, Mark, namespace};
+use crate::inspect::process::{self};
+use crate::sys::confine;
+
+impl Case<'_> {
+    /// What only the profile speaks of.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a paragraph for each line that is shown"
+    )]
+    pub(super) fn kernel(&self, lines: &mut Lines) {
+        lines.section = "kernel";
+        let process = &self.profile.process;
+        let speculation = |key: &str| self.status.get(key).to_owned();
+        for (feature, what, key) in [
+            (0, "no store bypass", "Speculation_Store_Bypass"),
+            (
+                1,
+                "no indirect branch speculation",
+                "SpeculationIndirectBranch",
+            ),
+        ] {
+            let found = speculation(key);
+            if !process.mitigate_speculation {
+                continue;
+            }
+            if ["", "unknown", "unsupported"].contains(&found.as_str()) {
+                lines.push(what, "no", "yes", "not told by this kernel", Mark::NotShown);
+                continue;
+            }
+            // arch/x86/kernel/cpu/bugs.c, fs/proc/array.c
+            let good = ["mitigated", "not vulnerable", "disabled", "not affected"];
+            let kept = good.iter().any(|g| found.contains(g));
+            let shown = if !kept && confine::speculates_for_good(feature) {
+                format!("{found}: this kernel has no switch for this processor")
+            } else {
+                found
+            };
+            lines.added(what, true, shown, kept);
+        }
+        let cookie = confine::core_scheduling_cookie(self.pid());
+        let shown = match cookie {
+            Ok(0) => "shared with others".to_owned(),
+            Ok(_) => "the container's own".to_owned(),
+            Err(e) => format!("this kernel has none ({})", e.desc()),
+        };
+        lines.added(
+            "processor cores",
+            process.core_scheduling,
+            shown,
+            cookie.is_ok_and(|c| c != 0),
+        );
+        let unavailable = |key: &str| {
+            let all = &self.container.unavailable;
+            all.iter()
+                .filter(|u| u.starts_with(key))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        for lacking in unavailable("landlock") {
+            lines.promise(
+                "landlock",
+                "no",
+                "yes",
+                format!("this kernel lacks it: {lacking}"),
+                false,
+            );
+        }
+        let landlock = &self.profile.landlock;
+        let mut parts: Vec<String> = Vec::new();
+        if !landlock.scopes.is_empty() {
+            parts.push(format!("scopes {:?}", landlock.scopes));
+        }
+        for (name, count) in [
+            ("execute", landlock.execute.as_ref().map(Vec::len)),
+            ("write", landlock.write.as_ref().map(Vec::len)),
+            ("tcp_bind", landlock.tcp_bind.as_ref().map(Vec::len)),
+            ("tcp_connect", landlock.tcp_connect.as_ref().map(Vec::len)),
+        ] {
+            parts.extend(count.map(|n| format!("{name}: {n} entries")));
+        }
+        for (what, wanted, detail) in [
+            ("landlock", !parts.is_empty(), parts.join(", ")),
+            ("securebits", process.lock_securebits, "locked".to_owned()),
+            (
+                "memory writable or executable",
+                process.write_xor_execute && unavailable("process.write_xor").is_empty(),
+                "never one after the other".to_owned(),
+            ),
+        ] {
+            if wanted {
+                lines.push(what, "no", &detail, &detail, Mark::NotShown);
+            }
+        }
+        for lacking in unavailable("process.write_xor") {
+            lines.promise("memory writable or executable", "no", "yes", lacking, false);
+        }
+    }
+
+    pub(super) fn namespaces(&self, lines: &mut Lines) {
+        use LinuxNamespaceType as T;
+        lines.section = "namespaces";
+        for (typ, name, file) in [
+            (T::Mount, "mount", "mnt"),
+            (T::Pid, "pid", "pid"),
+            (T::Network, "network", "net"),
+            (T::Ipc, "ipc", "ipc"),
+            (T::Uts, "uts", "uts"),
+            (T::Cgroup, "cgroup", "cgroup"),
+            (T::Time, "time", "time"),
+        ] {
+            let of = |spec: &Spec| namespace(spec, typ).map(|n| n.path().clone());
+            let show = |namespace: &Option<Option<std::path::PathBuf>>| match namespace {
+                None => "the node's".to_owned(),
+                Some(None) => "its own".to_owned(),
+                Some(Some(path)) => format!("shared: {}", path.display()),
+            };
+            let (asked, promised) = (of(&self.asked), of(&self.promised));
+            let found = process::namespace(self.pid(), file);
+            let node = found == process::namespace(self.pod.pid, file);
+            let joined = promised
+                .as_ref()
+                .and_then(|p| p.as_ref())
+                .and_then(|p| process::inode(p));
+            let others = self.sharers(file, found);
+            let (text, kept) = match (&promised, joined) {
+                (None, _) => (
+                    if node {
+                        "the node's".into()
+                    } else {
+                        "its own".into()
+                    },
+                    true,
+                ),
+                (Some(_), _) if node => ("the node's".to_owned(), false),
+                (Some(Some(_)), Some(inode)) if Some(inode) != found => {
+                    ("another one".to_owned(), false)
+                }
+                _ if others.is_empty() => ("private".to_owned(), true),
+                _ => (format!("shared with {}", others.join(" ")), true),
+            };
+            if typ == T::Time && promised.is_none() {
+                continue;
+            }
+            lines.promise(name, show(&asked), show(&promised), text, kept);
+        }
+    }
+
+    /// The other containers of the pod in a namespace.
+    pub(super) fn sharers(&self, file: &str, namespace: Option<u64>) -> Vec<String> {
+        let others = self.pod.containers.iter();
+        others
+            .filter(|c| c.id != self.container.id && c.status == "running")
+            .filter(|c| process::namespace(c.pid, file) == namespace)
+            .map(|c| c.id.chars().take(12).collect())
+            .collect()
+    }
+}

@@ -1,0 +1,383 @@
+//! Loading a profile: the file, what it extends, and whether what they say together makes sense.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
+use toml::{Table, Value};
+
+use super::schema::{Profile, capability, device};
+use crate::isolation::floor;
+use crate::isolation::pool::RANGE;
+
+/// Where an operator's profiles are.
+pub const DIRECTORY: &str = "/etc/cofferdam";
+
+/// The profiles that are always there, and their texts. A file of the same name takes a built-in one's place.
+pub const BUILT_IN: [(&str, &str); 3] = [
+    (
+        "standard",
+        include_str!("../../../shim-config/profiles/standard.toml"),
+    ),
+    (
+        "hardened",
+        include_str!("../../../shim-config/profiles/hardened.toml"),
+    ),
+    (
+        "untrusted",
+        include_str!("../../../shim-config/profiles/untrusted.toml"),
+    ),
+];
+
+/// Where these are from, for messages.
+const BUILT_IN_ORIGIN: &str = "built in";
+
+/// How many profiles may extend one another.
+const MAX_DEPTH: usize = 8;
+
+/// What is wrong with a profile.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none.
+    #[error(
+        "profile {name:?}: there is no {} and no built-in profile of this name (built in: standard, hardened, untrusted)",
+        file.display()
+    )]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Where it would be.
+        file: PathBuf,
+    },
+    /// It cannot be read.
+    #[error("profile {name:?}: read {}: {source}", file.display())]
+    Read {
+        /// Its name.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has keys or values that are not known. The text has line and column.
+    #[error("profile {name:?} ({origin}): {text}")]
+    Syntax {
+        /// Its name.
+        name: String,
+        /// The file, or "built in".
+        origin: String,
+        /// What, and where.
+        text: String,
+    },
+    /// A value that is well-formed and wrong.
+    #[error("profile {name:?}: {key}: {text}")]
+    Value {
+        /// Its name.
+        name: String,
+        /// The key, as in `limits.pids.max`.
+        key: String,
+        /// What is wrong, and what would be right.
+        text: String,
+    },
+}
+
+impl Profile {
+    /// Loads a profile by its name, with all that it extends.
+    pub fn load(name: &str) -> Result<Self, Error> {
+        Self::load_from(Path::new(DIRECTORY), name)
+    }
+
+    /// The same, from another directory than `/etc/cofferdam`.
+    pub fn load_from(directory: &Path, name: &str) -> Result<Self, Error> {
+        let (origin, text) = text_of(directory, name)?;
+        Self::parse(directory, name, &origin, &text)
+    }
+
+    /// From a text; what it extends comes from `directory`. `origin` is for messages.
+    pub fn parse(directory: &Path, name: &str, origin: &str, text: &str) -> Result<Self, Error> {
+        let mut table = checked(name, origin, text)?;
+        let mut seen = vec![name.to_owned()];
+        let mut extends = parent(&table);
+        let own = extends.clone();
+        while let Some(base) = extends {
+            // A file may extend the built-in profile whose name it has.
+            let itself = base == name && seen.len() == 1;
+            if (seen.contains(&base) && !itself) || seen.len() > MAX_DEPTH {
+                return Err(Error::Value {
+                    name: name.to_owned(),
+                    key: "extends".into(),
+                    text: format!(
+                        "{} -> {base}: the profiles extend one another",
+                        seen.join(" -> ")
+                    ),
+                });
+            }
+            let (origin, text) = if itself {
+                built_in(&base).ok_or_else(|| Error::Value {
+                    name: name.to_owned(),
+                    key: "extends".into(),
+                    text: format!("{base:?} extends itself, and is not built in"),
+                })?
+            } else {
+                text_of(directory, &base)?
+            };
+            let below = checked(&base, &origin, &text)?;
+            extends = parent(&below);
+            seen.push(base);
+            table = merge(below, table);
+        }
+        let mut profile: Self = Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::Syntax {
+                name: name.to_owned(),
+                origin: origin.to_owned(),
+                text: e.to_string(),
+            })?;
+        name.clone_into(&mut profile.name);
+        profile.extends = own;
+        profile.check()?;
+        Ok(profile)
+    }
+
+    fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
+        Error::Value {
+            name: self.name.clone(),
+            key: key.to_owned(),
+            text: text.into(),
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a paragraph for each key")]
+    fn check(&mut self) -> Result<(), Error> {
+        for (key, limit) in [
+            ("limits.pids", self.limits.pids),
+            ("limits.memory", self.limits.memory),
+            ("limits.swap", self.limits.swap),
+            ("limits.millicpus", self.limits.millicpus),
+            ("limits.open_files", self.limits.open_files),
+            ("limits.core_size", self.limits.core_size),
+        ] {
+            if let (Some(default), Some(max)) = (limit.default, limit.max)
+                && default > max
+            {
+                let text = format!("the default {default} is above the max {max}");
+                return Err(self.wrong(key, text));
+            }
+            for (value, part) in [(limit.default, "default"), (limit.max, "max")] {
+                if value.is_some_and(|v| v > i64::MAX as u64) {
+                    return Err(self.wrong(&format!("{key}.{part}"), "is too large"));
+                }
+                if value == Some(0) && !matches!(key, "limits.core_size" | "limits.swap") {
+                    return Err(self.wrong(&format!("{key}.{part}"), "0 would start nothing"));
+                }
+            }
+        }
+        for name in self.process.capabilities.iter().flatten() {
+            if capability(name).is_none() {
+                let text = format!("{name:?} is not a capability (like \"CAP_CHOWN\")");
+                return Err(self.wrong("process.capabilities", text));
+            }
+        }
+        for device in self.pod.devices.iter().flatten() {
+            if self::device(device).is_none() {
+                let text = format!("{device:?}: expected \"c MAJOR:MINOR\" or \"b MAJOR:MINOR\"");
+                return Err(self.wrong("pod.devices", text));
+            }
+        }
+        for rule in self.network.egress.iter().flatten() {
+            if rule.network().is_none() {
+                let text = format!(
+                    "{:?} is neither an address nor a network (like \"10.0.0.0/8\")",
+                    rule.to
+                );
+                return Err(self.wrong("network.egress", text));
+            }
+        }
+        let pool = self.user_namespace.pool;
+        if !pool.first.is_multiple_of(RANGE) || pool.first == 0 {
+            let text = format!("{} is not a multiple of 65536 above 0", pool.first);
+            return Err(self.wrong("user_namespace.pool.first", text));
+        }
+        // The last id of all, 4294967295, is none: chown(2).
+        let most = (u32::MAX - pool.first) / RANGE;
+        if !(1..=most).contains(&pool.ranges) {
+            let text = format!(
+                "{}: expected 1 to {most} ranges of 65536 ids from {} on",
+                pool.ranges, pool.first
+            );
+            return Err(self.wrong("user_namespace.pool.ranges", text));
+        }
+        let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
+        let landlock = &self.landlock;
+        for (key, paths) in [
+            ("pod.host_paths", self.pod.host_paths.as_ref()),
+            (
+                "pod.forbidden_host_paths",
+                Some(&self.pod.forbidden_host_paths),
+            ),
+            ("pod.hooks", self.pod.hooks.as_ref()),
+            ("pod.loggers", self.pod.loggers.as_ref()),
+            ("pod.seccomp_agents", self.pod.seccomp_agents.as_ref()),
+            ("landlock.execute", landlock.execute.as_ref()),
+            ("landlock.write", landlock.write.as_ref()),
+        ] {
+            if let Some(path) = paths.and_then(|p| absolute(p)) {
+                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
+            }
+        }
+        for (key, paths) in [
+            ("filesystem.masked_paths", &self.filesystem.masked_paths),
+            (
+                "filesystem.read_only_paths",
+                &self.filesystem.read_only_paths,
+            ),
+        ] {
+            if let Some(path) = paths.iter().find(|p| !p.starts_with('/')) {
+                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
+            }
+        }
+        let floor = match self.seccomp.floor.as_deref() {
+            None | Some("none") if self.seccomp.actions.is_empty() => None,
+            None | Some("none") => Some(floor::empty()),
+            Some("hardened") => Some(floor::hardened()),
+            Some("untrusted") => Some(floor::untrusted()),
+            Some(path) if path.starts_with('/') => Some(self.floor_file(path)?),
+            Some(other) => {
+                let text = format!(
+                    "{other:?} is none of \"none\", \"hardened\", \"untrusted\" and no absolute path"
+                );
+                return Err(self.wrong("seccomp.floor", text));
+            }
+        };
+        if let Some(name) = self
+            .seccomp
+            .actions
+            .keys()
+            .find(|n| !crate::executor::seccomp::is_known(n))
+        {
+            let text = format!("{name:?} is not a system call");
+            return Err(self.wrong("seccomp.actions", text));
+        }
+        self.seccomp.filter = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
+        Ok(())
+    }
+
+    fn floor_file(&self, path: &str) -> Result<LinuxSeccomp, Error> {
+        let text = read_of_root(Path::new(path))
+            .map_err(|e| self.wrong("seccomp.floor", format!("read {path}: {e}")))?;
+        let filter: LinuxSeccomp = serde_json::from_str(&text)
+            .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
+        crate::executor::seccomp::compile(&filter)
+            .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
+        Ok(filter)
+    }
+}
+
+/// The text of a file that nobody but root can have written: what it says decides over pods.
+///
+/// # Errors
+/// The system's, and `PermissionDenied` where the file, or the directory that it is in, is another user's or can be written by
+/// group or others.
+pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let directory = path.parent().map(fs::metadata).transpose()?;
+    for (what, metadata) in [("it", Some(file.metadata()?)), ("its directory", directory)] {
+        let Some(metadata) = metadata else { continue };
+        // Somebody who has no more rights than the file's owner reads a file of their own: tests, and `profile validate`.
+        let owner = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
+        if !owner || metadata.mode() & 0o022 != 0 {
+            let text = format!(
+                "{what} can be changed by others than root (owner {}, mode {:o}): chown root and chmod go-w it",
+                metadata.uid(),
+                metadata.mode() & 0o7777
+            );
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::PermissionDenied,
+                text,
+            ));
+        }
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The names of all profiles: the built-in ones and the files'.
+pub fn names(directory: &Path) -> Vec<String> {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = files.filter_map(|e| {
+        let path = e.path();
+        (path.extension()? == "toml").then(|| path.file_stem()?.to_str().map(str::to_owned))?
+    });
+    let built_in = BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    let all: BTreeSet<String> = built_in.chain(files).collect();
+    all.into_iter().collect()
+}
+
+fn built_in(name: &str) -> Option<(String, String)> {
+    let found = BUILT_IN.iter().find(|(n, _)| *n == name)?;
+    Some((BUILT_IN_ORIGIN.into(), found.1.to_owned()))
+}
+
+fn text_of(directory: &Path, name: &str) -> Result<(String, String), Error> {
+    let file = directory.join(format!("{name}.toml"));
+    if name.contains('/') || name.is_empty() || name.starts_with('.') {
+        return Err(Error::Unknown {
+            name: name.to_owned(),
+            file,
+        });
+    }
+    match read_of_root(&file) {
+        Ok(text) => Ok((file.display().to_string(), text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            built_in(name).ok_or_else(|| Error::Unknown {
+                name: name.to_owned(),
+                file,
+            })
+        }
+        Err(source) => Err(Error::Read {
+            name: name.to_owned(),
+            file,
+            source,
+        }),
+    }
+}
+
+/// The file's own keys and values, each by itself: with line and column where one is wrong.
+fn checked(name: &str, origin: &str, text: &str) -> Result<Table, Error> {
+    let syntax = |e: toml::de::Error| Error::Syntax {
+        name: name.to_owned(),
+        origin: origin.to_owned(),
+        text: e.to_string(),
+    };
+    // The built-in ones are right; every shim loads one when it starts.
+    if origin != BUILT_IN_ORIGIN {
+        toml::from_str::<Profile>(text).map_err(syntax)?;
+    }
+    toml::from_str(text).map_err(syntax)
+}
+
+fn parent(table: &Table) -> Option<String> {
+    table
+        .get("extends")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+}
+
+/// Tables are merged, everything else is replaced.
+fn merge(mut below: Table, above: Table) -> Table {
+    for (key, value) in above {
+        match (below.remove(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => {
+                below.insert(key, Value::Table(merge(old, new)));
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+    below
+}

@@ -1,0 +1,348 @@
+//! Creating a container, up to its gate.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use tokio::io::unix::AsyncFd;
+
+use super::blocking::{blocking, console_size, duplicate, no_streams, watchable};
+use super::denials::Denials;
+use super::isolation::OfPod;
+use super::learn;
+use super::process::{Process, State};
+use super::record::{Record, Recorded};
+use super::users::Users;
+use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, lock};
+use crate::cgroup::{Cgroup, OomWatch};
+use crate::executor::userns::Maps;
+use crate::executor::{self, Child, InitPlan, JoinedNamespaces, Spawned, hooks, seccomp};
+use crate::isolation::Judged;
+use crate::oci::{HookKind, Request, RootMount};
+use crate::stdio::{Owner, StdioUris, Streams};
+use crate::sys;
+use crate::trace;
+
+/// A container whose init is at its gate, and which the pod does not know yet.
+struct Built {
+    container: Container,
+    /// Killed where this is dropped.
+    child: AsyncFd<Child>,
+    oom: Option<OomWatch>,
+}
+
+/// A request that has passed the profile.
+struct Admitted {
+    isolation: Arc<Isolation>,
+    request: Judged<Request>,
+    root_mounts: Judged<Vec<RootMount>>,
+    stdio: Judged<StdioUris>,
+    users: Option<Arc<Users>>,
+}
+
+/// An id that is taken while its container is created. Dropped, it is free again.
+struct Reservation<'a> {
+    pod: &'a Pod,
+    id: String,
+    filled: bool,
+}
+
+impl Reservation<'_> {
+    /// The container is there.
+    fn fill(mut self, container: &Arc<Container>) {
+        self.pod.put(container);
+        self.filled = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.pod.forget(&self.id);
+        }
+    }
+}
+
+impl Pod {
+    /// Creates a container, up to its gate.
+    pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<i32> {
+        let started = Instant::now();
+        let _trace = trace::span("Create");
+        let id = request.id.clone();
+        crate::id::check(&id).map_err(Error::InvalidArgument)?;
+        let reservation = self.reserve(&id)?;
+        let created = |pid| Event::Created {
+            id: id.clone(),
+            bundle: request.bundle.clone(),
+            root_mounts: request.root_mounts.clone(),
+            stdio: request.stdio.clone(),
+            pid,
+        };
+        let asked = request.clone();
+        let pod = self.clone();
+        let Built {
+            container,
+            child,
+            oom,
+        } = blocking(move || pod.build(asked))
+            .await
+            .inspect_err(|e| log::error!(id:%, error:% = e; "create failed"))?;
+        let container = Arc::new(container);
+        let pid = child.get_ref().pid();
+        reservation.fill(&container);
+        self.events.publish(created(pid));
+        let oom = oom.and_then(|watch| self.watch_oom(&container, watch));
+        self.watch_init(&container, child, oom);
+        if !container.enter.pid {
+            self.reap_strays();
+        }
+        log::info!(id:%, pid:%, took_us:% = started.elapsed().as_micros(); "created");
+        Ok(pid)
+    }
+
+    fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
+        self.take_slot(id)?;
+        Ok(Reservation {
+            pod: self,
+            id: id.to_owned(),
+            filled: false,
+        })
+    }
+
+    /// Reads the spec, and puts the profile's floor under it and what was asked for beside it.
+    fn admit(&self, request: &CreateRequest) -> Result<Admitted> {
+        if request.options.no_pivot_root {
+            return Err(Error::Unimplemented(
+                "the option NoPivotRoot is not supported: a root that can be left is none".into(),
+            ));
+        }
+        let reading = trace::span("read config.json");
+        let isolation = self.isolation(request.options.profile.as_ref())?;
+        let asked = self.spec(&request.bundle)?;
+        drop(reading);
+        let _applying = trace::span("apply the profile");
+        let asked = Request::read(asked, &request.bundle, isolation.reading())?;
+        if Record::load(&request.bundle).is_ok_and(|r| r.exit.is_none() && r.is_alive()) {
+            return Err(Error::AlreadyExists(format!(
+                "the bundle {} is of a container that runs",
+                request.bundle.display()
+            )));
+        }
+        let pod = self.of_kubernetes(&isolation, &asked)?;
+        let place = isolation.place(&request.id, &request.bundle, pod);
+        let root_mounts = isolation.judge_root_mounts(&place, request.root_mounts.clone())?;
+        let users = self.users(&isolation, &asked, &root_mounts, &request.id)?;
+        let of_pod = OfPod {
+            layout: &self.layout,
+            users: users.as_ref().map(|u| u.first()),
+            place,
+            namespaces: self.namespaces(&isolation, &asked),
+        };
+        let judged = isolation.judge(&request.id, of_pod, asked)?;
+        if judged.namespaces.mount.is_host() {
+            return Err(Error::InvalidArgument(
+                "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
+            ));
+        }
+        Ok(Admitted {
+            stdio: isolation.judge_streams(request.stdio.clone())?,
+            request: judged,
+            root_mounts,
+            users,
+            isolation,
+        })
+    }
+
+    /// Makes a container, up to its gate. Blocks. On failure nothing of it is left.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the order of a creation is what it says"
+    )]
+    fn build(&self, asked: CreateRequest) -> Result<Built> {
+        let Admitted {
+            isolation,
+            request,
+            root_mounts,
+            stdio,
+            users,
+        } = self.admit(&asked)?;
+        let CreateRequest {
+            id,
+            bundle,
+            options,
+            ..
+        } = asked;
+        let spec = &request.rest;
+        let compiling = trace::span("filters");
+        let cgroup = Cgroup::of(self.layout.clone(), spec, &id)?;
+        let cgroup = Arc::new(cgroup.own_only(isolation.restricts()));
+        let Filters {
+            own: filter,
+            watched,
+        } = self.filters(spec, &isolation)?;
+        drop(compiling);
+        let opening = trace::span("open streams");
+        let denials =
+            watched.map(|w| Denials::new(&id, isolation.clone(), w, self.answering.clone()));
+        let own_pids = request.namespaces.pid.is_new();
+        let process = spec.process().as_ref();
+        let maps = Maps::of(spec);
+        let user = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        // Under a profile nobody else names whose the streams become.
+        let io_owner = options.io_owner.filter(|_| !isolation.restricts());
+        let user = io_owner.unwrap_or_else(|| maps.to_host(user));
+        let owner = Owner {
+            id: &id,
+            namespace: &self.namespace,
+            user,
+        };
+        let (files, mut streams) = Streams::open(&stdio, &owner, own_pids, console_size(process))?;
+        drop(opening);
+        let hooks = hooks::HookRunner::new(&request, &id, &bundle).map(Arc::new);
+        if !root_mounts.is_empty() {
+            executor::prepare_root_directory(&request)?;
+        }
+        let new_keyring = isolation.restricts() || !options.no_new_keyring;
+        let launched = executor::launch(
+            InitPlan {
+                request: &request,
+                id: &id,
+                bundle: &bundle,
+                root_mounts: &root_mounts,
+                cgroup: Some(&cgroup),
+                stdio: files,
+                seccomp: filter.clone(),
+                confinement: isolation.confinement(),
+                watcher: denials.as_ref().map(|d| d.watcher("")),
+                users: users.as_ref().map(|u| &u.namespace),
+                new_keyring,
+                gate: None,
+                preserve_fds: 0,
+                pivot: true,
+            },
+            hooks.as_deref(),
+        )?;
+        // While the init sets the container up.
+        let oom = cgroup.watch_oom();
+        let mut recorded = Recorded::new(
+            &bundle,
+            Record {
+                shim: std::process::id(),
+                cgroup: cgroup.cgroups_path(),
+                resctrl: cgroup.resctrl().cloned(),
+                users: users.as_ref().map(|u| u.first()),
+                poststop: request.hooks.of(HookKind::Poststop).cloned().collect(),
+                ..Record::default()
+            },
+        );
+        recorded.write(launched.pid())?;
+        let Spawned {
+            undo,
+            child,
+            terminal,
+            gate,
+        } = launched.wait()?;
+        recorded.write(child.pid())?;
+        let gate = gate.ok_or_else(|| Error::Unknown("the init has no gate".into()))?;
+        let pidfd = duplicate(&child)?;
+        let pid = child.pid();
+        let child = watchable(child)?;
+        streams.run(terminal).map_err(no_streams)?;
+        let state = State::Created {
+            gate: Box::new(gate),
+            pid,
+            pidfd: Arc::new(pidfd),
+        };
+        let seccomp_agent =
+            executor::seccomp_agent(filter.as_ref(), &request, &id, &bundle, "running");
+        undo.keep();
+        recorded.keep();
+        let container = Container {
+            init: Process::new(String::new(), stdio, state, streams),
+            own_pids,
+            enter: JoinedNamespaces::of(&request),
+            maps,
+            seccomp_agent,
+            seccomp: filter,
+            denials,
+            isolation,
+            hooks,
+            new_keyring,
+            allowed: learn::allowed(spec),
+            recorder: Mutex::default(),
+            execs: Mutex::default(),
+            paused: AtomicBool::new(false),
+            updated: AtomicBool::new(false),
+            created: sys::time::seconds_since_1970(),
+            users: users.as_ref().map(|u| u.first()),
+            oom_announced: AtomicU64::new(0),
+            last_usage: Mutex::default(),
+            id,
+            bundle,
+            cgroup,
+        };
+        self.learn_from_start(&container);
+        Ok(Built {
+            container,
+            child,
+            oom,
+        })
+    }
+
+    /// The compiled filters, shared by the containers of the pod whose specs and profiles agree.
+    pub(super) fn filters(&self, spec: &Spec, isolation: &Isolation) -> Result<Filters> {
+        let own = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+        let watch = self.can_watch && isolation.reports_denials();
+        let floor = isolation.floor();
+        if own.is_none() && !(watch && floor.is_some()) {
+            return Ok(Filters::default());
+        }
+        let hasher = lock(&self.filters).hasher().build_hasher();
+        let key = fingerprint(hasher, own, floor, watch);
+        if let Some(filters) = lock(&self.filters).get(&key) {
+            return Ok(filters.clone());
+        }
+        let watched = if watch {
+            seccomp::watch(floor, own)?.map(Arc::new)
+        } else {
+            None
+        };
+        let own = match (&watched, own) {
+            (None, Some(own)) => Some(Arc::new(seccomp::compile(own)?)),
+            _ => None,
+        };
+        let filters = Filters { own, watched };
+        lock(&self.filters).insert(key, filters.clone());
+        Ok(filters)
+    }
+}
+
+/// The key under which a compiled filter is cached. The hasher is seeded at random for each process, so nobody can
+/// construct two filters with the same key.
+fn fingerprint(
+    hasher: impl Hasher,
+    own: Option<&LinuxSeccomp>,
+    floor: Option<&Arc<seccomp::Program>>,
+    watch: bool,
+) -> u64 {
+    struct Sink<H>(H);
+    impl<H: Hasher> Write for Sink<H> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = Sink(hasher);
+    serde_json::to_writer(&mut sink, &own).ok();
+    for i in floor.iter().flat_map(|f| &f.insns) {
+        (i.code, i.jt, i.jf, i.k).hash(&mut sink.0);
+    }
+    watch.hash(&mut sink.0);
+    sink.0.finish()
+}

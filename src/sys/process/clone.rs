@@ -1,0 +1,205 @@
+//! Making processes, and executing programs: `clone3(2)`, `execve(2)`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+
+use super::{pidfd_send_signal, wait_pidfd};
+use crate::sys::{Result, check};
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Which side of [`clone3`] this is.
+pub enum Cloned {
+    /// In the parent: the child's pid and a pidfd.
+    Parent(i32, OwnedFd),
+    /// In the child.
+    Child,
+}
+
+/// `clone3(2)` as a fork: a copied address space, `SIGCHLD` at exit, and a pidfd.
+/// With `cgroup` the child is born in that cgroup v2 directory (`CLONE_INTO_CGROUP`, Linux 5.7).
+///
+/// # Safety
+/// The caller may have threads, so the child must stick to async-signal-safe code until it executes or exits:
+/// no allocation, no lock, no panic.
+pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    let mut args = CloneArgs {
+        flags: namespaces | 0x1_0000_0000, // CLONE_CLEAR_SIGHAND, Linux 5.5
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { clone_with(args) }
+}
+
+/// The same for a sibling: the new process is a child of the caller's parent, with the caller's own exit signal.
+///
+/// # Safety
+/// As for [`clone3`].
+pub unsafe fn clone3_sibling(namespaces: u64) -> Result<Cloned> {
+    let args = CloneArgs {
+        flags: namespaces | libc::CLONE_PARENT as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: the caller's promise.
+    unsafe { clone_with(args) }
+}
+
+/// # Safety
+/// As for [`clone3`].
+unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    // SAFETY: `args` is a valid clone_args; without CLONE_VM the child gets its own copy of the stack.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: CLONE_PIDFD stored a new descriptor there.
+    Ok(Cloned::Parent(pid as i32, unsafe {
+        OwnedFd::from_raw_fd(pidfd)
+    }))
+}
+
+/// A process that does nothing, until it is dropped or its parent's thread ends.
+#[derive(Debug)]
+pub struct Sleeper {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Sleeper {
+    /// Makes it.
+    pub fn new() -> Result<Self> {
+        // SAFETY: the child makes system calls only.
+        match unsafe { clone3(0, None) }? {
+            Cloned::Parent(pid, pidfd) => Ok(Self { pid, pidfd }),
+            Cloned::Child => loop {
+                // SAFETY: plain numbers.
+                unsafe {
+                    libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+                }
+            },
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+        // Somebody who waits for all children may have been quicker.
+        wait_pidfd(self.pidfd.as_fd(), true).ok();
+    }
+}
+
+/// Ends the calling process at once, without running destructors or exit handlers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` never returns and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// `execve(2)` with prepared vectors. Returns only on failure.
+pub fn execve(path: &CStr, argv: &CStrVec, envp: &CStrVec) -> Errno {
+    // SAFETY: both vectors are null-terminated arrays of NUL-terminated strings, by construction of `CStrVec`.
+    unsafe { libc::execve(path.as_ptr(), argv.ptrs.as_ptr(), envp.ptrs.as_ptr()) };
+    Errno::last()
+}
+
+/// A null-terminated vector of C strings, ready for `execve(2)`.
+pub struct CStrVec {
+    strings: Vec<std::ffi::CString>,
+    buffer: Option<Vec<u8>>,
+    ptrs: Vec<*const libc::c_char>,
+}
+
+// SAFETY: the pointers refer to the heap buffers of `strings` and `buffer`, which stay where they are when the value moves.
+unsafe impl Send for CStrVec {}
+
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for CStrVec {}
+
+impl CStrVec {
+    /// Takes ownership of the strings.
+    pub fn new(strings: Vec<std::ffi::CString>) -> Self {
+        let mut ptrs: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
+        ptrs.push(ptr::null());
+        Self {
+            strings,
+            buffer: None,
+            ptrs,
+        }
+    }
+
+    /// The same with one more string at the end, to be filled in later through [`CStrVec::buffer_mut`]: `start`, with
+    /// room for `room` more bytes.
+    pub fn with_buffer(strings: Vec<std::ffi::CString>, start: &[u8], room: usize) -> Self {
+        let mut this = Self::new(strings);
+        let mut buffer = start.to_vec();
+        buffer.resize(start.len() + room + 1, 0);
+        this.ptrs.insert(this.strings.len(), buffer.as_ptr().cast());
+        this.buffer = Some(buffer);
+        this
+    }
+
+    /// The bytes of the last string; the final one always stays NUL.
+    pub fn buffer_mut(&mut self) -> Option<&mut [u8]> {
+        self.buffer
+            .as_mut()
+            .and_then(|b| b.split_last_mut())
+            .map(|(_, rest)| rest)
+    }
+
+    /// The strings themselves, without the buffer.
+    pub fn strings(&self) -> &[std::ffi::CString] {
+        &self.strings
+    }
+}
+
+/// How a forked process goes on.
+pub enum Forked {
+    /// In the new process.
+    Child,
+    /// In the old one, with the new one's pid.
+    Parent(i32),
+}
+
+/// A plain fork by `clone(2)`, which filters allow that know no `clone3`.
+///
+/// # Safety
+/// The child shares nothing, but locks that other threads hold stay locked: it may only make async-signal-safe calls.
+pub unsafe fn fork() -> Result<Forked> {
+    // SAFETY: no stack and no other pointers are passed: the child goes on with a copy of ours.
+    match check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid as i32)),
+    }
+}

@@ -1,0 +1,120 @@
+//! Processes by descriptors: `pidfd_open(2)`, `waitid(2)`.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+
+use crate::sys::{Result, check};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitStatus {
+    /// Exit code, or 128 plus the signal number.
+    pub code: u32,
+}
+
+/// Reaps the process behind `pidfd`. `None` while it still runs and `block` is false. Linux 5.4 `P_PIDFD`.
+pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatus>> {
+    loop {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
+        // SAFETY: `info` is writable and large enough.
+        let ret = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                info.as_mut_ptr(),
+                flags,
+            )
+        };
+        match check(libc::c_long::from(ret)) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(_) => {
+                // SAFETY: zeroed and then filled in by a successful waitid.
+                let info = unsafe { info.assume_init() };
+                // SAFETY: for WEXITED these union members are the ones that waitid sets.
+                let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+                if pid == 0 {
+                    return Ok(None);
+                }
+                let code = if info.si_code == libc::CLD_EXITED {
+                    status as u32
+                } else {
+                    128 + status as u32
+                };
+                return Ok(Some(WaitStatus { code }));
+            }
+        }
+    }
+}
+
+/// Reaps the child `pid` if it has ended; for orphans that were given to us.
+pub fn reap_if_dead(pid: i32) -> bool {
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
+}
+
+/// Opens a pidfd. Linux 5.3.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends `signal` to the process behind `pidfd`. Linux 5.1.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo means the same as kill(2).
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<u8>(),
+            0,
+        )
+    })?;
+    Ok(())
+}
+
+/// `kill(2)`.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: plain numbers.
+    check(libc::c_long::from(unsafe { libc::kill(pid, signal) }))?;
+    Ok(())
+}
+
+/// A copy of another process's descriptor: `pidfd_getfd(2)`, Linux 5.6.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The wait status of a child that has ended, `wait4(2)`. With `block`, waits for its end; otherwise `None` if it goes on.
+pub fn wait_child(pid: i32, block: bool) -> Result<Option<i32>> {
+    let mut status: libc::c_int = 0;
+    let flags = if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: `status` is writable; no usage is asked for.
+        let ret = check(unsafe {
+            libc::syscall(
+                libc::SYS_wait4,
+                pid,
+                &raw mut status,
+                flags,
+                ptr::null_mut::<u8>(),
+            )
+        });
+        match ret {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(status)),
+        }
+    }
+}
