@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
 use super::{Error, Result, SERVE, STANDARD, protect, write_out};
+use crate::sys::socket;
 use crate::trace;
 
 /// The sandbox of a container of CRI, which containerd writes there itself.
@@ -118,12 +119,8 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
             .map_err(Error::io(format!("create {}", dir.display())))?;
     }
     for _ in 0..2 {
-        match UnixListener::bind(path) {
-            Ok(listener) => {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-                    .map_err(Error::io(format!("protect {}", path.display())))?;
-                return Ok(Some(listener));
-            }
+        match socket::listen_privately(path) {
+            Ok(listener) => return Ok(Some(listener)),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 if UnixStream::connect(path).is_ok() {
                     return Ok(None);

@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{Answer, Ask, DIRECTORY, peer, socket_of};
+use crate::sys::socket;
 
 /// A question is a line; whoever does not send one by then is left.
 const MAX_QUESTION: usize = 4096;
@@ -36,8 +37,9 @@ impl Server {
         let path = socket_of(std::process::id());
         // An earlier process of this pid is gone.
         fs::remove_file(&path).ok();
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let listener = socket::listen_privately(&path)?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
         Ok(Self { listener })
     }
 

@@ -1,11 +1,34 @@
-//! The control socket between the executor and a container's process: records and one passed descriptor.
+//! Unix sockets: the one between the executor and a container's process, and those that people and containerd connect to.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::ptr;
 
 use super::{Result, check};
 use nix::errno::Errno;
+
+/// A listener that root alone can connect to, from its first moment: the mode of a socket before it is bound is that of its file,
+/// `unix(7)`.
+///
+/// # Errors
+/// As of `bind(2)`; a path of more than 107 bytes.
+pub fn listen_privately(path: &Path) -> std::io::Result<UnixListener> {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    };
+    use nix::sys::stat::{Mode, fchmod};
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd.into())
+}
 
 /// A close-on-exec pair that keeps record boundaries: `SOCK_SEQPACKET`.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {

@@ -181,7 +181,7 @@ pub fn check(bytes: &[u8]) -> usize {
         let told = || format!("{}: {spec:#}", profile.name);
         promise::judged_all(&verdict.judged, &effects, &told);
         let sources = promise::allowed_sources(profile, world, &verdict.judged);
-        promise::within(profile, &sources, &effects, &hooks, &told);
+        promise::within(profile, &verdict.judged, &sources, &effects, &hooks, &told);
         beside.check_root(profile, &given.place, &verdict.judged, world);
         let linux = verdict.judged.rest.linux().as_ref();
         if let Some(r) = linux.and_then(|l| l.resources().clone()) {

@@ -98,6 +98,7 @@ pub(super) fn allowed_sources(
 /// What a class promises, of the effects alone.
 pub(super) fn within(
     profile: &Profile,
+    request: &Request,
     sources: &BTreeSet<(u64, u64)>,
     effects: &[Effect],
     hooks: &[PathBuf],
@@ -143,12 +144,17 @@ pub(super) fn within(
                     fail("shared with the node");
                 }
                 match what {
-                    // Made for the container, where its own root cannot make it.
+                    // One of the default devices, made for the container where its own root cannot make it: in its place, or where
+                    // the spec wants another name for it.
                     Err(typ) if typ == "device" => {
                         let default = |n: &crate::oci::Node| {
                             n.path.is_some_and(|p| *at == Path::new("/").join(p))
                         };
-                        if !crate::oci::NODES.iter().any(default) {
+                        let asked = request.devices.iter().any(|d| {
+                            crate::oci::path::lexical(&d.path) == crate::oci::path::lexical(at)
+                                && is_default(d.kind, d.major, d.minor)
+                        });
+                        if !asked && !crate::oci::NODES.iter().any(default) {
                             fail("a device that is none of the default ones");
                         }
                     }
