@@ -37,7 +37,7 @@ pictures: prepare build ## docs/pictures, from a real run
 check: lint test-unit doc ## format, lints, unit tests and documentation: needs neither root nor apt
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items --lib
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --quiet --no-deps --document-private-items --lib
 
 test: test-unit test-integration ## all tests but the virtual machine's
 

@@ -332,7 +332,7 @@ struct ExecArgs {
     /// A variable of the environment, KEY=VALUE
     #[arg(short, long)]
     env: Vec<String>,
-    /// UID[:GID]
+    /// User and group: UID, or UID:GID
     #[arg(short, long)]
     user: Option<String>,
     /// One more group id

@@ -1,4 +1,4 @@
-//! What there is, read from the kernel: what is enforced on a container ([`explain`]), and what this node can enforce
+//! What there is, read from the kernel: what is enforced on a container ([`explain()`]), and what this node can enforce
 //! ([`check`]).
 
 pub mod containerd;

@@ -1,5 +1,5 @@
 //! Isolation: from a profile and what a spec asks for to what is enforced, a report of what was tightened, and what the executor
-//! adds to every process; or a refusal that names the pod's field. [`judge`] decides on what [`crate::oci::Request::read`] has
+//! adds to every process; or a refusal that names the pod's field. [`judge()`] decides on what [`crate::oci::Request::read`] has
 //! opened; the result is a [`Judged`], and the executor takes nothing else.
 
 mod devices;

@@ -1,6 +1,6 @@
 //! An OCI spec, read once.
 //!
-//! [`load`] parses `config.json`. [`Request::read`] then turns the parts that can be read in more than one way into what they
+//! [`load()`] parses `config.json`. [`Request::read`] then turns the parts that can be read in more than one way into what they
 //! come down to: a mount's kind and its effective flags, a namespace that is the node's, new, or another one that was opened,
 //! devices by number, hooks by kind. What a spec names on the node is opened here, and never looked up again. [`crate::isolation`]
 //! judges the result, and the executor carries out what passed: neither of them sees the spec's own words for these parts, so
