@@ -11,7 +11,7 @@ use crate::life::{PHASES, logged};
 use crate::measure::{Times, shims, usage};
 use crate::reference::Floor;
 use crate::runtimes::{self, Runtime};
-use crate::support::{block_on, read_fifo};
+use crate::support::{block_on, read_fifo, wait_until};
 
 /// KiB of memory a pod, for so many pods of so many containers.
 pub fn memory(client: &Client<'_>, runtimes: &[Runtime], shapes: &[(usize, usize)]) -> Value {
@@ -39,12 +39,15 @@ pub fn memory(client: &Client<'_>, runtimes: &[Runtime], shapes: &[(usize, usize
 }
 
 /// The page cache holds a file that was just written in larger pieces than one that was read, and a fault then maps more of it: a
-/// node reads its programs. Nothing runs them now.
+/// node reads its programs.
 fn read_programs_anew(client: &Client<'_>, runtimes: &[Runtime]) {
-    assert!(
-        runtimes
-            .iter()
-            .all(|r| shims(client.daemon, r.shim).is_empty())
+    wait_until(
+        "shims of before have ended",
+        Duration::from_secs(20),
+        || {
+            let mut all = runtimes.iter();
+            all.all(|r| shims(client.daemon, r.shim).is_empty())
+        },
     );
     let program =
         std::env::var_os("COFFERDAM_SHIM").expect("COFFERDAM_SHIM names the shim's binary");
