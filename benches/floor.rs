@@ -7,9 +7,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
-    unreachable_pub
-)] // a tool of tests
+    clippy::too_many_lines
+)]
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

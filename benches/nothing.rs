@@ -4,9 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
-    unreachable_pub
-)] // a tool of tests
+    clippy::too_many_lines
+)]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

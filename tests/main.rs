@@ -5,9 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
-    unreachable_pub
-)] // these are tests
+    clippy::too_many_lines
+)]
 
 mod support;
 

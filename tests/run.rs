@@ -5,9 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
-    unreachable_pub
-)] // a tool of tests
+    clippy::too_many_lines
+)]
 #![allow(dead_code)] // the tests' support is more than this needs
 
 mod support;

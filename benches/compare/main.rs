@@ -8,9 +8,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines,
-    unreachable_pub
-)] // a tool of tests
+    clippy::too_many_lines
+)]
 #![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
 #![allow(dead_code)] // the tests' support is more than this needs
 

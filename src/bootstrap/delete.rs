@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim::Flags;
 use containerd_shim::api::DeleteResponse;
-use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 
 use super::start::socket_path;
@@ -19,6 +18,7 @@ use crate::executor::hooks;
 use crate::isolation::pool;
 use crate::oci::{self, HookKind, Hooks};
 use crate::pod::Record;
+use crate::service::timestamp;
 use crate::sys;
 
 /// containerd waits for 5 seconds.
@@ -55,19 +55,14 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     if let Some(first) = record.users {
         pool::give_back(Path::new(pool::DIRECTORY), first);
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos() as u64;
-    let (status, at) = record.exit.unwrap_or((UNSEEN, now));
+    let (status, at) = match record.exit {
+        Some((status, nanos)) => (status, UNIX_EPOCH + Duration::from_nanos(nanos)),
+        None => (UNSEEN, SystemTime::now()),
+    };
     let response = DeleteResponse {
         pid: record.pid as u32,
         exit_status: status,
-        exited_at: MessageField::some(Timestamp {
-            seconds: (at / 1_000_000_000) as i64,
-            nanos: (at % 1_000_000_000) as i32,
-            ..Timestamp::default()
-        }),
+        exited_at: MessageField::some(timestamp(at)),
         ..DeleteResponse::default()
     };
     write_out(

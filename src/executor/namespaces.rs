@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
 use super::script::Step;
-use super::spawn::CloneArgs;
+use super::spawn::BornIn;
 use super::{Error, Result, userns};
 use crate::oci::{Namespace, Request};
 
@@ -105,7 +105,7 @@ impl Namespaces {
 
     /// Joins the namespaces that others made. Before a user namespace is entered: whoever owns them, the node's root may
     /// join them.
-    pub fn join(&self, birth: &mut CloneArgs, steps: &mut Vec<Step>) -> Result<()> {
+    pub fn join(&self, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
         birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
         for join in &self.join {
             steps.push(Step::JoinNamespace {
@@ -123,7 +123,7 @@ impl Namespaces {
     pub fn enter(
         &self,
         user: Option<&OwnedFd>,
-        birth: &mut CloneArgs,
+        birth: &mut BornIn,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
         if let Some(offsets) = &self.new_time {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::hooks;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::hooks;
 use crate::cgroup::{Cgroup, Placeholder};
 use crate::isolation::Judged;
 use crate::oci::{HookKind, Request};
@@ -75,7 +75,7 @@ impl Child {
     /// # Errors
     /// `ECHILD` if somebody else has reaped it.
     pub fn try_wait(&self) -> nix::Result<Option<WaitStatus>> {
-        self.reap(PollTimeout::ZERO)
+        self.reap()
     }
 
     /// Waits for its end and reaps it.
@@ -83,7 +83,8 @@ impl Child {
     /// # Errors
     /// `ECHILD` if somebody else has reaped it.
     pub fn wait(self) -> nix::Result<Option<WaitStatus>> {
-        self.reap(PollTimeout::NONE)
+        self.wait_for_end(PollTimeout::NONE);
+        self.reap()
     }
 
     /// Another descriptor of it: to send signals, or to wait for its end.
@@ -100,9 +101,12 @@ impl Child {
         registry().0.remove(&self.pid);
     }
 
-    fn reap(&self, within: PollTimeout) -> nix::Result<Option<WaitStatus>> {
+    fn wait_for_end(&self, within: PollTimeout) {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         while poll(&mut fds, within) == Err(Errno::EINTR) {}
+    }
+
+    fn reap(&self) -> nix::Result<Option<WaitStatus>> {
         // Its pid is free for another child as soon as it is reaped.
         let mut registry = registry();
         let status = process::wait_pidfd(self.as_fd(), false);
@@ -120,7 +124,8 @@ impl Drop for Child {
             self.kill();
             // One that cannot be killed, because the kernel does not let go of it, must not hold the shim.
             let within = PollTimeout::try_from(UNDO_WITHIN).unwrap_or(PollTimeout::MAX);
-            self.reap(within).ok();
+            self.wait_for_end(within);
+            self.reap().ok();
         }
     }
 }

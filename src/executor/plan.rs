@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::owned::Undo;
 use super::script::{Script, Step};
 use super::seccomp::Program;
-use super::spawn::{CloneArgs, Launch, Launched, NotifyHandler, SeccompAgent};
+use super::spawn::{BornIn, Launch, Launched, NotifyHandler, SeccompAgent};
 use super::wire::Question;
 use super::{
     Error, PodUsers, Result, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,
@@ -225,7 +225,7 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::HookRunner>) -> Res
             "a user namespace needs a mount namespace beside it",
         ));
     }
-    let mut birth = CloneArgs::default();
+    let mut birth = BornIn::default();
     let mut steps = Vec::new();
     enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
     own.early_steps(&mut steps)?;
@@ -249,9 +249,8 @@ pub(super) fn init(plan: InitPlan<'_>, hooks: Option<&hooks::HookRunner>) -> Res
         (Vec::new(), of_network.into_iter().chain(others).collect())
     };
     steps.extend(early);
-    let enter = |steps: &mut Vec<Step>, birth: &mut CloneArgs| {
-        namespaces.enter(user.as_ref(), birth, steps)
-    };
+    let enter =
+        |steps: &mut Vec<Step>, birth: &mut BornIn| namespaces.enter(user.as_ref(), birth, steps);
     if mapped {
         steps.push(Step::UnshareMounts);
     } else {
@@ -381,7 +380,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
         confinement: plan.confinement,
         init: userns::pid_of(&plan.init).ok(),
     };
-    let mut birth = CloneArgs::default();
+    let mut birth = BornIn::default();
     let mut steps = Vec::new();
     let (before, after) = scheduling::exec_affinity(plan.process)?;
     steps.extend(before);
@@ -428,11 +427,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     Ok(Launch::new(script, birth, terminal, seccomp_agent).with_watcher(plan.watcher))
 }
 
-fn enter_cgroup(
-    cgroup: Option<&Cgroup>,
-    birth: &mut CloneArgs,
-    steps: &mut Vec<Step>,
-) -> Result<()> {
+fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
     let Some(cgroup) = cgroup else { return Ok(()) };
     let entry = cgroup.entry()?;
     birth.cgroup = entry.v2;

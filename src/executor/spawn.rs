@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// How the child is born.
 #[derive(Debug, Default)]
-pub(super) struct CloneArgs {
+pub(super) struct BornIn {
     /// `CLONE_NEW*` flags.
     pub namespaces: u64,
     /// A pid namespace to be born in: a namespace descriptor or a pidfd.
@@ -36,7 +36,7 @@ pub(super) struct CloneArgs {
 /// A planned process.
 pub struct Launch {
     script: Script,
-    birth: CloneArgs,
+    birth: BornIn,
     terminal: bool,
     seccomp_agent: Option<SeccompAgent>,
     net_devices: Vec<NetDevice>,
@@ -56,7 +56,7 @@ pub struct Launched<'a> {
 /// A process that was started: for an init, up to its gate.
 #[derive(Debug)]
 pub struct Spawned<'a> {
-    /// Who it is. It is killed where this is dropped.
+    /// Who it is. It is killed if this is dropped.
     pub child: Child,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
@@ -169,7 +169,7 @@ fn explain(program: &str, what: Option<&str>, op: &str, number: i32) -> Error {
 impl Launch {
     pub(super) fn new(
         script: Script,
-        birth: CloneArgs,
+        birth: BornIn,
         terminal: bool,
         seccomp_agent: Option<SeccompAgent>,
     ) -> Self {

@@ -16,7 +16,7 @@ use super::learn;
 use super::process::{Process, State};
 use super::record::{Record, Recorded};
 use super::users::Users;
-use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, lock};
+use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, Slot, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
 use crate::executor::{self, Child, InitPlan, JoinedNamespaces, Spawned, hooks, seccomp};
@@ -29,7 +29,7 @@ use crate::trace;
 /// A container whose init is at its gate, and which the pod does not know yet.
 struct Built {
     container: Container,
-    /// Killed where this is dropped.
+    /// Killed if this is dropped.
     child: AsyncFd<Child>,
     oom: Option<OomWatch>,
 }
@@ -104,7 +104,13 @@ impl Pod {
     }
 
     fn reserve(&self, id: &str) -> Result<Reservation<'_>> {
-        self.take_slot(id)?;
+        let mut containers = lock(&self.containers);
+        if containers.contains_key(id) {
+            return Err(Error::AlreadyExists(format!(
+                "container {id} exists already"
+            )));
+        }
+        containers.insert(id.to_owned(), Slot::Creating);
         Ok(Reservation {
             pod: self,
             id: id.to_owned(),
@@ -340,8 +346,8 @@ fn fingerprint(
     }
     let mut sink = Sink(hasher);
     serde_json::to_writer(&mut sink, &own).ok();
-    for i in floor.iter().flat_map(|f| &f.insns) {
-        (i.code, i.jt, i.jf, i.k).hash(&mut sink.0);
+    for word in floor.into_iter().flat_map(|f| f.words()) {
+        word.hash(&mut sink.0);
     }
     watch.hash(&mut sink.0);
     sink.0.finish()

@@ -46,19 +46,19 @@ struct Rate {
     per_second: f64,
 }
 
-/// What is left of a budget.
+/// What is left of a rate.
 #[derive(Debug)]
 struct TokenBucket {
-    budget: Rate,
+    rate: Rate,
     left: f64,
     at: Instant,
 }
 
 impl TokenBucket {
-    fn new(budget: Rate) -> Self {
+    fn new(rate: Rate) -> Self {
         Self {
-            budget,
-            left: budget.burst,
+            rate,
+            left: rate.burst,
             at: Instant::now(),
         }
     }
@@ -66,14 +66,14 @@ impl TokenBucket {
     /// Takes one, or says how long it will be until there is one.
     fn take(&mut self) -> Result<(), Duration> {
         let now = Instant::now();
-        let earned = now.duration_since(self.at).as_secs_f64() * self.budget.per_second;
-        self.left = (self.left + earned).min(self.budget.burst);
+        let earned = now.duration_since(self.at).as_secs_f64() * self.rate.per_second;
+        self.left = (self.left + earned).min(self.rate.burst);
         self.at = now;
         if self.left >= 1.0 {
             self.left -= 1.0;
             return Ok(());
         }
-        let missing = (1.0 - self.left) / self.budget.per_second;
+        let missing = (1.0 - self.left) / self.rate.per_second;
         Err(Duration::from_secs_f64(missing))
     }
 }
@@ -392,16 +392,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_spent_and_earned() {
-        let mut purse = TokenBucket::new(Rate {
+    fn tokens_are_taken_and_come_back() {
+        let mut bucket = TokenBucket::new(Rate {
             burst: 2.0,
             per_second: 1000.0,
         });
-        assert!(purse.take().is_ok() && purse.take().is_ok());
-        let wait = purse.take().unwrap_err();
+        assert!(bucket.take().is_ok() && bucket.take().is_ok());
+        let wait = bucket.take().unwrap_err();
         assert!(wait <= Duration::from_millis(1));
         std::thread::sleep(Duration::from_millis(5));
-        assert!(purse.take().is_ok());
+        assert!(bucket.take().is_ok());
     }
 
     #[test]

@@ -262,11 +262,8 @@ impl Isolation {
 
     /// Whether two profiles isolate alike: the containers of a pod have one.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
-        let insns = |of: &Self| -> Vec<(u16, u8, u8, u32)> {
-            let all = of.floor().into_iter().flat_map(|f| &f.insns);
-            all.map(|i| (i.code, i.jt, i.jf, i.k)).collect()
-        };
-        self.profile == other.profile && insns(self) == insns(other)
+        let words = |of| Self::floor(of).into_iter().flat_map(|f| f.words());
+        self.profile == other.profile && words(self).eq(words(other))
     }
 }
 

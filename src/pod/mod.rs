@@ -251,17 +251,6 @@ impl Pod {
         }
     }
 
-    fn take_slot(&self, id: &str) -> Result<()> {
-        let mut containers = lock(&self.containers);
-        if containers.contains_key(id) {
-            return Err(Error::AlreadyExists(format!(
-                "container {id} exists already"
-            )));
-        }
-        containers.insert(id.to_owned(), Slot::Creating);
-        Ok(())
-    }
-
     fn put(&self, container: &Arc<Container>) {
         lock(&self.containers).insert(container.id().to_owned(), Slot::Ready(container.clone()));
     }

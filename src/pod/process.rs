@@ -69,6 +69,21 @@ pub(super) enum State {
     },
 }
 
+impl State {
+    /// The answer to a Start in this state.
+    pub fn cannot_start(self) -> (Self, Error) {
+        let what = if matches!(self, Self::Stopped { .. }) {
+            "stopped"
+        } else {
+            "running"
+        };
+        (
+            self,
+            Error::Unknown(format!("cannot start a {what} process")),
+        )
+    }
+}
+
 /// One process.
 pub struct Process {
     /// Empty for an init.
@@ -214,14 +229,7 @@ impl Process {
     pub(super) fn take_exec(&self) -> Result<Box<Judged<oci_spec::runtime::Process>>> {
         self.transition(|state| match state {
             State::Added(p) => Ok((State::Starting, p)),
-            State::Stopped { .. } => Err((
-                state,
-                Error::Unknown("cannot start a stopped process".into()),
-            )),
-            _ => Err((
-                state,
-                Error::Unknown("cannot start a running process".into()),
-            )),
+            state => Err(state.cannot_start()),
         })
     }
 

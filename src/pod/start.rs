@@ -66,14 +66,7 @@ impl Pod {
                 },
                 (gate, pid, pidfd),
             )),
-            State::Stopped { .. } => Err((
-                state,
-                Error::Unknown("cannot start a stopped process".into()),
-            )),
-            _ => Err((
-                state,
-                Error::Unknown("cannot start a running process".into()),
-            )),
+            state => Err(state.cannot_start()),
         })?;
         let fd = pidfd.clone();
         let opened = blocking(move || Ok(gate.open(pid, &fd)?)).await;

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 
 /// A protobuf timestamp. Times before 1970 are 1970.
-pub(super) fn timestamp(at: SystemTime) -> Timestamp {
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp {
         seconds: since.as_secs() as i64,

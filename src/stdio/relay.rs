@@ -46,48 +46,43 @@ pub(super) fn non_blocking(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// Waits until a read from the source would not block. False if it is time to leave it.
 async fn wait_readable(source: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
-    loop {
-        consume_budget().await;
-        let phase = *phases.borrow_and_update();
-        let quiet = async {
-            match phase {
-                Phase::Running => std::future::pending().await,
-                Phase::Exited => sleep(QUIET).await,
-                Phase::Closing => {}
-            }
-        };
-        tokio::select! {
-            biased;
-            ready = source.readable() => match ready {
-                Ok(ready) => match look(ready, PollFlags::POLLIN) {
-                    Readiness::True => return true,
-                    Readiness::Forgotten => {}
-                    Readiness::Stuck => sleep(STUCK).await,
-                },
-                Err(_) => return false,
-            },
-            changed = phases.changed() => if changed.is_err() { return false },
-            () = quiet => return false,
-        }
-    }
+    let patience = |phase| match phase {
+        Phase::Running => None,
+        Phase::Exited => Some(QUIET),
+        Phase::Closing => Some(Duration::ZERO),
+    };
+    wait(source, Interest::READABLE, phases, patience).await
 }
 
 /// Waits until a write to the sink would not block. False if the process is deleted and its reader has had its time.
 async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
+    let patience = |phase| (phase == Phase::Closing).then_some(Duration::from_secs(1));
+    wait(sink, Interest::WRITABLE, phases, patience).await
+}
+
+/// Waits until an operation of this kind would not block; in each phase of the process as long as `patience` says, or without a
+/// limit. False if that time is over.
+async fn wait(
+    fd: &AsyncFd<OwnedFd>,
+    kind: Interest,
+    phases: &mut Phases,
+    patience: impl Fn(Phase) -> Option<Duration>,
+) -> bool {
     loop {
+        // Others have their turn, whatever the event loop remembers of this descriptor.
         consume_budget().await;
-        let closing = *phases.borrow_and_update() == Phase::Closing;
-        let patience = async {
-            if closing {
-                sleep(Duration::from_secs(1)).await
-            } else {
-                std::future::pending().await
+        let patience = patience(*phases.borrow_and_update());
+        let over = async {
+            match patience {
+                None => std::future::pending().await,
+                Some(Duration::ZERO) => {}
+                Some(time) => sleep(time).await,
             }
         };
         tokio::select! {
             biased;
-            ready = sink.writable() => match ready {
-                Ok(ready) => match look(ready, PollFlags::POLLOUT) {
+            ready = fd.ready(kind) => match ready {
+                Ok(ready) => match look(ready, kind) {
                     Readiness::True => return true,
                     Readiness::Forgotten => {}
                     Readiness::Stuck => sleep(STUCK).await,
@@ -95,7 +90,7 @@ async fn wait_writable(sink: &AsyncFd<OwnedFd>, phases: &mut Phases) -> bool {
                 Err(_) => return false,
             },
             changed = phases.changed() => if changed.is_err() { return false },
-            () = patience => return false,
+            () = over => return false,
         }
     }
 }
@@ -111,7 +106,7 @@ enum Readiness {
 }
 
 /// Looks whether a readiness is true. The guard is older than the look, so an event that comes in between is never forgotten.
-fn look(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: PollFlags) -> Readiness {
+fn look(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: Interest) -> Readiness {
     if is_ready(ready.get_inner(), kind) {
         ready.retain_ready();
         return Readiness::True;
@@ -126,8 +121,13 @@ fn look(mut ready: AsyncFdReadyGuard<'_, OwnedFd>, kind: PollFlags) -> Readiness
 }
 
 /// Whether an operation of this kind would not block now.
-fn is_ready(fd: &OwnedFd, kind: PollFlags) -> bool {
-    let mut fds = [PollFd::new(fd.as_fd(), kind)];
+fn is_ready(fd: &OwnedFd, kind: Interest) -> bool {
+    let events = if kind.is_readable() {
+        PollFlags::POLLIN
+    } else {
+        PollFlags::POLLOUT
+    };
+    let mut fds = [PollFd::new(fd.as_fd(), events)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn pipe(source: AsyncFd<OwnedFd>, fifo: Arc<Fifo>, mut phases: 
             Ok(_) | Err(Errno::EINTR) => {}
             // One of the two: see which, or the wrong one would be waited for, for ever.
             Err(Errno::EAGAIN) => {
-                let goes_on = if is_ready(source.get_ref(), PollFlags::POLLIN) {
+                let goes_on = if is_ready(source.get_ref(), Interest::READABLE) {
                     wait_writable(&sink, &mut phases).await
                 } else {
                     wait_readable(&source, &mut phases).await
@@ -216,7 +216,9 @@ pub(super) async fn terminal_output(
             Err(Errno::EAGAIN | Errno::EINTR) => continue,
             // Nobody has the other side open now. Somebody may open it again as long as the process is there.
             Err(Errno::EIO) if *phases.borrow() == Phase::Running => {
-                timeout(STUCK, phases.changed()).await.ok();
+                if let Ok(Err(_)) = timeout(STUCK, phases.changed()).await {
+                    break; // nobody will say any more that the process has ended
+                }
                 continue;
             }
             Err(_) => break,

@@ -42,6 +42,11 @@ pub struct Listener {
 }
 
 impl Program {
+    /// The instructions, as what can be compared and hashed.
+    pub fn words(&self) -> impl Iterator<Item = (u16, u8, u8, u32)> {
+        self.insns.iter().map(|i| (i.code, i.jt, i.jf, i.k))
+    }
+
     /// Whether somebody is asked about calls.
     pub(super) fn asks(&self) -> bool {
         self.flags & FLAG_NEW_LISTENER != 0

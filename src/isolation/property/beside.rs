@@ -432,15 +432,14 @@ fn within_limits(
     let Some(most) = limits.millicpus.max else {
         return;
     };
+    // The period of a live group is not known.
+    let before = if fresh { 100_000 } else { 1 };
     let of_v2 = last("cpu.max").map(|text| {
         let mut words = text.split_whitespace();
         let quota = words.next().map_or(0, number);
-        let before = if fresh { 100_000 } else { 1 };
         (quota, words.next().map_or(before, number))
     });
     let of_v1 = last("cpu.cfs_quota_us").map(|quota| {
-        // What the live group has otherwise is not known.
-        let before = if fresh { 100_000 } else { 1 };
         let period = last("cpu.cfs_period_us").map_or(before, |p| number(&p));
         (number(&quota), period)
     });
