@@ -21,7 +21,7 @@ use std::time::Instant;
 use cofferdam::cgroup::{Hierarchy, Layout};
 use cofferdam::executor::seccomp::{self, Program};
 use cofferdam::oci::capabilities;
-use cofferdam::sys::process::{CStrVec, Cloned};
+use cofferdam::sys::process::{CStrVec, Cloned, Making};
 use cofferdam::sys::{bpf, creds, mount as m, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -134,16 +134,17 @@ fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str, filter: &Pro
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
+    let making = Making::begin();
     // SAFETY: this program has one thread.
     let cloned = unsafe { process::clone3(namespaces as u64, unified.as_ref().map(AsFd::as_fd)) };
-    let Cloned::Parent(_, pidfd) = cloned.unwrap() else {
+    let Cloned::Parent(pid, pidfd) = cloned.unwrap() else {
         child(rootfs, layers, &tasks, filter);
     };
+    let child = making.own(pid, pidfd);
     drop(gone);
     executed.read_to_end(&mut Vec::new()).unwrap();
     let took = begun.elapsed().as_micros();
-    let status = process::wait_pidfd(pidfd.as_fd(), true).unwrap().unwrap();
-    assert_eq!(status.code, 0);
+    assert!(child.wait().unwrap().unwrap().success());
     for (_, dir) in groups {
         while fs::remove_dir(&dir).is_err() {
             std::thread::sleep(std::time::Duration::from_millis(1));

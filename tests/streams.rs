@@ -40,6 +40,7 @@ pub fn cases() -> Vec<Case> {
         logger_that_is_slow_to_stop,
         deletion_of_an_exec_that_starts,
         logger_of_a_failed_creation,
+        orphans_of_loggers_and_hooks,
         log_file_of_an_exec,
         dump_on_request,
     )
@@ -427,6 +428,27 @@ fn logger_of_a_failed_creation(s: &Shim) {
             crate::task_api::children(shim).is_empty()
         });
     }
+}
+
+fn orphans_of_loggers_and_hooks(s: &Shim) {
+    // Each leaves a process behind that ends later. It becomes the shim's child, and must not stay as a zombie.
+    let leave = "(sleep 0.3 > /dev/null 2>&1 3>&- 4>&- &)";
+    let script = format!("exec 5>&-; {leave}; exec cat <&3 > /dev/null");
+    let program = logger(s, "logger", &script);
+    let mut spec = s.spec("box", &["sleep", "1000"]);
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", leave] }]);
+    spec["hooks"] = json!({ "createRuntime": hook, "poststart": hook });
+    s.create_with("box", &spec, to_logger("binary", &program))
+        .unwrap();
+    s.start_process("box", "").unwrap();
+    let all = || crate::task_api::children(s.pid().unwrap());
+    assert!(all().len() > 2, "no orphans: {:?}", all());
+    wait_until("the orphans are reaped", Duration::from_secs(20), || {
+        all().len() == 2 // the container and its logger
+    });
+    s.kill("box", "", 9, false).unwrap();
+    s.wait("box", "").unwrap();
+    s.delete("box", "").unwrap();
 }
 
 fn deletion_of_an_exec_that_starts(s: &Shim) {

@@ -117,6 +117,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         }
     });
     handle_signals(&pod)?;
+    reap_orphans()?;
     answer_people(&flags.id, &pod);
     tokio::spawn(pod.clone().give_back_when_idle());
     let forgotten = pod.clone();
@@ -166,6 +167,17 @@ async fn answer_one(pod: std::sync::Arc<Pod>, ask: control::Ask) -> control::Ans
     }
     let answer = receiver.await;
     answer.unwrap_or_else(|_| control::Answer::Error("the answer was lost".into()))
+}
+
+/// What containers, hooks and loggers leave behind becomes our child, because we are a subreaper.
+fn reap_orphans() -> Result<()> {
+    let mut ended = signal(SignalKind::child()).map_err(Error::io("handle SIGCHLD"))?;
+    tokio::spawn(async move {
+        while ended.recv().await.is_some() {
+            process::reap_orphans();
+        }
+    });
+    Ok(())
 }
 
 fn handle_signals(pod: &std::sync::Arc<Pod>) -> Result<()> {

@@ -166,7 +166,7 @@ pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals
             }
         }
         if ready.first() == Some(&true)
-            && let Ok(Some(status)) = process::wait_pidfd(pidfd.as_fd(), false)
+            && let Ok(Some(status)) = process::try_wait_pidfd(pidfd.as_fd())
         {
             if let Some(master) = &master {
                 while poll(
@@ -177,7 +177,7 @@ pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals
                     && copy(master.as_fd(), io::stdout().as_fd())
                 {}
             }
-            return Ok(status.code as i32);
+            return Ok(status.code() as i32);
         }
     }
 }

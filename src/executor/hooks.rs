@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use super::{Error, Result};
 use crate::isolation::Judged;
 use crate::oci::{Hook, HookKind, Hooks, Request};
 use crate::sys::null;
-use crate::sys::process::{CStrVec, Entry};
+use crate::sys::process::{self, CStrVec, Entry};
 
 /// How much of what a hook says is told when it fails.
 const TOLD: usize = 4096;
@@ -201,23 +201,15 @@ fn run_one(
         };
         entry.before_exec(&mut command);
     }
-    let deadline = hook
-        .timeout
-        .map(|t| Instant::now() + Duration::from_secs(t));
-    let mut child = command.spawn().map_err(text)?;
-    let mut pause = Duration::from_micros(500);
-    let status = loop {
-        match child.try_wait().map_err(text)? {
-            Some(status) => break status,
-            None if deadline.is_some_and(|d| Instant::now() >= d) => {
-                child.kill().ok();
-                child.wait().ok();
-                return Err(late(hook.timeout.unwrap_or_default()));
-            }
-            None => std::thread::sleep(pause),
-        }
-        pause = (pause * 2).min(Duration::from_millis(10));
+    let child = process::spawn(&mut command).map_err(text)?;
+    let ended = match hook.timeout {
+        None => child.wait(),
+        Some(seconds) => child.wait_within(Duration::from_secs(seconds)),
     };
+    // A hook that is late is killed by the drop of its child.
+    let status = ended
+        .map_err(|e| e.desc().to_owned())?
+        .ok_or_else(|| late(hook.timeout.unwrap_or_default()))?;
     if status.success() {
         return Ok(());
     }

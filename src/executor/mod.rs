@@ -18,7 +18,6 @@ pub mod hooks;
 mod mounts;
 mod namespaces;
 mod netdev;
-mod owned;
 mod plan;
 mod process;
 mod rootfs;
@@ -28,17 +27,18 @@ mod scheduling;
 mod script;
 pub mod seccomp;
 mod spawn;
+mod undo;
 pub mod userns;
 mod wire;
 
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
-pub use owned::{Child, Undo, is_own_child, unmount_root};
 pub use plan::{
     ExecPlan, InitPlan, JoinedNamespaces, exec, launch, prepare_root_directory, seccomp_agent,
 };
 pub use rootfs::check_mappable;
 pub use spawn::{AfterGate, Gate, Launched, NotifyHandler, SeccompAgent, Spawned, listen_at_gate};
+pub use undo::{Undo, unmount_root};
 pub use userns::PodUsers;
 
 /// Where a process's three standard streams come from.

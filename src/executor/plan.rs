@@ -12,10 +12,10 @@ use oci_spec::runtime::{Process, Spec};
 use super::confinement::Confinement;
 use super::mounts::c_string;
 use super::namespaces::Namespaces;
-use super::owned::Undo;
 use super::script::{Script, Step};
 use super::seccomp::Program;
 use super::spawn::{BornIn, Launch, Launched, NotifyHandler, SeccompAgent};
+use super::undo::Undo;
 use super::wire::Question;
 use super::{
     Error, PodUsers, Result, Stdio, devices, hooks, mounts, namespaces, netdev, process, rootfs,

@@ -357,6 +357,12 @@ impl Step {
 }
 
 impl Script {
+    /// Whether the child goes on as a sibling of itself.
+    pub fn has_sibling(&self) -> bool {
+        let sibling = |step: &Step| matches!(step, Step::CloneSibling { .. });
+        self.steps.iter().any(sibling)
+    }
+
     /// Every descriptor that the steps use, sorted. The child closes all others first: a copy of another container's
     /// output held at this one's gate would keep that one's reader waiting.
     pub fn descriptors(&self) -> Vec<RawFd> {

@@ -8,13 +8,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::sync::Arc;
 
 use super::netdev::{self, NetDevice};
-use super::owned::{Child, Undo, registry};
 use super::script::Script;
+use super::undo::Undo;
 use super::wire::{self, Message, Question};
 use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::oci::HookKind;
 use crate::sys::memory::SharedTimes;
-use crate::sys::process::{self, Cloned};
+use crate::sys::process::{self, Child, Cloned, Making};
 use crate::sys::socket;
 use crate::trace;
 use serde::{Deserialize, Serialize};
@@ -267,16 +267,14 @@ impl Launch {
 
     fn clone_here(&mut self, control: &OwnedFd, keep: &[i32]) -> std::result::Result<Child, Errno> {
         let mut cgroup = self.birth.cgroup.as_ref();
-        // Held over the clone, so that the child is known before anybody can see it. (The child's copy stays locked; it
-        // never looks.)
-        let mut own = registry();
+        let making = Making::begin();
         loop {
             #[allow(unsafe_code)]
             // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
             // return or panic.
             match unsafe { process::clone3(self.birth.namespaces, cgroup.map(AsFd::as_fd)) } {
                 Ok(Cloned::Child) => child::run(&mut self.script, control.as_fd(), keep),
-                Ok(Cloned::Parent(pid, pidfd)) => return Ok(own.own(pid, pidfd)),
+                Ok(Cloned::Parent(pid, pidfd)) => return Ok(making.own(pid, pidfd)),
                 // The container has made groups of its own below, and its top may no longer hold processes.
                 Err(Errno::EBUSY) if cgroup.is_some() => cgroup = None,
                 Err(e) => return Err(e),
@@ -381,13 +379,14 @@ impl<'a> Launched<'a> {
         let job = &self.job;
         let control = &self.control;
         let deadline = (!job.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
+        let mut sibling_to_come = job.script.has_sibling().then(Making::begin);
         let mut buffer = [0; wire::LONGEST];
         while let Some((message, fd)) = receive(control, deadline, &mut buffer)? {
             match (message, fd) {
                 (Message::Terminal, Some(fd)) => terminal = Some(fd),
                 (Message::Sibling, Some(fd)) => {
-                    let sibling = userns::pid_of(&fd)?;
-                    let sibling = registry().own(sibling, fd);
+                    let making = sibling_to_come.take().ok_or_else(misunderstood)?;
+                    let sibling = making.own(userns::pid_of(&fd)?, fd);
                     std::mem::replace(&mut self.child, sibling).wait().ok();
                 }
                 (Message::Asks(Question::Gate), _) => return Ok((terminal, true)),

@@ -154,10 +154,11 @@ pub(super) fn make(
     let gid_map = render(gids, &format!("{field}.gidMappings"))?;
     let owner = (owner(uids), owner(gids));
     let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
+    let making = process::Making::begin();
     #[allow(unsafe_code)]
     // SAFETY: the child only makes system calls: nothing that allocates, locks or panics.
     let cloned = unsafe { process::clone3(0, None) };
-    let (pid, pidfd) = match cloned.map_err(Error::system("create a user namespace"))? {
+    let child = match cloned.map_err(Error::system("create a user namespace"))? {
         Cloned::Child => {
             #[allow(unsafe_code)]
             // SAFETY: this is a fresh child, which uses no other descriptor.
@@ -169,9 +170,10 @@ pub(super) fn make(
             process::read(theirs.as_fd(), &mut [0]).ok();
             process::exit_now(0)
         }
-        Cloned::Parent(pid, pidfd) => (pid, pidfd),
+        Cloned::Parent(pid, pidfd) => making.own(pid, pidfd),
     };
-    drop(theirs);
+    drop((theirs, making));
+    let pid = child.pid();
     let mut answer = [0];
     let there = match process::read(ours.as_fd(), &mut answer) {
         Ok(1) if answer == [0] => Ok(()),
@@ -192,9 +194,6 @@ pub(super) fn make(
             File::open(format!("/proc/{pid}/ns/user"))
                 .map_err(|e| Error::field(field, format!("open the user namespace: {e}")))
         });
-    drop(ours);
-    process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-    process::wait_pidfd(pidfd.as_fd(), true).ok();
     made.map(Into::into)
 }
 

@@ -8,8 +8,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Error, Result};
-use crate::executor::Child;
 use crate::sys;
+use crate::sys::process::Child;
 
 /// How long the removal of a container's groups waits for the kernel to let go of exiting processes.
 pub(super) const REMOVE_WITHIN: Duration = Duration::from_secs(5);

@@ -19,11 +19,12 @@ use super::users::Users;
 use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, Slot, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
-use crate::executor::{self, Child, InitPlan, JoinedNamespaces, Spawned, hooks, seccomp};
+use crate::executor::{self, InitPlan, JoinedNamespaces, Spawned, hooks, seccomp};
 use crate::isolation::Judged;
 use crate::oci::{HookKind, Request, RootMount};
 use crate::stdio::{Owner, StdioUris, Streams};
 use crate::sys;
+use crate::sys::process::Child;
 use crate::trace;
 
 /// A container whose init is at its gate, and which the pod does not know yet.
@@ -96,9 +97,6 @@ impl Pod {
         self.events.publish(created(pid));
         let oom = oom.and_then(|watch| self.watch_oom(&container, watch));
         self.watch_init(&container, child, oom);
-        if !container.enter.pid {
-            self.reap_strays();
-        }
         log::info!(id:%, pid:%, took_us:% = started.elapsed().as_micros(); "created");
         Ok(pid)
     }

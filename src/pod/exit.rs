@@ -9,8 +9,7 @@ use tokio::io::unix::AsyncFd;
 use super::process::{Exit, Process, Status};
 use super::record::Record;
 use super::{Container, Event, Pod};
-use crate::executor::{self, Child};
-use crate::sys;
+use crate::sys::process::Child;
 use crate::trace;
 
 /// How long an init's exit waits for those of its execs, which it must not overtake.
@@ -88,48 +87,6 @@ impl Pod {
             exit,
         });
     }
-
-    /// Orphans of containers in the node's pid namespace become our children; somebody must reap them.
-    pub(super) fn reap_strays(self: &Arc<Self>) {
-        if self.strays.set(()).is_err() {
-            return;
-        }
-        let pod = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let Ok(mut children) =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())
-            else {
-                return;
-            };
-            while children.recv().await.is_some() {
-                let Some(pod) = pod.upgrade() else { return };
-                let groups: Vec<String> = pod
-                    .all()
-                    .iter()
-                    .map(|c| format!("/{}", c.cgroup.path().display()))
-                    .collect();
-                let list = std::fs::read_to_string(format!(
-                    "/proc/self/task/{}/children",
-                    std::process::id()
-                ))
-                .unwrap_or_default();
-                for pid in list
-                    .split_whitespace()
-                    .filter_map(|p| p.parse::<i32>().ok())
-                    .filter(|p| !executor::is_own_child(*p))
-                {
-                    // Hooks and loggers are waited for by who started them; they are in no container's group.
-                    let of = crate::procfs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                    if of
-                        .lines()
-                        .any(|l| groups.iter().any(|g| l.contains(g.as_str())))
-                    {
-                        sys::process::reap_if_dead(pid);
-                    }
-                }
-            }
-        });
-    }
 }
 
 fn record_exit(container: &Container, exit: Exit) {
@@ -156,7 +113,7 @@ async fn reap(child: AsyncFd<Child>) -> Exit {
     loop {
         let ready = child.readable().await;
         match child.get_ref().try_wait() {
-            Ok(Some(status)) => return Exit::now(status.code),
+            Ok(Some(status)) => return Exit::now(status.code()),
             Ok(None) => {
                 if let Ok(mut ready) = ready {
                     ready.clear_ready();

@@ -139,7 +139,6 @@ pub struct Pod {
     users: Mutex<users::Decision>,
     shutdown: Notify,
     activity: Notify,
-    strays: std::sync::OnceLock<()>,
 }
 
 impl Pod {
@@ -171,7 +170,6 @@ impl Pod {
             users: Mutex::default(),
             shutdown: Notify::new(),
             activity: Notify::new(),
-            strays: std::sync::OnceLock::new(),
         })
     }
 

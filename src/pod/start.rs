@@ -9,10 +9,11 @@ use tokio::io::unix::AsyncFd;
 use super::blocking::{REMOVE_WITHIN, blocking, console_size, duplicate, no_streams, watchable};
 use super::process::{Exit, Process, State};
 use super::{Container, Error, Event, Pod, Result};
-use crate::executor::{self, Child, ExecPlan, Spawned};
+use crate::executor::{self, ExecPlan, Spawned};
 use crate::isolation::Judged;
 use crate::oci::{self, HookKind};
 use crate::stdio::{Owner, StdioUris, Streams};
+use crate::sys::process::Child;
 use crate::trace;
 
 impl Pod {

@@ -2,21 +2,40 @@
 //! program finds the streams on descriptors 3 (stdout) and 4 (stderr), and says on 5 that it is ready.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Owner, path_of, pipe};
-use crate::sys::process;
+use crate::sys::process::{self, Child};
 
 /// A logger that has not said that it is ready by then never will.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// After SIGTERM, as containerd's own shim has it.
+/// After the end of its input. Then it is asked to stop.
+const END_WITHIN: Duration = Duration::from_millis(500);
+/// After SIGTERM, as containerd's own shim has it. Then it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(12);
 
 /// How many loggers were asked to finish and have not.
 static FINISHING: Mutex<usize> = Mutex::new(0);
 static FINISHED: Condvar = Condvar::new();
+
+/// A logger that was asked to finish and has not.
+struct Finishing(());
+
+impl Finishing {
+    fn begin() -> Self {
+        *finishing() += 1;
+        Self(())
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        *finishing() -= 1;
+        FINISHED.notify_all();
+    }
+}
 
 fn finishing() -> MutexGuard<'static, usize> {
     FINISHING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,20 +47,9 @@ pub fn wait_for_all() {
     drop(all.unwrap_or_else(PoisonError::into_inner));
 }
 
+/// A logger that runs. Dropped, it is killed and reaped.
 #[derive(Debug)]
-pub(super) struct Logger {
-    /// Taken by [`Logger::stop`]. Dropped before, it is killed and reaped.
-    child: Option<Child>,
-}
-
-impl Drop for Logger {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
+pub(super) struct Logger(Child);
 
 impl Logger {
     /// Starts the program and waits until it is ready. Returns the write ends of the two streams.
@@ -75,41 +83,27 @@ impl Logger {
         let (err_read, err_write) = pipe().map_err(text)?;
         let (ready_read, ready_write) = pipe().map_err(text)?;
         process::pass_descriptors(&mut command, vec![out_read, err_read, ready_write], 3);
-        let child = command.spawn().map_err(text)?;
+        let this = Self(process::spawn(&mut command).map_err(text)?);
         drop(command); // and with it our copies of the logger's ends
-        let this = Self { child: Some(child) };
         wait_ready(&ready_read, needs_byte)?;
         Ok((this, out_write, err_write))
     }
 
     /// Lets the logger finish: it has seen the end of both streams. Asks, then forces, in the background.
-    pub fn stop(mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
-        *finishing() += 1;
-        std::thread::spawn(move || {
-            let pid = child.id() as i32;
-            let mut left = |deadline: Duration| {
-                let end = Instant::now() + deadline;
-                while Instant::now() < end {
-                    if !matches!(child.try_wait(), Ok(None)) {
-                        return false;
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                true
-            };
-            if left(Duration::from_millis(500)) {
-                process::kill(pid, libc::SIGTERM).ok();
-                if left(STOP_WITHIN) {
-                    process::kill(pid, libc::SIGKILL).ok();
-                    left(Duration::from_secs(1));
-                }
+    pub fn stop(self) {
+        // Dropped after the logger.
+        let finishing = Finishing::begin();
+        let finish = move || {
+            let _finishing = finishing;
+            let Self(child) = self;
+            if let Ok(None) = child.wait_within(END_WITHIN) {
+                child.signal(libc::SIGTERM);
+                child.wait_within(STOP_WITHIN).ok();
             }
-            *finishing() -= 1;
-            FINISHED.notify_all();
-        });
+        };
+        if let Err(e) = std::thread::Builder::new().spawn(finish) {
+            log::warn!(error:% = e; "a logger was killed: no thread to wait for its end");
+        }
     }
 }
 

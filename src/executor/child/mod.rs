@@ -479,17 +479,17 @@ fn start_hook(ctx: &Context<'_>, index: usize, hook: &StartHook) -> Outcome<()> 
 /// The wait status. A hook that is late is killed.
 fn wait_for_hook(pid: i32, timeout: Option<Duration>) -> Result<i32, Errno> {
     let Some(timeout) = timeout else {
-        return Ok(process::wait_child(pid, true)?.unwrap_or(0));
+        return process::wait_child(pid);
     };
     let end = Instant::now() + timeout;
     let mut pause = Duration::from_micros(500);
     loop {
-        if let Some(status) = process::wait_child(pid, false)? {
+        if let Some(status) = process::try_wait_child(pid)? {
             return Ok(status);
         }
         if Instant::now() >= end {
             process::kill(pid, libc::SIGKILL).ok();
-            process::wait_child(pid, true)?;
+            process::wait_child(pid)?;
             return Ok(hooks::LATE);
         }
         process::pause_for(pause);

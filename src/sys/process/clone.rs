@@ -1,12 +1,12 @@
 //! Making processes, and executing programs: `clone3(2)`, `execve(2)`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 
-use super::{pidfd_send_signal, wait_pidfd};
+use super::{Child, Making};
 use crate::sys::{Result, check};
 
 #[repr(C)]
@@ -86,17 +86,15 @@ unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
 
 /// A process that does nothing, until it is dropped or its parent's thread ends.
 #[derive(Debug)]
-pub struct Sleeper {
-    pid: i32,
-    pidfd: OwnedFd,
-}
+pub struct Sleeper(Child);
 
 impl Sleeper {
     /// Makes it.
     pub fn new() -> Result<Self> {
+        let making = Making::begin();
         // SAFETY: the child makes system calls only.
         match unsafe { clone3(0, None) }? {
-            Cloned::Parent(pid, pidfd) => Ok(Self { pid, pidfd }),
+            Cloned::Parent(pid, pidfd) => Ok(Self(making.own(pid, pidfd))),
             Cloned::Child => loop {
                 // SAFETY: plain numbers.
                 unsafe {
@@ -109,15 +107,7 @@ impl Sleeper {
 
     /// Its pid.
     pub fn pid(&self) -> i32 {
-        self.pid
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
-        // Somebody who waits for all children may have been quicker.
-        wait_pidfd(self.pidfd.as_fd(), true).ok();
+        self.0.pid()
     }
 }
 

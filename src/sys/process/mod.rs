@@ -2,6 +2,7 @@
 
 mod clone;
 mod descriptors;
+mod owned;
 mod pidfd;
 mod schedule;
 
@@ -13,6 +14,7 @@ use crate::sys::{Result, check};
 pub use clone::*;
 pub use descriptors::*;
 use nix::errno::Errno;
+pub use owned::*;
 pub use pidfd::*;
 pub use schedule::*;
 

@@ -1,7 +1,9 @@
 //! Processes by descriptors: `pidfd_open(2)`, `waitid(2)`.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::{fmt, ptr};
 
 use nix::errno::Errno;
 
@@ -9,23 +11,38 @@ use crate::sys::{Result, check};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WaitStatus {
+pub struct WaitStatus(ExitStatus);
+
+impl WaitStatus {
     /// Exit code, or 128 plus the signal number.
-    pub code: u32,
+    pub fn code(self) -> u32 {
+        let code = self.0.code();
+        code.unwrap_or_else(|| 128 + self.0.signal().unwrap_or(127)) as u32
+    }
+
+    /// Whether it ended by itself, with exit code 0.
+    pub fn success(self) -> bool {
+        self.0.success()
+    }
 }
 
-/// Reaps the process behind `pidfd`. `None` while it still runs and `block` is false. Linux 5.4 `P_PIDFD`.
-pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatus>> {
+impl fmt::Display for WaitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Reaps the process behind `pidfd`. `None` while it runs. Linux 5.4 `P_PIDFD`.
+pub fn try_wait_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<WaitStatus>> {
     loop {
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        let flags = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
         // SAFETY: `info` is writable and large enough.
         let ret = unsafe {
             libc::waitid(
                 libc::P_PIDFD,
                 pidfd.as_raw_fd() as libc::id_t,
                 info.as_mut_ptr(),
-                flags,
+                libc::WEXITED | libc::WNOHANG,
             )
         };
         match check(libc::c_long::from(ret)) {
@@ -39,22 +56,23 @@ pub fn wait_pidfd(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<WaitStatu
                 if pid == 0 {
                     return Ok(None);
                 }
-                let code = if info.si_code == libc::CLD_EXITED {
-                    status as u32
-                } else {
-                    128 + status as u32
+                // The encoding of wait(2).
+                let status = match info.si_code {
+                    libc::CLD_EXITED => (status & 0xff) << 8,
+                    libc::CLD_DUMPED => status | 0x80,
+                    _ => status,
                 };
-                return Ok(Some(WaitStatus { code }));
+                return Ok(Some(WaitStatus(ExitStatus::from_raw(status))));
             }
         }
     }
 }
 
-/// Reaps the child `pid` if it has ended; for orphans that were given to us.
-pub fn reap_if_dead(pid: i32) -> bool {
+/// Reaps the child `pid` if it has ended.
+pub(super) fn reap_if_dead(pid: i32) {
     let mut status = 0;
     // SAFETY: `status` is writable.
-    unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
+    unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
 }
 
 /// Opens a pidfd. Linux 5.3.
@@ -95,10 +113,18 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// The wait status of a child that has ended, `wait4(2)`. With `block`, waits for its end; otherwise `None` if it goes on.
-pub fn wait_child(pid: i32, block: bool) -> Result<Option<i32>> {
+/// Waits for the end of a child and reaps it. Its wait status, `wait4(2)`.
+pub fn wait_child(pid: i32) -> Result<i32> {
+    wait4(pid, 0).map(Option::unwrap_or_default)
+}
+
+/// Reaps a child. `None` while it runs; otherwise its wait status, `wait4(2)`.
+pub fn try_wait_child(pid: i32) -> Result<Option<i32>> {
+    wait4(pid, libc::WNOHANG)
+}
+
+fn wait4(pid: i32, flags: i32) -> Result<Option<i32>> {
     let mut status: libc::c_int = 0;
-    let flags = if block { 0 } else { libc::WNOHANG };
     loop {
         // SAFETY: `status` is writable; no usage is asked for.
         let ret = check(unsafe {
