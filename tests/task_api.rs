@@ -2,10 +2,13 @@
 //! `containerd.task.v3.Task`: requests to the shim itself, without a containerd.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
-use containerd_shim_protos::api::{Empty, ExecProcessRequest, Status, WaitRequest, WaitResponse};
+use containerd_shim_protos::api::{
+    Empty, ExecProcessRequest, PidsRequest, PidsResponse, Status, WaitRequest, WaitResponse,
+};
 use containerd_shim_protos::cgroups::metrics::Metrics as V1;
 use containerd_shim_protos::cgroups_v2::metrics::Metrics as V2;
 use containerd_shim_protos::protobuf::Message;
@@ -14,7 +17,7 @@ use ttrpc::Code;
 
 use crate::Case;
 use crate::resources::{is_v2, read};
-use crate::support::shim::{Refusal, Shim, Streams};
+use crate::support::shim::{Refusal, Shim, Streams, call};
 use crate::support::{Output, read_fifo, wait_until};
 
 /// The cases of this file, each for both versions.
@@ -50,6 +53,7 @@ pub fn cases() -> Vec<Case> {
         shared_pid_namespace,
         execs_of_a_dying_container,
         few_descriptors,
+        no_descriptor_for_a_connection,
     )
 }
 
@@ -805,13 +809,37 @@ fn execs_of_a_dying_container(s: &Shim) {
 
 /// Whatever step of a creation or of an exec finds no descriptor any more: it fails as a whole, its id is free again, and nothing
 /// of it is left.
+/// Lets the shim have no descriptor of this number or a higher one.
+fn limit_descriptors(shim: i32, files: usize) {
+    let files = format!("--nofile={files}:");
+    Output::of(Command::new("prlimit").args(["--pid", &shim.to_string(), &files])).ok();
+}
+
+fn no_descriptor_for_a_connection(s: &Shim) {
+    let shim = s.pid().unwrap();
+    s.pids("box").unwrap_err();
+    limit_descriptors(shim, 3);
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split(' ').collect();
+        fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    let waiting = UnixStream::connect(s.socket()).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    // In hundredths of a second, of the 200 that have passed.
+    assert!(ticks() - before < 40, "busy for {}", ticks() - before);
+    drop(waiting);
+    limit_descriptors(shim, 20_000);
+    let answer = call::<PidsResponse>(&s.socket(), 3, "Pids", &PidsRequest::default());
+    assert_eq!(answer.unwrap_err().0, Code::NOT_FOUND);
+}
+
 fn few_descriptors(s: &Shim) {
     let shim = s.pid().unwrap();
-    let limit = |files: usize| {
-        let files = format!("--nofile={files}:");
-        let shim = shim.to_string();
-        Output::of(Command::new("prlimit").args(["--pid", &shim, &files])).ok();
-    };
+    // The connection is accepted before descriptors are few.
+    s.pids("box").unwrap_err();
+    let limit = |files| limit_descriptors(shim, files);
     let nothing_is_left = |what: &str| {
         wait_until(
             &format!("nothing is left: {what}"),

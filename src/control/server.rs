@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{Answer, Ask, DIRECTORY, peer, socket_of};
-use crate::sys::socket;
+use crate::sys::socket::{self, PAUSE_AFTER_FAILED_ACCEPT};
 
 /// A question is a line; whoever does not send one by then is left.
 const MAX_QUESTION: usize = 4096;
@@ -64,8 +64,7 @@ impl Server {
                         drop(turn);
                     });
                 }
-                // Out of descriptors, for a moment.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(PAUSE_AFTER_FAILED_ACCEPT).await,
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What is done for a pod's first container before containerd asks for it: between the end of `start` and the Create request it
-//! finds its way to us, and our processor has nothing to do. Only what has no effect outside this process.
+//! What is done for a pod's first container before containerd asks for it: between the end of `start` and the Create request
+//! our processor has nothing to do. Only what is gone when this process ends.
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,7 @@ impl Pod {
         };
         if let Ok(isolation) = &self.isolation {
             self.filters(&spec, isolation).ok();
+            self.prepare_users(isolation, &spec);
         }
         *ahead = Prefetch::Read(Box::new(Bundle {
             path: bundle.to_owned(),

@@ -259,7 +259,7 @@ impl Pod {
         // The next one is a first one.
         if containers.is_empty() {
             lock(&self.shared_profile).take();
-            lock(&self.users).take();
+            *lock(&self.users) = users::Decision::Open;
         }
     }
 
@@ -303,7 +303,7 @@ impl Pod {
 
     /// Gives back what the pod has on the node beside its containers, of which there are none any more.
     pub fn release(&self) {
-        lock(&self.users).take();
+        *lock(&self.users) = users::Decision::Open;
     }
 
     /// Completes when the shim is to end.

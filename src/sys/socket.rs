@@ -4,9 +4,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 use super::{Result, check};
 use nix::errno::Errno;
+
+/// When descriptors or memory run out, the connection stays in the queue and the listener stays readable. A server that tried
+/// again at once would be busy with nothing else.
+pub const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
 /// A listener that root alone can connect to, from its first moment: the mode of a socket before it is bound is that of its file,
 /// `unix(7)`.
