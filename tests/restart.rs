@@ -68,30 +68,40 @@ fn output_while_containerd_is_down(d: &mut Daemon) {
     let config = cri::pod_config(d, "pod");
     let pod = client.run_pod(&config, "cofferdam").unwrap();
     d.remember(&pod);
-    let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 7";
-    let container = client
-        .create(
-            &pod,
-            &cri::container_config("c", BUSYBOX, &["sh", "-c", script]),
-            &config,
-        )
-        .unwrap();
-    client.start(&container).unwrap();
+    let run = |name: &str, end: &str| {
+        let lines = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
+        let script = format!("{lines}; {end}; exit 7");
+        let config_of = cri::container_config(name, BUSYBOX, &["sh", "-c", &script]);
+        let container = client.create(&pod, &config_of, &config).unwrap();
+        client.start(&container).unwrap();
+        container
+    };
+    // One ends while containerd is down. How much of its output CRI still reads before it deletes the task is a race within
+    // containerd; that it knows the exit status is not.
+    let ended = run("ended", "true");
+    let container = run("c", "until [ -e /tmp/go ]; do sleep 0.01; done");
     std::thread::sleep(Duration::from_millis(300));
     d.stop();
-    std::thread::sleep(Duration::from_millis(4000)); // it ends meanwhile
+    std::thread::sleep(Duration::from_millis(4000));
     d.run();
     let client = Client::connect(d);
-    wait_until("CRI knows the exit", Duration::from_secs(10), || {
-        client
-            .status(&container)
-            .is_ok_and(|s| s.state == cri::ContainerState::ContainerExited as i32)
-    });
-    assert_eq!(client.status(&container).unwrap().exit_code, 7);
+    let exits = |container: &str| {
+        wait_until("CRI knows the exit", Duration::from_secs(10), || {
+            client
+                .status(container)
+                .is_ok_and(|s| s.state == cri::ContainerState::ContainerExited as i32)
+        });
+        assert_eq!(client.status(container).unwrap().exit_code, 7);
+    };
+    exits(&ended);
+    let touched = client.exec(&container, &["touch", "/tmp/go"], 10).unwrap();
+    assert_eq!(touched.exit_code, 0);
+    exits(&container);
     let expected = (0..300).fold(String::new(), |all, i| all + &format!("line {i}\n"));
     wait_until("the whole log", Duration::from_secs(10), || {
         cri::log_text(&cri::read_log(d, "pod", "c"), "stdout") == expected
     });
+    client.remove(&ended).unwrap();
     client.remove(&container).unwrap();
     client.stop_pod(&pod).unwrap();
     client.remove_pod(&pod).unwrap();

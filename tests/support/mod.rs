@@ -670,15 +670,19 @@ pub fn kill(pid: i32) {
     .ok();
 }
 
-/// Whether a process exists and is not a zombie.
+/// Whether a process exists, and still has a thread that is not a zombie: until the last one ends, its files are open.
 pub fn is_alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| {
-        !s.rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with('Z')
-    })
+    let is_zombie = |stat: String| {
+        let state = stat.rsplit(')').next().unwrap_or("");
+        state.trim_start().starts_with('Z')
+    };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    let mut stats = threads
+        .flatten()
+        .filter_map(|t| fs::read_to_string(t.path().join("stat")).ok());
+    stats.any(|stat| !is_zombie(stat))
 }
 
 /// All processes with their arguments.
