@@ -14,7 +14,7 @@ pub const MARK: &str = "COFFERDAM_ATTACK";
 type Attack = fn() -> Result<(), i32>;
 
 /// All attacks, by their names.
-pub const ALL: [(&str, Attack); 81] = [
+pub const ALL: [(&str, Attack); 91] = [
     ("mount", mount),
     ("remount", remount),
     ("umount", umount),
@@ -137,6 +137,28 @@ pub const ALL: [(&str, Attack); 81] = [
     ("smc-socket", || {
         asked_for(libc::AF_INET, libc::SOCK_STREAM, 256)
     }),
+    // Each unknown family is a start of the node's modprobe.
+    ("netlink-generic", || {
+        socket(libc::AF_NETLINK, libc::SOCK_RAW, 16)
+    }),
+    // And so is each unknown type.
+    ("seqpacket-socket", || {
+        asked_for(libc::AF_INET, libc::SOCK_SEQPACKET, 17)
+    }),
+    ("type-of-socket", || asked_for(libc::AF_INET6, 7, 6)),
+    ("bridge-module", || {
+        reached(libc::SYS_ioctl, [0, 0x8940, 0, 0, 0], &[libc::ENOTTY])
+    }),
+    ("vlan-module", || {
+        reached(libc::SYS_ioctl, [0, 0x8982, 0, 0, 0], &[libc::ENOTTY])
+    }),
+    // At 0 the kernel starts the node's program for core dumps.
+    ("core-limit", core_limit),
+    // Each makes a block device when it is read; it is only opened here.
+    ("zram-device", || opens("/sys/class/zram-control/hot_add")),
+    ("debug-messages", || write_to("/proc/dynamic_debug/control")),
+    ("pressure", || write_to("/proc/pressure/memory")),
+    ("pci-memory", pci_memory),
     ("netlink-diag", || {
         socket(libc::AF_NETLINK, libc::SOCK_RAW, 4)
     }),
@@ -324,6 +346,10 @@ pub fn run() {
             Ok(_) => println!("{to} sent"),
             Err(e) => println!("{to} {}", e.raw_os_error().unwrap_or(0)),
         }
+        return;
+    }
+    if mark == "ways-to-connect" {
+        ways_to_connect();
         return;
     }
     if let Some(name) = mark.strip_prefix("abstract=") {
@@ -642,6 +668,94 @@ fn asked_for(family: i32, kind: i32, protocol: i32) -> Result<(), i32> {
 fn write_to(path: &str) -> Result<(), i32> {
     let opened = OpenOptions::new().write(true).open(path);
     opened.map(drop).map_err(|e| e.raw_os_error().unwrap_or(0))
+}
+
+/// Every way to a TCP port of this machine, and the sockets that say something to a machine without one.
+fn ways_to_connect() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: 8080_u16.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
+        },
+        sin_zero: [0; 8],
+    };
+    let size = std::mem::size_of_val(&to) as libc::socklen_t;
+    let address = (&raw const to).cast::<libc::sockaddr>();
+    let tell = |way: &str, result: i64| {
+        let error = std::io::Error::last_os_error().raw_os_error();
+        println!("{way} {}", if result < 0 { error.unwrap_or(0) } else { 0 });
+    };
+    // SAFETY: the address and the byte are live, and their sizes are passed.
+    unsafe {
+        for (way, protocol) in [("connect", 0), ("mptcp", 262), ("smc", 256)] {
+            let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, protocol);
+            if fd < 0 {
+                tell(way, -1);
+            } else {
+                tell(way, i64::from(libc::connect(fd, address, size)));
+            }
+        }
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        let flags = libc::MSG_FASTOPEN;
+        let sent = libc::sendto(fd, c"x".as_ptr().cast(), 1, flags, address, size);
+        tell("fast-open", sent as i64);
+        for (way, typ, protocol) in [
+            ("icmp", libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+            ("raw", libc::SOCK_RAW, libc::IPPROTO_UDP),
+            ("udp", libc::SOCK_DGRAM, 0),
+        ] {
+            tell(way, i64::from(libc::socket(libc::AF_INET, typ, protocol)));
+        }
+    }
+    drop(listener);
+}
+
+fn opens(path: &str) -> Result<(), i32> {
+    let opened = std::fs::File::open(path);
+    opened.map(drop).map_err(|e| e.raw_os_error().unwrap_or(0))
+}
+
+fn core_limit() -> Result<(), i32> {
+    let zero = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    for old in [true, false] {
+        let mut now = zero;
+        // SAFETY: both structures are live.
+        unsafe {
+            if old {
+                libc::syscall(libc::SYS_setrlimit, libc::RLIMIT_CORE, &raw const zero);
+            } else {
+                libc::syscall(
+                    libc::SYS_prlimit64,
+                    0,
+                    libc::RLIMIT_CORE,
+                    &raw const zero,
+                    0,
+                );
+            }
+            libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, 0, &raw mut now);
+        }
+        if now.rlim_cur == 0 {
+            return Ok(());
+        }
+    }
+    Err(libc::EPERM)
+}
+
+/// Whether the registers of devices are below `/sys`.
+fn pci_memory() -> Result<(), i32> {
+    let devices = std::fs::read_dir("/sys/devices").map_err(|e| e.raw_os_error().unwrap_or(0))?;
+    for root in devices.flatten() {
+        let is_pci = root.file_name().as_encoded_bytes().starts_with(b"pci");
+        if is_pci && std::fs::read_dir(root.path()).is_ok_and(|mut all| all.next().is_some()) {
+            return Ok(());
+        }
+    }
+    Err(libc::ENOENT)
 }
 
 fn read_from(path: &str) -> Result<(), i32> {

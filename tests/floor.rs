@@ -64,6 +64,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("floor::devices_of_a_spec", devices_of_a_spec),
         Case::plain("floor::bundles_of_others", bundles_of_others),
         Case::plain("floor::users_after_a_refusal", users_after_a_refusal),
+        Case::plain("floor::users_beside_a_refusal", users_beside_a_refusal),
         Case::plain(
             "floor::mounts_below_a_listed_path",
             mounts_below_a_listed_path,
@@ -1771,6 +1772,38 @@ fn users_after_a_refusal() {
     s.end();
 }
 
+/// Neither does one that is refused while others are being created.
+fn users_beside_a_refusal() {
+    let s = Shim::start_as(3, UNTRUSTED);
+    let held = s.create_request("held", &s.spec("held", &["true"]), Streams::default());
+    let config = Path::new(&held.bundle).join("config.json");
+    let whole = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| s.call::<CreateTaskResponse>("Create", &held).map(drop));
+        wait_until("its id is taken", Duration::from_secs(5), || {
+            s.pids("held")
+                .is_err_and(|(_, text)| text.contains("still being created"))
+        });
+        let mut spec = s.spec("refused", &["true"]);
+        spec["root"]["path"] = json!("/proc");
+        let mut request = s.create_request("refused", &spec, Streams::default());
+        request.rootfs.clear();
+        s.call::<CreateTaskResponse>("Create", &request)
+            .unwrap_err();
+        let (map, _) = output(&s, "box", &s.spec("box", &["cat", "/proc/self/uid_map"]));
+        let words: Vec<&str> = map.split_whitespace().collect();
+        assert!(words.len() == 3 && words[1] != "0", "{map}");
+        fs::write(&config, whole).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+    s.kill("held", "", 9, true).unwrap();
+    s.wait("held", "").unwrap();
+    s.delete("held", "").unwrap();
+    s.end();
+}
+
 /// The paths of mounts are judged; an image's links do not lead them elsewhere.
 fn links_of_an_image() {
     for program in [HARDENED, UNTRUSTED] {
@@ -1793,6 +1826,9 @@ fn links_of_an_image() {
             symlink(to, root.join(link)).unwrap();
         }
         fs::create_dir_all(root.join("home")).unwrap();
+        // An image's list of users that has no end names nobody's home.
+        fs::remove_file(root.join("etc/passwd")).ok();
+        symlink("/dev/zero", root.join("etc/passwd")).unwrap();
         let create = |at: &str| {
             let mut spec = s.spec("box", &["true"]);
             spec["mounts"].as_array_mut().unwrap().push(json!({
@@ -1856,6 +1892,28 @@ fn mounts_below_a_listed_path() {
     let file = dir.join("dev");
     fs::write(&file, "faked\n").unwrap();
     run("lxcfs", &file, "/proc/net/dev", "bind", &dir).unwrap();
+    // What is forbidden has no other name.
+    let alias = node.0.join("alias");
+    fs::create_dir_all(alias.join("secret")).unwrap();
+    fs::create_dir_all(dir.join("secret")).unwrap();
+    mount(
+        Some(&dir),
+        &alias,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    for (id, source) in [("alias", alias.join("secret")), ("above", alias.clone())] {
+        let profile = format!("[pod]\nforbidden_host_paths = [{:?}]\n", dir.join("secret"));
+        let mut spec = s.spec(id, &["true"]);
+        spec["mounts"].as_array_mut().unwrap().push(json!({
+            "type": "bind", "source": source, "destination": "/dev/host", "options": ["rbind"]
+        }));
+        let why = run_under(&s, &request(&s, id, &spec, &profile)).unwrap_err();
+        assert!(why.contains("it shows"), "{why}");
+    }
+    umount2(&alias, MntFlags::MNT_DETACH).unwrap();
     s.end();
 }
 

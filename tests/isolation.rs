@@ -39,6 +39,11 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::egress", egress),
         Case::plain("isolation::neighbours", neighbours),
         Case::plain("isolation::landlock_paths", landlock_paths),
+        Case::plain("isolation::landlock_ports", landlock_ports),
+        Case::plain(
+            "isolation::no_network_but_the_nodes",
+            no_network_but_the_nodes,
+        ),
         Case::plain("isolation::abstract_sockets", abstract_sockets),
         Case::plain("isolation::fork_bomb", fork_bomb),
         Case::plain("isolation::memory_hog", memory_hog),
@@ -583,6 +588,15 @@ fn egress() {
             "{text}"
         );
     }
+    // Those that the node cannot see where they send to cannot be made.
+    assert_eq!(
+        ways_to_connect(&s, "ways", profile, &["icmp", "raw"]),
+        "icmp 1, raw 1"
+    );
+    assert_eq!(
+        ways_to_connect(&s, "all", "", &["icmp", "raw"]),
+        "icmp 0, raw 0"
+    );
     // Nothing is restricted without the list, and nothing goes out with an empty one.
     let (text, _) = under(&s, "free", "", &["sh", "-c", script]).unwrap();
     assert!(!text.contains("not permitted"), "{text}");
@@ -594,6 +608,51 @@ fn egress() {
     )
     .unwrap();
     assert_eq!(text.matches("not permitted").count(), 4, "{text}");
+    s.end();
+}
+
+/// What some of the ways to connect answer: 0 or an error.
+fn ways_to_connect(s: &Shim, id: &str, profile: &str, which: &[&str]) -> String {
+    let script = format!(
+        "ip link set lo up; {}=ways-to-connect exec /dev/attacker",
+        attacks::MARK
+    );
+    let mut spec = greedy(s, id, &["sh", "-c", &script]);
+    spec["linux"]["sysctl"] = json!({ "net.ipv4.ping_group_range": "0 2147483647" });
+    let (text, _) = run_under(s, &request(s, id, &spec, profile)).unwrap();
+    let is_asked = |line: &&str| which.iter().any(|w| line.split(' ').next() == Some(w));
+    text.lines().filter(is_asked).collect::<Vec<_>>().join(", ")
+}
+
+/// A profile's TCP ports hold for every way to connect to one.
+fn landlock_ports() {
+    if cofferdam::sys::kernel::landlock_abi() < 4 {
+        return;
+    }
+    let s = Shim::start(3);
+    for (id, extends) in [("box", ""), ("hard", "extends = \"hardened\"\n")] {
+        let all = ["connect", "mptcp", "smc", "fast-open"];
+        let profile = format!("{extends}[landlock]\ntcp_connect = [443]\n");
+        let text = ways_to_connect(&s, id, &profile, &all);
+        assert_eq!(text, "connect 13, mptcp 93, smc 93, fast-open 95");
+        let profile = format!("{extends}[landlock]\ntcp_connect = [8080]\n");
+        let text = ways_to_connect(&s, &format!("{id}-open"), &profile, &["connect"]);
+        // Under hardened the container cannot set up its loopback device.
+        assert!(text == "connect 0" || text == "connect 101", "{text}");
+    }
+    s.end();
+}
+
+/// The node's network is none of a profile without a network.
+fn no_network_but_the_nodes() {
+    let s = Shim::start(3);
+    let mut spec = s.spec("box", &["readlink", "/proc/self/ns/net"]);
+    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "network");
+    let profile = "[network]\nmode = \"none\"\n";
+    let (text, _) = run_under(&s, &request(&s, "box", &spec, profile)).unwrap();
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_ne!(text.trim(), own.to_str().unwrap());
     s.end();
 }
 

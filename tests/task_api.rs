@@ -53,6 +53,7 @@ pub fn cases() -> Vec<Case> {
         shared_pid_namespace,
         execs_of_a_dying_container,
         few_descriptors,
+        exec_in_a_divided_group,
         no_descriptor_for_a_connection,
     )
 }
@@ -809,6 +810,48 @@ fn execs_of_a_dying_container(s: &Shim) {
 
 /// Whatever step of a creation or of an exec finds no descriptor any more: it fails as a whole, its id is free again, and nothing
 /// of it is left.
+/// A container that has made groups of its own below its v2 group has no processes at the top. Its execs are where its init is,
+/// and nowhere else.
+fn exec_in_a_divided_group(s: &Shim) {
+    let init = s.run("box", &["sleep", "1000"]);
+    let mount = if is_v2() {
+        "/sys/fs/cgroup"
+    } else {
+        "/sys/fs/cgroup/unified"
+    };
+    let top = format!("{mount}{}", s.group("box"));
+    let move_init = |group: &str| {
+        fs::create_dir_all(group).unwrap();
+        fs::write(format!("{group}/cgroup.procs"), init.to_string()).unwrap();
+    };
+    let run = |id: &str| {
+        s.exec("box", id, &["sleep", "1000"]).unwrap();
+        s.start_process("box", id)
+    };
+    move_init(&format!("{top}/sub"));
+    let controllers = fs::read_to_string(format!("{top}/cgroup.controllers")).unwrap();
+    let first = controllers.split_whitespace().next().expect("a controller");
+    fs::write(format!("{top}/cgroup.subtree_control"), format!("+{first}")).unwrap();
+    let pid = run("e").unwrap();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let expected = format!("0::{}/sub", s.group("box"));
+    assert!(groups.lines().any(|l| l == expected), "{groups}");
+    // An init that has left the container's groups takes no exec along.
+    move_init(&format!(
+        "{mount}/{}-elsewhere",
+        s.group("").trim_matches('/')
+    ));
+    let (_, why) = run("late").unwrap_err();
+    assert!(why.contains("EBUSY"), "{why}");
+    s.kill("box", "", 9, false).unwrap();
+    remove(s, "box");
+    fs::remove_dir(format!(
+        "{mount}/{}-elsewhere",
+        s.group("").trim_matches('/')
+    ))
+    .unwrap();
+}
+
 /// Lets the shim have no descriptor of this number or a higher one.
 fn limit_descriptors(shim: i32, files: usize) {
     let files = format!("--nofile={files}:");

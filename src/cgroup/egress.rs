@@ -1,6 +1,6 @@
 //! Where a container's processes may connect and send to: eBPF programs on its v2 group (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`,
 //! Linux 4.17; UDP 4.18). They see every `connect(2)` and every `sendto(2)` of IPv4 and IPv6, whatever network namespace it
-//! is made in. The v2 tree of a hybrid node does as well.
+//! is made in. The v2 tree of a hybrid node does as well. Sockets that they do not see (ICMP, raw) cannot be made.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,6 +40,11 @@ impl Cgroup {
             return Err(unavailable("needs a cgroup v2 tree on the node".into()));
         };
         let group = File::open(&dir).map_err(io_error("open", &dir))?;
+        let failed = |e: nix::errno::Errno| {
+            unavailable(format!("the eBPF program for new sockets: {}", e.desc()))
+        };
+        let program = bpf::load_sock_create_program(&only_tcp_and_udp()).map_err(failed)?;
+        bpf::attach_sock_create_program(group.as_fd(), program.as_fd()).map_err(failed)?;
         for hook in SockAddrHook::ALL {
             let insns = compile(allowed, hook.is_v6());
             let failed = |what: &str, e: nix::errno::Errno| {
@@ -55,6 +60,30 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// The kernel asks the others about these.
+fn only_tcp_and_udp() -> Vec<EbpfInsn> {
+    // struct bpf_sock
+    const TYPE: i16 = 8;
+    const PROTOCOL: i16 = 12;
+    let mut p = Program::default();
+    p.load(Size::Word, 2, CONTEXT, TYPE);
+    p.load(Size::Word, 3, CONTEXT, PROTOCOL);
+    for (typ, protocol) in [
+        (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+        (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+    ] {
+        let next = p.label();
+        p.if_not_word(2, typ as u32, next);
+        p.if_not_word(3, protocol as u32, next);
+        p.set(0, 1);
+        p.exit();
+        p.here(next);
+    }
+    p.set(0, 0);
+    p.exit();
+    p.finish()
 }
 
 // struct bpf_sock_addr

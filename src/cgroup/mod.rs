@@ -369,7 +369,7 @@ impl Cgroup {
                         reason: "it is there already, and no container of ours has left it",
                     });
                 }
-                let left = read_pids(&dir.join("cgroup.procs")).len();
+                let left = read_pids(&dir.join("cgroup.procs"))?.len();
                 if left > 0 {
                     return Err(Error::Foreign {
                         path: dir,
@@ -468,7 +468,11 @@ impl Cgroup {
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
             if h.v2 {
-                entry.v2 = Some(fs::File::open(&dir).map_err(io_error("open", &dir))?.into());
+                entry.v2 = Some(V2Group {
+                    fd: fs::File::open(&dir).map_err(io_error("open", &dir))?.into(),
+                    path: Path::new("/").join(&self.path),
+                    dir,
+                });
             } else {
                 let tasks = dir.join("tasks");
                 let fd = fs::OpenOptions::new()
@@ -488,13 +492,18 @@ impl Cgroup {
         Ok(entry)
     }
 
-    /// Every process in the group and below it.
+    /// Every process in the group and below it; as many as can be read.
     pub fn pids(&self) -> Vec<i32> {
         let mut pids = Vec::new();
-        if let Some(h) = self.layout.process_tree() {
-            collect_pids(&self.dir(h), &mut pids);
-        }
+        self.collect_pids(&mut pids).ok();
         pids
+    }
+
+    fn collect_pids(&self, pids: &mut Vec<i32>) -> Result<()> {
+        match self.layout.process_tree() {
+            Some(h) => collect_pids(&self.dir(h), pids),
+            None => Ok(()),
+        }
     }
 
     /// Sends `signal` to every process in the group.
@@ -520,12 +529,15 @@ impl Cgroup {
         let deadline = Instant::now() + within;
         let mut pause = Duration::from_micros(200);
         loop {
-            let left = self.pids();
-            if left.is_empty() {
+            let mut left = Vec::new();
+            // A group that cannot be read, because descriptors have run out, is not empty.
+            let read = self.collect_pids(&mut left);
+            if read.is_ok() && left.is_empty() {
                 return Ok(());
             }
             self.signal_all(libc::SIGKILL);
             if Instant::now() >= deadline {
+                read?;
                 return Err(Error::Busy {
                     path: self.path.clone(),
                     count: left.len(),
@@ -664,11 +676,40 @@ pub struct Placeholder {
     process: sys::process::Sleeper,
 }
 
+/// A group that a process can be born in, by `CLONE_INTO_CGROUP`.
+#[derive(Debug)]
+pub struct V2Group {
+    fd: OwnedFd,
+    dir: PathBuf,
+    /// As `/proc/PID/cgroup` has it.
+    path: PathBuf,
+}
+
+impl V2Group {
+    /// Its directory.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// The group at or below this one that a process is in. A container that has divided its group among groups of its own has no
+    /// process at the top: `cgroups(7)`, "no internal processes".
+    ///
+    /// # Errors
+    /// The process is in another group; the system's.
+    pub fn of(&self, pid: i32) -> io::Result<OwnedFd> {
+        let all = crate::procfs::read(format!("/proc/{pid}/cgroup"))?;
+        let own = all.lines().find_map(|l| l.strip_prefix("0::"));
+        let below = own.and_then(|own| Path::new(own).strip_prefix(&self.path).ok());
+        let below = below.ok_or(ErrorKind::NotFound)?;
+        fs::File::open(self.dir.join(below)).map(Into::into)
+    }
+}
+
 /// See [`Cgroup::entry`].
 #[derive(Debug)]
 pub struct Entry {
-    /// Directory in the v2 tree.
-    pub v2: Option<OwnedFd>,
+    /// The group in the v2 tree.
+    pub v2: Option<V2Group>,
     /// The `tasks` files of v1 and of resctrl, with their paths.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
 }
@@ -703,29 +744,37 @@ fn has_mark(dir: &Path, mark: &std::ffi::CStr) -> bool {
     c_path(dir).is_some_and(|p| sys::has_xattr(&p, mark))
 }
 
-fn read_pids(file: &Path) -> Vec<i32> {
-    fs::read_to_string(file)
-        .map(|s| s.lines().filter_map(|l| l.parse().ok()).collect())
-        .unwrap_or_default()
-}
-
-fn child_groups(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
+fn child_groups(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if is_gone(&e) => return Ok(Vec::new()),
+        entries => entries.map_err(io_error("read", dir))?,
     };
-    entries
-        .flatten()
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|e| e.path())
-        .collect()
+    let is_dir = |e: &fs::DirEntry| e.file_type().is_ok_and(|t| t.is_dir());
+    let groups = entries.flatten().filter(is_dir);
+    Ok(groups.map(|e| e.path()).collect())
 }
 
-fn collect_pids(dir: &Path, pids: &mut Vec<i32>) {
-    // A group without processes has `nr_descendants`-many children at most; most containers have none.
-    pids.extend(read_pids(&dir.join("cgroup.procs")));
-    for child in child_groups(dir) {
-        collect_pids(&child, pids);
+/// Whether a group was removed: before its file was opened, or after.
+fn is_gone(e: &io::Error) -> bool {
+    e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// The processes of a `cgroup.procs`.
+fn read_pids(file: &Path) -> Result<Vec<i32>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(text.lines().filter_map(|l| l.parse().ok()).collect()),
+        // A threaded group has no processes of its own: they are at the top of its domain.
+        Err(e) if is_gone(&e) || e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(io_error("read", file)(e)),
     }
+}
+
+fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
+    pids.extend(read_pids(&dir.join("cgroup.procs"))?);
+    for child in child_groups(dir)? {
+        collect_pids(&child, pids)?;
+    }
+    Ok(())
 }
 
 fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
@@ -738,7 +787,7 @@ fn remove_tree(dir: &Path, deadline: Instant) -> Result<()> {
                 if e.raw_os_error() == Some(libc::EBUSY)
                     || e.kind() == ErrorKind::DirectoryNotEmpty =>
             {
-                for child in child_groups(dir) {
+                for child in child_groups(dir)? {
                     remove_tree(&child, deadline)?;
                 }
                 if Instant::now() >= deadline {

@@ -363,7 +363,7 @@ fn v2(cgroup: &Cgroup) -> Stats {
     };
     let d = h.mount.join(cgroup.path());
     let read = |name: &str| single(&d.join(name)).unwrap_or(0);
-    let count = || read_pids(&d.join("cgroup.procs")).len() as u64;
+    let count = || read_pids(&d.join("cgroup.procs")).map_or(0, |pids| pids.len()) as u64;
     let stat = Keyed::read(&d.join("cpu.stat"));
     let one = |page_size: String| {
         let name = |rest: &str| format!("hugetlb.{page_size}.{rest}");

@@ -54,6 +54,14 @@ pub enum Error {
         /// Exit status with its output, time-out or the system's reason.
         reason: String,
     },
+    /// A file system's files cannot belong to other ids on this kernel.
+    #[error("user_namespace: {what}: its file system cannot map ids on this kernel: {reason}")]
+    Unmappable {
+        /// Which one.
+        what: String,
+        /// The kernel's answer, or what it is too old for.
+        reason: String,
+    },
     /// A system call of our own failed.
     #[error("{what}: {} ({errno:?})", errno.desc())]
     System {

@@ -380,7 +380,10 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
         confinement: plan.confinement,
         init: userns::pid_of(&plan.init).ok(),
     };
-    let mut birth = BornIn::default();
+    let mut birth = BornIn {
+        init: own.init,
+        ..BornIn::default()
+    };
     let mut steps = Vec::new();
     let (before, after) = scheduling::exec_affinity(plan.process)?;
     steps.extend(before);

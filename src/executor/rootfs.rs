@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
 use super::mounts::c_string;
@@ -28,17 +29,16 @@ pub fn check_mappable(
         let Ok(opened) = Opened::open(path, Links::Any) else {
             return Ok(());
         };
-        let mapped = users.map(&opened, true);
-        mapped.map(drop).map_err(|e| {
-            Error::field(
-                "user_namespace",
-                format!(
-                    "{what} {}: its file system cannot map ids on this kernel: {}",
-                    path.display(),
-                    e.desc()
-                ),
-            )
-        })
+        let what = format!("{what} {}", path.display());
+        match users.map(&opened, true) {
+            Ok(_) => Ok(()),
+            // It has no maps, or has them already.
+            Err(e @ (Errno::EINVAL | Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP)) => {
+                let reason = e.desc().to_owned();
+                Err(Error::Unmappable { what, reason })
+            }
+            Err(e) => Err(Error::system(format!("map the ids of {what}"))(e)),
+        }
     };
     if mounts.is_empty() {
         return try_map(rootfs, "the root");
@@ -48,10 +48,10 @@ pub fn check_mappable(
             try_map(Path::new(&m.source), "the root")?;
         } else if m.fstype == "overlay" {
             if kernel::version() < (5, 19) {
-                return Err(Error::field(
-                    "user_namespace",
-                    "an overlay's layers can have their ids mapped from Linux 5.19 on",
-                ));
+                return Err(Error::Unmappable {
+                    what: "the root's overlay".into(),
+                    reason: "its layers can have their ids mapped from Linux 5.19 on".into(),
+                });
             }
             let lower = m.option("lowerdir").unwrap_or_default();
             if let Some(layer) = lower.split(':').next() {

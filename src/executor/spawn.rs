@@ -12,6 +12,7 @@ use super::script::Script;
 use super::undo::Undo;
 use super::wire::{self, Message, Question};
 use super::{Error, Result, child, hooks, seccomp, userns};
+use crate::cgroup::V2Group;
 use crate::oci::HookKind;
 use crate::sys::memory::SharedTimes;
 use crate::sys::process::{self, Child, Cloned, Making};
@@ -29,8 +30,10 @@ pub(super) struct BornIn {
     pub namespaces: u64,
     /// A pid namespace to be born in: a namespace descriptor or a pidfd.
     pub pid_namespace: Option<OwnedFd>,
-    /// A cgroup v2 directory to be born in.
-    pub cgroup: Option<OwnedFd>,
+    /// A cgroup v2 group to be born in.
+    pub cgroup: Option<V2Group>,
+    /// The container's init, whose group it is born in if the container's top one can have no processes.
+    pub init: Option<i32>,
 }
 
 /// A planned process.
@@ -266,17 +269,25 @@ impl Launch {
     }
 
     fn clone_here(&mut self, control: &OwnedFd, keep: &[i32]) -> std::result::Result<Child, Errno> {
-        let mut cgroup = self.birth.cgroup.as_ref();
+        let birth = &self.birth;
+        let top = birth.cgroup.as_ref();
+        let mut of_init = None;
         let making = Making::begin();
         loop {
+            let cgroup = of_init.as_ref().or(top.map(V2Group::fd)).map(AsFd::as_fd);
             #[allow(unsafe_code)]
             // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
             // return or panic.
-            match unsafe { process::clone3(self.birth.namespaces, cgroup.map(AsFd::as_fd)) } {
+            match unsafe { process::clone3(birth.namespaces, cgroup) } {
                 Ok(Cloned::Child) => child::run(&mut self.script, control.as_fd(), keep),
                 Ok(Cloned::Parent(pid, pidfd)) => return Ok(making.own(pid, pidfd)),
-                // The container has made groups of its own below, and its top may no longer hold processes.
-                Err(Errno::EBUSY) if cgroup.is_some() => cgroup = None,
+                Err(Errno::EBUSY) if of_init.is_none() => {
+                    let init = birth.init.ok_or(Errno::EBUSY)?;
+                    of_init = top.and_then(|top| top.of(init).ok());
+                    if of_init.is_none() {
+                        return Err(Errno::EBUSY);
+                    }
+                }
                 Err(e) => return Err(e),
             }
         }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{
     LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::profile::CallAction;
+use super::profile::{CallAction, Profile};
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
@@ -124,21 +124,41 @@ const NAMESPACES: [u64; 8] = [
 /// Address families that stay: unix, IPv4, IPv6, and netlink, which `getaddrinfo(3)` uses.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 
-/// Protocols of IPv4 and IPv6 that the kernel loads a module for, or that nobody needs: DCCP, and all above number 58 (L2TP, SCTP,
-/// UDP-Lite, SMC, MPTCP, raw). TCP, UDP and ICMP stay.
-const REFUSED_PROTOCOL: u64 = 33;
-const LAST_PROTOCOL: u64 = 58;
+/// Types of sockets of IPv4 and IPv6 that stay: stream, datagram, raw. The kernel loads a module for each other type.
+const TYPES: [u64; 3] = [1, 2, 3];
+/// The bits of a type beside its flags: `SOCK_TYPE_MASK`.
+const TYPE: u64 = 0xf;
 
-/// Protocols of netlink that stay: routes (`getaddrinfo(3)`), events of devices, and families by name.
-const NETLINK: [u64; 3] = [0, 15, 16];
+/// Protocols of IPv4 and IPv6 that stay: the type's own, ICMP, TCP, UDP, ICMP of IPv6. The kernel loads modules for others (DCCP, SCTP,
+/// L2TP, …).
+const PROTOCOLS: [u64; 5] = [0, 1, 6, 17, 58];
+
+/// Protocols of netlink that stay: routes (`getaddrinfo(3)`), and events of devices. Generic netlink loads a module for each
+/// family that it does not know.
+const NETLINK: [u64; 2] = [0, 15];
 
 /// Bits of a personality that change nothing but what `uname(2)` says: `PER_LINUX32`, `UNAME26`. To ask for the present one
 /// (all bits) is refused, too.
 const HARMLESS_PERSONALITY: u64 = 0x8 | 0x2_0000;
 
-/// Writing to a terminal as if its user typed: `TIOCSTI`, `TIOCLINUX`; and giving it another line discipline, for which the kernel
-/// loads a module: `TIOCSETD`.
-const TERMINAL_INJECTION: [u64; 3] = [0x5412, 0x541c, 0x5423];
+/// Requests of `ioctl(2)` that are refused.
+const REQUESTS: [u64; 9] = [
+    // Writing to a terminal as if its user typed: TIOCSTI, TIOCLINUX.
+    0x5412, 0x541c,
+    // The kernel loads a module for each of these: TIOCSETD, SIOCGIFBR, SIOCSIFBR, SIOCADDDLCI, SIOCDELDLCI, SIOCGIFVLAN,
+    // SIOCSIFVLAN.
+    0x5423, 0x8940, 0x8941, 0x8980, 0x8981, 0x8982, 0x8983,
+];
+
+/// `RLIMIT_CORE`.
+const CORE: u64 = 4;
+/// The bits of an argument that the kernel takes as an `int`.
+const INT: u64 = 0xffff_ffff;
+
+const MSG_FASTOPEN: u64 = 0x2000_0000;
+/// Protocols and a family that connect by TCP without Landlock: SMC, MPTCP.
+const OVER_TCP: [u64; 2] = [256, 262];
+const AF_SMC: u64 = 43;
 
 fn rule(names: &[&str], action: LinuxSeccompAction) -> LinuxSyscall {
     let mut rule = LinuxSyscall::default();
@@ -190,12 +210,26 @@ fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
     compare(index, op, mask, Some(value))
 }
 
+/// Conditions of which one holds for every value of an argument, below `2^bits` and above, but for the `allowed` ones. A rule for
+/// each: conditions on the same argument are alternatives, as runc has them (moby#52494).
+fn others(index: usize, bits: u32, allowed: &[u64]) -> Vec<LinuxSeccompArg> {
+    // Blocks of numbers whose upper bits agree, halved until no allowed number is in them.
+    let mut blocks = vec![(0, 1_u64 << bits)];
+    let mut conditions = vec![exceeds(index, (1 << bits) - 1)];
+    while let Some((start, size)) = blocks.pop() {
+        let block = start..start + size;
+        if !allowed.iter().any(|a| block.contains(a)) {
+            conditions.push(masked(index, !(size - 1), start));
+        } else if size > 1 {
+            blocks.extend([(start, size / 2), (start + size / 2, size / 2)]);
+        }
+    }
+    conditions
+}
+
 fn rules() -> Vec<LinuxSyscall> {
     let mut rules = vec![refuse(REFUSED, EPERM), refuse(ABSENT, ENOSYS)];
-    // A rule for each: conditions on the same argument are alternatives, as runc has them (moby#52494).
-    let last = FAMILIES.iter().max().copied().unwrap_or(0);
-    let others = (0..last).filter(|f| !FAMILIES.contains(f));
-    for family in others.map(|f| equals(0, f)).chain([exceeds(0, last)]) {
+    for family in others(0, 5, &FAMILIES) {
         rules.push(refuse_if(
             &["socket", "socketpair"],
             EAFNOSUPPORT,
@@ -203,14 +237,20 @@ fn rules() -> Vec<LinuxSyscall> {
         ));
     }
     for family in [2, 10] {
-        for protocol in [equals(2, REFUSED_PROTOCOL), exceeds(2, LAST_PROTOCOL)] {
+        let types = (0..=TYPE).filter(|t| !TYPES.contains(t));
+        for typ in types.map(|t| masked(1, TYPE, t)) {
+            rules.push(refuse_if(
+                &["socket"],
+                EPROTONOSUPPORT,
+                &[equals(0, family), typ],
+            ));
+        }
+        for protocol in others(2, 6, &PROTOCOLS) {
             let args = [equals(0, family), protocol];
             rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &args));
         }
     }
-    let last = NETLINK.iter().max().copied().unwrap_or(0);
-    let others = (0..last).filter(|p| !NETLINK.contains(p));
-    for protocol in others.map(|p| equals(2, p)).chain([exceeds(2, last)]) {
+    for protocol in others(2, 4, &NETLINK) {
         let args = [equals(0, 16), protocol];
         rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &args));
     }
@@ -222,8 +262,8 @@ fn rules() -> Vec<LinuxSyscall> {
     for flag in NAMESPACES {
         rules.push(refuse_if(&["clone"], EPERM, &[masked(0, flag, flag)]));
     }
-    for request in TERMINAL_INJECTION {
-        let is = masked(1, 0xffff_ffff, request);
+    for request in REQUESTS {
+        let is = masked(1, INT, request);
         rules.push(refuse_if(&["ioctl"], EPERM, &[is]));
     }
     rules
@@ -266,6 +306,45 @@ pub(super) fn untrusted() -> LinuxSeccomp {
 /// One that lets everything through.
 pub(super) fn empty() -> LinuxSeccomp {
     filter(Vec::new())
+}
+
+/// The floor, and what other keys of the profile need beside what they are enforced with; `None` if there is nothing to refuse.
+pub(super) fn with_needs_of(
+    floor: Option<LinuxSeccomp>,
+    profile: &Profile,
+) -> Option<LinuxSeccomp> {
+    let mut needed = Vec::new();
+    // 1 keeps the kernel from starting the node's program for dumps; 0, to which everybody may lower it, does not. Who sets the
+    // limit is told that it was done, and gets no dump.
+    if profile.limits.core_size.max == Some(1) {
+        let [old, new] = [masked(0, INT, CORE), masked(1, INT, CORE)];
+        let is_set = compare(2, LinuxSeccompOperator::ScmpCmpNe, 0, None);
+        needed.push(refuse_if(&["setrlimit"], 0, &[old]));
+        needed.push(refuse_if(&["prlimit64"], 0, &[new, is_set]));
+    }
+    // Connections that are not made by connect(2) of a TCP socket.
+    if profile.landlock.tcp_connect.is_some() {
+        for (names, index) in [(&["sendmsg"][..], 2), (&["sendto", "sendmmsg"][..], 3)] {
+            let fast_open = masked(index, MSG_FASTOPEN, MSG_FASTOPEN);
+            needed.push(refuse_if(names, EOPNOTSUPP, &[fast_open]));
+        }
+        needed.push(refuse(&["io_uring_setup"], ENOSYS));
+    }
+    if profile.landlock.tcp_connect.is_some() || profile.landlock.tcp_bind.is_some() {
+        let smc = masked(0, INT, AF_SMC);
+        needed.push(refuse_if(&["socket"], EAFNOSUPPORT, &[smc]));
+        for protocol in OVER_TCP {
+            let is = masked(2, INT, protocol);
+            needed.push(refuse_if(&["socket"], EPROTONOSUPPORT, &[is]));
+        }
+    }
+    if needed.is_empty() {
+        return floor;
+    }
+    let mut floor = floor.unwrap_or_else(empty);
+    needed.extend(floor.syscalls().iter().flatten().cloned());
+    floor.set_syscalls(Some(needed));
+    Some(floor)
 }
 
 /// The floor with other actions for single calls.

@@ -42,6 +42,7 @@ pub(super) fn judge(
         pod: place.pod(),
         host_ipc: request.namespaces.ipc.is_host(),
         hidden: OnceCell::new(),
+        forbidden: OnceCell::new(),
         mounts: OnceCell::new(),
     };
     for m in &request.mounts {
@@ -73,6 +74,8 @@ struct Judge<'a> {
     host_ipc: bool,
     /// What no pod of a class may see.
     hidden: OnceCell<Vec<PathBuf>>,
+    /// What the profile forbids beside that.
+    forbidden: OnceCell<Vec<PathBuf>>,
     /// The node's mounts; none where they cannot be read.
     mounts: OnceCell<Option<Vec<MountInfo>>>,
 }
@@ -80,10 +83,6 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn refuse(&self, what: String, shows: &str, remedy: &str) -> Refusal {
         Refusal::new(self.profile, format!("{what}{shows})"), remedy)
-    }
-
-    fn hidden(&self) -> &[PathBuf] {
-        self.hidden.get_or_init(|| self.place.hidden())
     }
 
     /// Read after everything that is judged was opened, so that all of it is there.
@@ -126,9 +125,6 @@ impl Judge<'_> {
         let remedy = "remove the volume from the pod";
         if let Some(shown) = self.shows_hidden(&real, opened) {
             return refuse(&format!("it shows {}", shown.display()), remedy);
-        }
-        if let Some(path) = self.forbidden(&real) {
-            return refuse(&format!("it shows {}", path.display()), remedy);
         }
         if self.is_listed(&real) {
             let recursive = matches!(
@@ -195,13 +191,21 @@ impl Judge<'_> {
         list.iter().any(below)
     }
 
-    fn forbidden(&self, real: &Path) -> Option<PathBuf> {
-        let list = self.profile.pod.forbidden_host_paths.iter();
-        let mut list = list.map(|p| fs::canonicalize(p).unwrap_or_else(|_| lexical(p)));
-        list.find(|f| real.starts_with(f) || f.starts_with(real))
+    /// What no pod of a class may see.
+    fn hidden(&self) -> &[PathBuf] {
+        self.hidden.get_or_init(|| self.place.hidden())
     }
 
-    /// What of the node's own a path shows, by itself or as another name of it.
+    /// What else the profile lists.
+    fn forbidden(&self) -> &[PathBuf] {
+        self.forbidden.get_or_init(|| {
+            let list = self.profile.pod.forbidden_host_paths.iter();
+            let real = list.map(|p| fs::canonicalize(p).unwrap_or_else(|_| lexical(p)));
+            real.collect()
+        })
+    }
+
+    /// What of both a path shows, by itself or as another name of it.
     fn shows_hidden(&self, real: &Path, opened: Option<&Opened>) -> Option<PathBuf> {
         if real == Path::new("/") {
             return Some("/".into());
@@ -220,11 +224,11 @@ impl Judge<'_> {
             if name == Path::new("/") {
                 return Some(name);
             }
-            if name.starts_with(&volumes) && name != volumes {
-                continue;
-            }
+            // Docker's volumes are in its directory, which is hidden.
+            let is_volume = name.starts_with(&volumes) && name != volumes;
+            let hidden = if is_volume { &[] } else { self.hidden() };
             let shown = |h: &&PathBuf| name.starts_with(h) || h.starts_with(&name);
-            if let Some(found) = self.hidden().iter().find(shown) {
+            if let Some(found) = hidden.iter().chain(self.forbidden()).find(shown) {
                 return Some(found.clone());
             }
         }
@@ -290,10 +294,7 @@ impl Judge<'_> {
         if self.place.is_own_root(&real) {
             return Ok(());
         }
-        if let Some(shown) = self
-            .shows_hidden(&real, opened)
-            .or_else(|| self.forbidden(&real))
-        {
+        if let Some(shown) = self.shows_hidden(&real, opened) {
             let shows = format!("it shows {}", shown.display());
             return Err(self.refuse(what, &shows, "use an image"));
         }

@@ -270,9 +270,7 @@ fn own_groups(request: &mut Request, report: &mut Vec<String>) {
 }
 
 fn network(profile: &Profile, request: &mut Request, report: &mut Vec<String>) {
-    if profile.network.mode == NetworkMode::None
-        && matches!(request.namespaces.network, Namespace::Join(_))
-    {
+    if profile.network.mode == NetworkMode::None && !request.namespaces.network.is_new() {
         request.namespaces.network = Namespace::New;
         report.push("linux.namespaces: an empty network".into());
     }
@@ -287,11 +285,12 @@ fn linux(
 ) -> Result<(), Refusal> {
     let mut linux = request.rest.linux().clone().unwrap_or_default();
     let files = &profile.filesystem;
-    if let Some((all, added)) = paths(linux.masked_paths().as_ref(), &files.masked_paths) {
+    if let Some((all, added)) = paths(linux.masked_paths().as_ref(), &there(&files.masked_paths)) {
         linux.set_masked_paths(Some(all));
         report.push(format!("linux.maskedPaths: added {}", added.join(" ")));
     }
-    if let Some((all, added)) = paths(linux.readonly_paths().as_ref(), &files.read_only_paths) {
+    let read_only = there(&files.read_only_paths);
+    if let Some((all, added)) = paths(linux.readonly_paths().as_ref(), &read_only) {
         linux.set_readonly_paths(Some(all));
         report.push(format!("linux.readonlyPaths: added {}", added.join(" ")));
     }
@@ -303,6 +302,24 @@ fn linux(
     }
     request.rest.set_linux(Some(linux));
     Ok(())
+}
+
+/// The paths of a profile. One that ends in `*` stands for all that the node has: devices have no namespace.
+fn there(paths: &[String]) -> Vec<String> {
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths {
+        let Some(start) = path.strip_suffix('*') else {
+            all.push(path.clone());
+            continue;
+        };
+        let directory = start.rfind('/').map_or("/", |slash| &start[..=slash]);
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let full = entries.filter_map(|e| Some(format!("{directory}{}", e.file_name().to_str()?)));
+        let mut found: Vec<String> = full.filter(|p| p.starts_with(start)).collect();
+        found.sort();
+        all.extend(found);
+    }
+    all
 }
 
 /// All paths, and those that are new among them.

@@ -629,6 +629,24 @@ fn what_a_spec_can_take_from_the_node() {
 }
 
 #[test]
+fn swap_without_a_typed_limit_lifts_nothing() {
+    let mut profile = Profile::default();
+    profile.limits.swap = Limit {
+        default: None,
+        max: Some(0),
+    };
+    for memory in [json!({ "swap": -1 }), json!({ "swap": 500, "limit": -1 })] {
+        let mut r: LinuxResources = serde_json::from_value(json!({
+            "memory": memory, "unified": { "memory.max": "104857600" }
+        }))
+        .unwrap();
+        resources::judge(&profile, true, &mut r, &mut Vec::new()).unwrap();
+        let unified = r.unified().clone().unwrap();
+        assert_eq!(unified["memory.swap.max"], "0", "{memory}");
+    }
+}
+
+#[test]
 fn swap_is_counted_beyond_the_memory() {
     let f = Fixture::new("swap");
     let limit = |default: Option<u64>, max: Option<u64>| Limit { default, max };

@@ -240,8 +240,10 @@ fn unified(
             all.insert(file.to_owned(), max.to_string());
         }
     }
+    // A typed sum with swap was judged where it has a limit of memory to be counted from.
     let has_swap = all.contains_key("memory.swap.max")
-        || r.memory().is_some_and(|m| m.swap().is_some_and(|s| s != 0));
+        || r.memory()
+            .is_some_and(|m| m.swap().is_some_and(|s| s != 0) && m.limit().is_some_and(|l| l > 0));
     let has_limit = all.get("memory.max").is_some_and(|m| m.trim() != "max");
     // As for a limit of memory that is not in `unified`.
     if let (Some(bytes), true, false) =
@@ -265,7 +267,7 @@ fn unified(
 
 /// Control files that limit, and do nothing else: others move processors to a group, freeze it, or order its input and output.
 fn is_limit(file: &str) -> bool {
-    const FILES: [&str; 17] = [
+    const FILES: [&str; 16] = [
         "cpu.idle",
         "cpu.max",
         "cpu.weight",
@@ -273,7 +275,6 @@ fn is_limit(file: &str) -> bool {
         "cpuset.cpus",
         "cpuset.mems",
         "io.bfq.weight",
-        "io.latency",
         "io.max",
         "io.weight",
         "memory.high",

@@ -15,7 +15,7 @@ use super::isolation::OfPod;
 use super::learn;
 use super::process::{Process, State};
 use super::record::{Record, Recorded};
-use super::users::Users;
+use super::users;
 use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, Slot, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
@@ -41,7 +41,7 @@ struct Admitted {
     request: Judged<Request>,
     root_mounts: Judged<Vec<RootMount>>,
     stdio: Judged<StdioUris>,
-    users: Option<Arc<Users>>,
+    users: users::OfContainer,
 }
 
 /// An id that is taken while its container is created. Dropped, it is free again.
@@ -141,7 +141,7 @@ impl Pod {
         let users = self.users(&isolation, &asked, &root_mounts, &request.id)?;
         let of_pod = OfPod {
             layout: &self.layout,
-            users: users.as_ref().map(|u| u.first()),
+            users: users.own().map(|u| u.first()),
             place,
             namespaces: self.namespaces(&isolation, &asked),
         };
@@ -221,7 +221,7 @@ impl Pod {
                 seccomp: filter.clone(),
                 confinement: isolation.confinement(),
                 watcher: denials.as_ref().map(|d| d.watcher("")),
-                users: users.as_ref().map(|u| &u.namespace),
+                users: users.own().map(|u| &u.namespace),
                 new_keyring,
                 gate: None,
                 preserve_fds: 0,
@@ -237,7 +237,7 @@ impl Pod {
                 shim: std::process::id(),
                 cgroup: cgroup.cgroups_path(),
                 resctrl: cgroup.resctrl().cloned(),
-                users: users.as_ref().map(|u| u.first()),
+                users: users.own().map(|u| u.first()),
                 poststop: request.hooks.of(HookKind::Poststop).cloned().collect(),
                 ..Record::default()
             },
@@ -262,6 +262,7 @@ impl Pod {
         };
         let seccomp_agent =
             executor::seccomp_agent(filter.as_ref(), &request, &id, &bundle, "running");
+        self.decide_users(&users)?;
         undo.keep();
         recorded.keep();
         let container = Container {
@@ -281,7 +282,7 @@ impl Pod {
             paused: AtomicBool::new(false),
             updated: AtomicBool::new(false),
             created: sys::time::seconds_since_1970(),
-            users: users.as_ref().map(|u| u.first()),
+            users: users.own().map(|u| u.first()),
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
             id,

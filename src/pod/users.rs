@@ -40,7 +40,7 @@ fn take_ids(settings: UserNamespace) -> Result<Lease> {
         .map_err(|e| Error::FailedPrecondition(e.to_string()))
 }
 
-/// Whose ids the pod's containers have, where the profile gives them some. The first container of the pod decides for all.
+/// Whose ids the pod's containers have, where the profile gives them some: the same for all of them.
 #[derive(Default)]
 pub(super) enum Decision {
     #[default]
@@ -49,8 +49,28 @@ pub(super) enum Decision {
     Prepared(Users),
     /// The containers share this namespace.
     Own(Arc<Users>),
-    /// The containers have the node's ids: their root cannot be mapped, and the profile allows that.
+    /// The containers have the node's ids.
     Node,
+}
+
+/// Whose ids a container is to have.
+pub(super) enum OfContainer {
+    /// Those of the pod's namespace.
+    Own(Arc<Users>),
+    /// The node's, or those of a namespace that its spec has.
+    AsAsked,
+    /// The node's, because its root cannot be mapped, and the profile allows that. It decides for the pod when it is made, and
+    /// not before: a spec that is refused changes nothing.
+    FallBack,
+}
+
+impl OfContainer {
+    pub fn own(&self) -> Option<&Arc<Users>> {
+        match self {
+            Self::Own(users) => Some(users),
+            Self::AsAsked | Self::FallBack => None,
+        }
+    }
 }
 
 impl Pod {
@@ -81,7 +101,7 @@ impl Pod {
         asked: &Request,
         root_mounts: &Judged<Vec<RootMount>>,
         id: &str,
-    ) -> Result<Option<Arc<Users>>> {
+    ) -> Result<OfContainer> {
         let settings = isolation.user_namespace();
         let mut decision = lock(&self.users);
         let prepared = match &*decision {
@@ -90,36 +110,54 @@ impl Pod {
         };
         let has_own = !asked.namespaces.user.is_host();
         if settings.mode != UserNamespaceMode::Auto || has_own {
-            return Ok(None);
+            return Ok(OfContainer::AsAsked);
         }
-        let made = match (&*decision, prepared) {
-            (Decision::Own(users), _) => return Ok(Some(users.clone())),
-            (Decision::Node, _) => return Ok(None),
-            (_, Decision::Prepared(users)) if users.settings == settings => Ok(users),
-            _ => Users::new(take_ids(settings)?, settings),
+        let users = match (&*decision, prepared) {
+            (Decision::Own(users), _) => return Ok(OfContainer::Own(users.clone())),
+            (Decision::Node, _) => return Ok(OfContainer::FallBack),
+            (_, Decision::Prepared(users)) if users.settings == settings => users,
+            _ => Users::new(take_ids(settings)?, settings)?,
         };
         let rootfs = &asked.root.source.path;
-        let made = made.and_then(|users| {
-            executor::check_mappable(rootfs, root_mounts, &users.namespace)?;
-            Ok(users)
-        });
-        match made {
-            Ok(users) => {
+        match executor::check_mappable(rootfs, root_mounts, &users.namespace) {
+            Ok(()) => {
                 let users = Arc::new(users);
                 *decision = Decision::Own(users.clone());
-                Ok(Some(users))
+                Ok(OfContainer::Own(users))
             }
-            Err(e) if settings.unmappable == Unmappable::Refuse => {
-                Err(Error::FailedPrecondition(format!(
-                    "profile {:?}: {e}. user_namespace.unmappable = \"fall-back\" would run the pod as the node's users",
-                    isolation.name()
-                )))
-            }
-            Err(e) => {
+            Err(e @ executor::Error::Unmappable { .. })
+                if settings.unmappable == Unmappable::FallBack =>
+            {
                 log::warn!(id, profile:% = isolation.name(), error:% = e; "the pod has the node's users");
-                *decision = Decision::Node;
-                Ok(None)
+                Ok(OfContainer::FallBack)
             }
+            Err(e) => Err(Error::FailedPrecondition(format!(
+                "profile {:?}: {e}{}",
+                isolation.name(),
+                if settings.unmappable == Unmappable::FallBack {
+                    ""
+                } else {
+                    ". user_namespace.unmappable = \"fall-back\" would run the pod as the node's users"
+                }
+            ))),
         }
+    }
+
+    /// A container was made with these users: the pod's others have the same from now on.
+    ///
+    /// # Errors
+    /// The pod has others meanwhile.
+    pub(super) fn decide_users(&self, of: &OfContainer) -> Result<()> {
+        let OfContainer::FallBack = of else {
+            return Ok(());
+        };
+        let mut decision = lock(&self.users);
+        if let Decision::Own(_) = *decision {
+            return Err(Error::FailedPrecondition(
+                "the pod's containers have user ids of their own, and this one's root cannot have them: put it into a pod of its own".into(),
+            ));
+        }
+        *decision = Decision::Node;
+        Ok(())
     }
 }

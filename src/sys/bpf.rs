@@ -91,6 +91,9 @@ impl SockAddrHook {
     }
 }
 
+/// `BPF_CGROUP_INET_SOCK_CREATE`.
+const INET_SOCK_CREATE: u32 = 2;
+
 /// Loads a `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` program for a hook.
 pub fn load_sock_addr_program(hook: SockAddrHook, insns: &[EbpfInsn]) -> Result<OwnedFd> {
     load_program(18, hook as u32, insns)
@@ -103,6 +106,16 @@ pub fn attach_sock_addr_program(
     hook: SockAddrHook,
 ) -> Result<()> {
     attach_program(cgroup, program, hook as u32)
+}
+
+/// Loads a `BPF_PROG_TYPE_CGROUP_SOCK` program that is asked before a socket of IPv4 or IPv6 is made.
+pub fn load_sock_create_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
+    load_program(9, INET_SOCK_CREATE, insns)
+}
+
+/// Attaches it to a cgroup, beside those of its ancestors.
+pub fn attach_sock_create_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    attach_program(cgroup, program, INET_SOCK_CREATE)
 }
 
 /// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program.

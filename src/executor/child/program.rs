@@ -55,6 +55,9 @@ pub(super) fn find_program(program: &UserProgram) -> Outcome<usize> {
     Err(Failure("find", reason))
 }
 
+/// How much of `/etc/passwd` is read, in bytes.
+const LONGEST_PASSWD: usize = 1 << 20;
+
 /// Fills in `HOME=` from the image's `/etc/passwd`, `/` where the user is not in it. passwd(5).
 pub(super) fn set_home(uid: u32, program: &mut UserProgram) {
     let Some(out) = program
@@ -74,9 +77,14 @@ pub(super) fn set_home(uid: u32, program: &mut UserProgram) {
     ) else {
         return;
     };
+    // A device or a pipe of the image's may have no end.
+    let is_file = |st: libc::stat| st.st_mode & libc::S_IFMT == libc::S_IFREG;
+    if !m::fstat(file.as_fd()).is_ok_and(is_file) {
+        return;
+    }
     let mut buffer = [0u8; 4096];
     let mut filled = 0;
-    loop {
+    for _ in 0..LONGEST_PASSWD / buffer.len() {
         let Some(free) = buffer.get_mut(filled..) else {
             return;
         };

@@ -66,8 +66,10 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 const ACTION: u32 = 0xffff_0000;
 /// What a call that does not exist answers.
 const ABSENT: u32 = RET_ERRNO | libc::ENOSYS as u32;
+/// What a call answers that is told it was done.
+const DONE: u32 = RET_ERRNO;
 /// Marks a denial that is not reported: glibc tries `clone3` for every new thread, and goes on with `clone` when it
-/// is denied. The bit is above the 4095 error numbers, and is removed before the filter is loaded.
+/// is denied; and who is told that it was done does not ask why not. The bit is above the 4095 error numbers, and is removed before the filter is loaded.
 const SILENT: u32 = 0x8000;
 // linux/seccomp.h
 const FLAG_NEW_LISTENER: u64 = 1 << 3;
@@ -243,7 +245,7 @@ fn table(spec: &LinuxSeccomp, abi: Abi, default: u32) -> Result<Table> {
         // Unknown names are calls of other architectures or of kernels to come: there is nothing to filter.
         for name in rule.names() {
             if let Some(number) = (abi.number)(name) {
-                let silent = action == ABSENT && name == "clone3";
+                let silent = action == DONE || action == ABSENT && name == "clone3";
                 mentions.push((
                     number,
                     rules.len(),

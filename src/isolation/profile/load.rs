@@ -261,7 +261,8 @@ impl Profile {
             let text = format!("{name:?} is not a system call");
             return Err(self.wrong("seccomp.actions", text));
         }
-        self.seccomp.filter = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
+        let floor = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
+        self.seccomp.filter = floor::with_needs_of(floor, self);
         Ok(())
     }
 

@@ -298,10 +298,10 @@ pub struct Filesystem {
     pub hide_processes: bool,
     /// `/proc` with `subset=pid`: processes, and nothing of the kernel's. Many programs miss `/proc/meminfo` and `/proc/stat`.
     pub only_processes: bool,
-    /// Hidden, in addition to the pod's.
+    /// Hidden, in addition to the pod's. One that ends in `*` stands for all paths of the node that begin so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub masked_paths: Vec<String>,
-    /// Read-only, in addition to the pod's.
+    /// Read-only, in addition to the pod's; as above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub read_only_paths: Vec<String>,
 }
