@@ -210,20 +210,28 @@ fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
     compare(index, op, mask, Some(value))
 }
 
-/// Conditions of which one holds for every value of an argument, below `2^bits` and above, but for the `allowed` ones. A rule for
-/// each: conditions on the same argument are alternatives, as runc has them (moby#52494).
-fn others(index: usize, bits: u32, allowed: &[u64]) -> Vec<LinuxSeccompArg> {
+/// Conditions of which one holds for every value of an argument's bits in `mask` but for the `allowed` ones. A rule for each:
+/// conditions on the same argument are alternatives, as runc has them (moby#52494).
+fn others_of(index: usize, mask: u64, allowed: &[u64]) -> Vec<LinuxSeccompArg> {
     // Blocks of numbers whose upper bits agree, halved until no allowed number is in them.
-    let mut blocks = vec![(0, 1_u64 << bits)];
-    let mut conditions = vec![exceeds(index, (1 << bits) - 1)];
+    let mut blocks = vec![(0, mask + 1)];
+    let mut conditions = Vec::new();
     while let Some((start, size)) = blocks.pop() {
         let block = start..start + size;
         if !allowed.iter().any(|a| block.contains(a)) {
-            conditions.push(masked(index, !(size - 1), start));
+            conditions.push(masked(index, mask & !(size - 1), start));
         } else if size > 1 {
             blocks.extend([(start, size / 2), (start + size / 2, size / 2)]);
         }
     }
+    conditions
+}
+
+/// As [`others_of`], for the whole argument, whose allowed values are below `2^bits`.
+fn others(index: usize, bits: u32, allowed: &[u64]) -> Vec<LinuxSeccompArg> {
+    let mask = (1 << bits) - 1;
+    let mut conditions = others_of(index, mask, allowed);
+    conditions.push(exceeds(index, mask));
     conditions
 }
 
@@ -236,19 +244,11 @@ fn rules() -> Vec<LinuxSyscall> {
             &[family],
         ));
     }
-    for family in [2, 10] {
-        let types = (0..=TYPE).filter(|t| !TYPES.contains(t));
-        for typ in types.map(|t| masked(1, TYPE, t)) {
-            rules.push(refuse_if(
-                &["socket"],
-                EPROTONOSUPPORT,
-                &[equals(0, family), typ],
-            ));
-        }
-        for protocol in others(2, 6, &PROTOCOLS) {
-            let args = [equals(0, family), protocol];
-            rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &args));
-        }
+    // Of the families that stay, IPv4 and IPv6 alone have this bit.
+    let is_ip = masked(0, 2, 2);
+    let types = others_of(1, TYPE, &TYPES);
+    for refused in types.into_iter().chain(others(2, 6, &PROTOCOLS)) {
+        rules.push(refuse_if(&["socket"], EPROTONOSUPPORT, &[is_ip, refused]));
     }
     for protocol in others(2, 4, &NETLINK) {
         let args = [equals(0, 16), protocol];

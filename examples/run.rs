@@ -9,6 +9,7 @@
 )]
 #![allow(dead_code)] // the tests' support is more than this needs
 
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::path::PathBuf;
