@@ -21,7 +21,7 @@ use std::time::Instant;
 use cofferdam::cgroup::{Hierarchy, Layout};
 use cofferdam::executor::seccomp::{self, Program};
 use cofferdam::oci::capabilities;
-use cofferdam::sys::process::{CStrVec, Cloned, Making};
+use cofferdam::sys::process::CStrVec;
 use cofferdam::sys::{bpf, creds, mount as m, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -134,13 +134,10 @@ fn round(layout: &Layout, rootfs: &str, layers: &Path, group: &str, filter: &Pro
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
-    let making = Making::begin();
+    let unified = unified.as_ref().map(AsFd::as_fd);
+    let in_child = || -> std::convert::Infallible { child(rootfs, layers, &tasks, filter) };
     // SAFETY: this program has one thread.
-    let cloned = unsafe { process::clone3(namespaces as u64, unified.as_ref().map(AsFd::as_fd)) };
-    let Cloned::Parent(pid, pidfd) = cloned.unwrap() else {
-        child(rootfs, layers, &tasks, filter);
-    };
-    let child = making.own(pid, pidfd);
+    let child = unsafe { process::clone3(namespaces as u64, unified, in_child) }.unwrap();
     drop(gone);
     executed.read_to_end(&mut Vec::new()).unwrap();
     let took = begun.elapsed().as_micros();

@@ -15,7 +15,7 @@ use super::{Error, Result, child, hooks, seccomp, userns};
 use crate::cgroup::V2Group;
 use crate::oci::HookKind;
 use crate::sys::memory::SharedTimes;
-use crate::sys::process::{self, Child, Cloned, Making};
+use crate::sys::process::{self, Child, Making};
 use crate::sys::socket;
 use crate::trace;
 use serde::{Deserialize, Serialize};
@@ -272,15 +272,18 @@ impl Launch {
         let birth = &self.birth;
         let top = birth.cgroup.as_ref();
         let mut of_init = None;
-        let making = Making::begin();
         loop {
             let cgroup = of_init.as_ref().or(top.map(V2Group::fd)).map(AsFd::as_fd);
             #[allow(unsafe_code)]
             // SAFETY: the child runs `child::run` only, which is written to allocate nothing, lock nothing and never
             // return or panic.
-            match unsafe { process::clone3(birth.namespaces, cgroup) } {
-                Ok(Cloned::Child) => child::run(&mut self.script, control.as_fd(), keep),
-                Ok(Cloned::Parent(pid, pidfd)) => return Ok(making.own(pid, pidfd)),
+            let cloned = unsafe {
+                process::clone3(birth.namespaces, cgroup, || {
+                    child::run(&mut self.script, control.as_fd(), keep)
+                })
+            };
+            match cloned {
+                Ok(child) => return Ok(child),
                 Err(Errno::EBUSY) if of_init.is_none() => {
                     let init = birth.init.ok_or(Errno::EBUSY)?;
                     of_init = top.and_then(|top| top.of(init).ok());

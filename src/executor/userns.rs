@@ -10,7 +10,7 @@ use super::{Error, Result};
 use crate::oci::{Namespace, Opened, Request, Source};
 use crate::sys::creds;
 use crate::sys::mount as m;
-use crate::sys::process::{self, Cloned};
+use crate::sys::process;
 use crate::sys::socket;
 
 /// The kernel's limit, Linux 4.15.
@@ -154,25 +154,22 @@ pub(super) fn make(
     let gid_map = render(gids, &format!("{field}.gidMappings"))?;
     let owner = (owner(uids), owner(gids));
     let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
-    let making = process::Making::begin();
+    let be_in_it = || -> std::convert::Infallible {
+        #[allow(unsafe_code)]
+        // SAFETY: this is a fresh child, which uses no other descriptor.
+        unsafe {
+            process::close_all_but(theirs.as_raw_fd(), &[]);
+        }
+        let errno = become_owner(owner).err().map_or(0, |e| e as u8);
+        process::write_all(theirs.as_fd(), &[errno]).ok();
+        process::read(theirs.as_fd(), &mut [0]).ok();
+        process::exit_now(0)
+    };
     #[allow(unsafe_code)]
     // SAFETY: the child only makes system calls: nothing that allocates, locks or panics.
-    let cloned = unsafe { process::clone3(0, None) };
-    let child = match cloned.map_err(Error::system("create a user namespace"))? {
-        Cloned::Child => {
-            #[allow(unsafe_code)]
-            // SAFETY: this is a fresh child, which uses no other descriptor.
-            unsafe {
-                process::close_all_but(theirs.as_raw_fd(), &[]);
-            }
-            let errno = become_owner(owner).err().map_or(0, |e| e as u8);
-            process::write_all(theirs.as_fd(), &[errno]).ok();
-            process::read(theirs.as_fd(), &mut [0]).ok();
-            process::exit_now(0)
-        }
-        Cloned::Parent(pid, pidfd) => making.own(pid, pidfd),
-    };
-    drop((theirs, making));
+    let child = unsafe { process::clone3(0, None, be_in_it) };
+    let child = child.map_err(Error::system("create a user namespace"))?;
+    drop(theirs);
     let pid = child.pid();
     let mut answer = [0];
     let there = match process::read(ours.as_fd(), &mut answer) {
@@ -310,6 +307,7 @@ pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxIdMappingBuilder;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn mapping(container: u32, host: u32, size: u32) -> LinuxIdMapping {
         LinuxIdMappingBuilder::default()
@@ -349,5 +347,28 @@ mod tests {
             [100_000, 100_009, 5, 11]
         );
         assert_eq!(to_host(&[], 7), 7);
+    }
+
+    /// Other threads are in the allocator while the process is made that is to be in it.
+    #[test]
+    fn threads_that_allocate_stop_no_namespace() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(std::hint::black_box(vec![0u8; 3000]));
+                    }
+                });
+            }
+            let map = [mapping(0, 0x7000_0000, 65536)];
+            for _ in 0..300 {
+                make(&map, &map, "test").unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     }
 }

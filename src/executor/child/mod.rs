@@ -526,7 +526,7 @@ fn continue_as_sibling(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> 
             let own = process::pidfd_open(process::own_pid()).map_err(at("pidfd_open"))?;
             hand(control, Message::Sibling, own.as_fd())
         }
-        process::Cloned::Parent(..) => process::exit_now(0),
+        process::Cloned::Parent => process::exit_now(0),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Making processes, and executing programs: `clone3(2)`, `execve(2)`.
 
+use std::convert::Infallible;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -25,21 +26,26 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Which side of [`clone3`] this is.
+/// Which side of [`clone3_sibling`] this is.
 pub enum Cloned {
-    /// In the parent: the child's pid and a pidfd.
-    Parent(i32, OwnedFd),
-    /// In the child.
+    /// The caller.
+    Parent,
+    /// The new process.
     Child,
 }
 
-/// `clone3(2)` as a fork: a copied address space, `SIGCHLD` at exit, and a pidfd.
+/// `clone3(2)` as a fork: a copied address space and `SIGCHLD` at exit. The child runs `in_child` and nothing else of the caller's.
 /// With `cgroup` the child is born in that cgroup v2 directory (`CLONE_INTO_CGROUP`, Linux 5.7).
 ///
 /// # Safety
-/// The caller may have threads, so the child must stick to async-signal-safe code until it executes or exits:
-/// no allocation, no lock, no panic.
-pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+/// The caller may have threads, so `in_child` must stick to async-signal-safe code until it executes or exits: no allocation, no
+/// lock, no panic. A lock that another thread holds at this moment stays held in the child for ever.
+pub unsafe fn clone3(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    in_child: impl FnOnce() -> Infallible,
+) -> Result<Child> {
+    let making = Making::begin();
     let mut args = CloneArgs {
         flags: namespaces | 0x1_0000_0000, // CLONE_CLEAR_SIGHAND, Linux 5.5
         exit_signal: libc::SIGCHLD as u64,
@@ -50,25 +56,32 @@ pub unsafe fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: the caller's promise.
-    unsafe { clone_with(args) }
+    if let Some((pid, pidfd)) = unsafe { clone_with(args) }? {
+        return Ok(making.own(pid, pidfd));
+    }
+    in_child();
+    exit_now(127)
 }
 
 /// The same for a sibling: the new process is a child of the caller's parent, with the caller's own exit signal.
 ///
 /// # Safety
-/// As for [`clone3`].
+/// The caller has one thread.
 pub unsafe fn clone3_sibling(namespaces: u64) -> Result<Cloned> {
     let args = CloneArgs {
         flags: namespaces | libc::CLONE_PARENT as u64,
         ..CloneArgs::default()
     };
     // SAFETY: the caller's promise.
-    unsafe { clone_with(args) }
+    let side = unsafe { clone_with(args) }?;
+    Ok(side.map_or(Cloned::Child, |_| Cloned::Parent))
 }
 
+/// The child's pid and pidfd; `None` in the child.
+///
 /// # Safety
-/// As for [`clone3`].
-unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
+/// As for [`clone3`], until the child executes or exits.
+unsafe fn clone_with(mut args: CloneArgs) -> Result<Option<(i32, OwnedFd)>> {
     let mut pidfd: RawFd = -1;
     args.flags |= libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
@@ -76,12 +89,11 @@ unsafe fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
     let pid =
         check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
-        return Ok(Cloned::Child);
+        return Ok(None);
     }
     // SAFETY: CLONE_PIDFD stored a new descriptor there.
-    Ok(Cloned::Parent(pid as i32, unsafe {
-        OwnedFd::from_raw_fd(pidfd)
-    }))
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Some((pid as i32, pidfd)))
 }
 
 /// A process that does nothing, until it is dropped or its parent's thread ends.
@@ -91,18 +103,17 @@ pub struct Sleeper(Child);
 impl Sleeper {
     /// Makes it.
     pub fn new() -> Result<Self> {
-        let making = Making::begin();
-        // SAFETY: the child makes system calls only.
-        match unsafe { clone3(0, None) }? {
-            Cloned::Parent(pid, pidfd) => Ok(Self(making.own(pid, pidfd))),
-            Cloned::Child => loop {
+        let sleep = || -> Infallible {
+            loop {
                 // SAFETY: plain numbers.
                 unsafe {
                     libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                     libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
                 }
-            },
-        }
+            }
+        };
+        // SAFETY: the child makes system calls only.
+        unsafe { clone3(0, None, sleep) }.map(Self)
     }
 
     /// Its pid.
