@@ -355,18 +355,20 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
+        // As in the shim: one arena for all threads, and so one lock.
+        crate::sys::memory::keep_allocator_small();
+        let map = [mapping(0, 0x7000_0000, 65536)];
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        drop(std::hint::black_box(vec![0u8; 3000]));
                     }
                 });
             }
-            let map = [mapping(0, 0x7000_0000, 65536)];
             for _ in 0..300 {
-                make(&map, &map, "test").unwrap();
+                let made = scope.spawn(|| make(&map, &map, "test").map(drop));
+                made.join().unwrap().unwrap();
             }
             done.store(true, Ordering::Relaxed);
         });
