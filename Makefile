@@ -20,8 +20,9 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 .PHONY: build check doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+##@ Build and try
 build: ## the two binaries, in target/…/release
 	cargo build --release --bins
 
@@ -34,23 +35,25 @@ run: prepare build ## pods in each isolation class on a private containerd, and 
 pictures: prepare build ## docs/pictures, from a real run
 	COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam cargo run --quiet --example run -- docs/pictures
 
+##@ Check a change
 check: lint test-unit doc ## format, lints, unit tests and documentation: needs neither root nor apt
 
-doc:
+doc: ## the documentation of the code, warnings are errors
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --quiet --no-deps --document-private-items --lib
 
 test: test-unit test-integration ## all tests but the virtual machine's
 
-test-unit:
+test-unit: ## the tests that need neither root nor a daemon
 	cargo test --features sabotage --lib --bins
 
-test-integration: prepare
+test-integration: prepare ## the integration tests here, on each containerd; TESTS= is a part of their names
 	cargo test --features sabotage --test integration -- $(TESTS)
 
+##@ Test elsewhere and longer
 test-v2: prepare build ## the integration tests on cgroup v2, in a virtual machine under software emulation
 	VM_MACHINES=$(if $(TESTS),1,2) tests/vm/test.sh $(or $(TESTS),--skip start_protocol)
 
-test-v2-core: prepare build
+test-v2-core: prepare build ## the part of them that CI runs
 	VM_MACHINES=2 tests/vm/test.sh $(VM_CORE)
 
 test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
@@ -67,6 +70,7 @@ fuzz: prepare ## each fuzz target for FUZZ_SECONDS (600)
 			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target fuzz/seeds/$$target 2>&1 | tail -n 12 || exit 1; \
 	done
 
+##@ Measure
 # How the benchmark's client is built. In CI as the tests are, whose dependencies it shares: it is no measurement there.
 CLIENT := compare
 COMPARE = target/$(TARGET)/$(if $(filter dev,$(CLIENT)),debug,$(CLIENT))
@@ -82,7 +86,7 @@ bench: bench-tools ## everything, into docs/benchmarks.md: against runc, a shim 
 	$(BENCH) --json docs/benchmarks.json --pictures docs/pictures --document docs/benchmarks.md --check
 
 bench-short: CLIENT := dev
-bench-short: bench-tools
+bench-short: bench-tools ## a short one, which CI runs
 	$(BENCH) --short --check
 
 bench-v2: bench-tools ## starts alone, on cgroup v2 in the virtual machine, with crun beside runc
@@ -97,6 +101,7 @@ count: ## instructions of a plan, a profile, a filter and a request, against ben
 count-write: ## writes benches/instructions anew
 	$(MAKE) count COUNT=--write
 
+##@ Format, install, clean
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --features sabotage -- -D warnings
