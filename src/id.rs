@@ -3,19 +3,24 @@
 /// The longest id of containerd's, `pkg/identifiers`.
 const MAX: usize = 76;
 
+/// An id that is not plain.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is not an id: 1 to {MAX} letters, digits, dots, underscores and dashes, the first one a letter or digit"
+)]
+pub struct InvalidId(String);
+
 /// Whether an id is plain, as containerd's own are.
 ///
 /// # Errors
-/// For people.
-pub fn check(id: &str) -> Result<(), String> {
+/// It is not.
+pub fn check(id: &str) -> Result<(), InvalidId> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let begins = id.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
     if begins && id.len() <= MAX && id.bytes().all(plain) {
         return Ok(());
     }
-    Err(format!(
-        "{id:?} is not an id: 1 to {MAX} letters, digits, dots, underscores and dashes, the first one a letter or digit"
-    ))
+    Err(InvalidId(id.to_owned()))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     let profile = super::profile(name);
     let group = group(Path::new("config.json"), profile)?.unwrap_or_else(|| params.id.clone());
     for id in [&params.id, &group] {
-        crate::id::check(id).map_err(Error::Other)?;
+        crate::id::check(id).map_err(|e| Error::Other(e.to_string()))?;
     }
     let opts = StartOpts {
         id: params.id.clone(),

@@ -124,7 +124,7 @@ fn under(profile: &Profile, path: &Path) -> Result<(Value, Value)> {
     }
     let asked = oci::load(bundle)?;
     let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-    let node = Node::load().map_err(Error::Other)?;
+    let node = Node::load().map_err(|e| Error::Other(e.to_string()))?;
     let id = bundle.file_name().unwrap_or_default().to_string_lossy();
     let request = Request::read(asked.clone(), bundle, Reading::Show)?;
     let given = isolation::Given {

@@ -363,6 +363,7 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
+                        drop(std::hint::black_box(vec![0u8; 3000]));
                     }
                 });
             }

@@ -172,7 +172,7 @@ fn kubelet(out: &mut Findings) {
         Ok(node) => node,
         Err(e) => {
             let remedy = "mend the file: no pod of a class starts until then";
-            out.say("node settings", State::Failing, e, remedy);
+            out.say("node settings", State::Failing, e.to_string(), remedy);
             return;
         }
     };

@@ -55,12 +55,30 @@ impl Default for Node {
     }
 }
 
+/// What is wrong with the node's settings.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct NodeError {
+    path: PathBuf,
+    reason: NodeReason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NodeReason {
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Parse(#[from] toml::de::Error),
+    #[error("{} is not a plain absolute path below the root", .0.display())]
+    Path(PathBuf),
+}
+
 impl Node {
     /// Reads [`SETTINGS`]; the defaults where there is no such file. Links in the paths are resolved.
     ///
     /// # Errors
-    /// For people: a file that cannot be read, or has keys that are not known, or that others than root can write.
-    pub fn load() -> Result<Self, String> {
+    /// A file that cannot be read, or has keys that are not known, or that others than root can write.
+    pub fn load() -> Result<Self, NodeError> {
         // Tests run beside each other, and beside what the machine has.
         #[cfg(feature = "sabotage")]
         if let Some(path) = std::env::var_os("COFFERDAM_NODE_CONF") {
@@ -69,23 +87,22 @@ impl Node {
         Self::load_from(Path::new(SETTINGS))
     }
 
-    fn load_from(path: &Path) -> Result<Self, String> {
+    fn load_from(path: &Path) -> Result<Self, NodeError> {
+        let wrong = |reason: NodeReason| NodeError {
+            path: path.to_owned(),
+            reason,
+        };
         let text = match super::profile::read_of_root(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(format!("{}: {e}", path.display())),
+            Err(e) => return Err(wrong(e.into())),
         };
-        let mut node: Self =
-            toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut node: Self = toml::from_str(&text).map_err(|e| wrong(e.into()))?;
         let roots = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
         for root in roots.into_iter().chain(&node.hidden).chain(&node.snapshots) {
             let plain = root.is_absolute() && !root.to_string_lossy().contains('*');
             if !plain || root.parent().is_none() {
-                return Err(format!(
-                    "{}: {} is not a plain absolute path below the root",
-                    path.display(),
-                    root.display()
-                ));
+                return Err(wrong(NodeReason::Path(root.clone())));
             }
         }
         for root in [

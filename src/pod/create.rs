@@ -73,7 +73,7 @@ impl Pod {
         let started = Instant::now();
         let _trace = trace::span("Create");
         let id = request.id.clone();
-        crate::id::check(&id).map_err(Error::InvalidArgument)?;
+        crate::id::check(&id)?;
         let reservation = self.reserve(&id)?;
         let created = |pid| Event::Created {
             id: id.clone(),

@@ -23,6 +23,12 @@ pub enum Error {
     Unknown(String),
 }
 
+impl From<crate::id::InvalidId> for Error {
+    fn from(e: crate::id::InvalidId) -> Self {
+        Self::InvalidArgument(e.to_string())
+    }
+}
+
 impl From<crate::executor::Error> for Error {
     fn from(e: crate::executor::Error) -> Self {
         Self::Unknown(e.to_string())

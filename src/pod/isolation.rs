@@ -113,7 +113,8 @@ impl Isolation {
         let node = if adds_nothing {
             Node::default()
         } else {
-            Node::load().map_err(|e| crate::executor::Error::field("node settings", e))?
+            Node::load()
+                .map_err(|e| crate::executor::Error::field("node settings", e.to_string()))?
         };
         Ok(Self {
             profile,

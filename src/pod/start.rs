@@ -23,7 +23,7 @@ impl Pod {
         if exec_id.is_empty() {
             return Err(Error::InvalidArgument("an exec needs an id".into()));
         }
-        crate::id::check(exec_id).map_err(Error::InvalidArgument)?;
+        crate::id::check(exec_id)?;
         let mut process =
             oci::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));

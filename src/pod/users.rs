@@ -116,7 +116,8 @@ impl Pod {
             (Decision::Own(users), _) => return Ok(OfContainer::Own(users.clone())),
             (Decision::Node, _) => return Ok(OfContainer::FallBack),
             (_, Decision::Prepared(users)) if users.settings == settings => users,
-            _ => Users::new(take_ids(settings)?, settings)?,
+            _ => Users::new(take_ids(settings)?, settings)
+                .map_err(|e| Error::FailedPrecondition(e.to_string()))?,
         };
         let rootfs = &asked.root.source.path;
         match executor::check_mappable(rootfs, root_mounts, &users.namespace) {

@@ -47,6 +47,20 @@ pub fn wait_for_all() {
     drop(all.unwrap_or_else(PoisonError::into_inner));
 }
 
+/// Why there is no logger.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoggerError {
+    /// It cannot be started, or waited for.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// It took too long.
+    #[error("the logger was not ready within {READY_WITHIN:?}")]
+    NotReady,
+    /// It does not run any more.
+    #[error("the logger ended before it was ready")]
+    Ended,
+}
+
 /// A logger that runs. Dropped, it is killed and reaped.
 #[derive(Debug)]
 pub(super) struct Logger(Child);
@@ -57,7 +71,7 @@ impl Logger {
         uri: &str,
         needs_byte: bool,
         owner: &Owner<'_>,
-    ) -> Result<(Self, OwnedFd, OwnedFd), String> {
+    ) -> Result<(Self, OwnedFd, OwnedFd), LoggerError> {
         let query = uri.split_once('?').map_or("", |(_, query)| query);
         let mut command = Command::new(path_of(uri));
         for (key, value) in query
@@ -78,12 +92,11 @@ impl Logger {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let text = |e: std::io::Error| e.to_string();
-        let (out_read, out_write) = pipe().map_err(text)?;
-        let (err_read, err_write) = pipe().map_err(text)?;
-        let (ready_read, ready_write) = pipe().map_err(text)?;
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = pipe()?;
+        let (ready_read, ready_write) = pipe()?;
         process::pass_descriptors(&mut command, vec![out_read, err_read, ready_write], 3);
-        let this = Self(process::spawn(&mut command).map_err(text)?);
+        let this = Self(process::spawn(&mut command)?);
         drop(command); // and with it our copies of the logger's ends
         wait_ready(&ready_read, needs_byte)?;
         Ok((this, out_write, err_write))
@@ -108,19 +121,19 @@ impl Logger {
 }
 
 /// Ready is the close of descriptor 5; `binary-v2` wants a byte before that, so that a crash is no readiness.
-fn wait_ready(fd: &OwnedFd, needs_byte: bool) -> Result<(), String> {
+fn wait_ready(fd: &OwnedFd, needs_byte: bool) -> Result<(), LoggerError> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let timeout =
         PollTimeout::try_from(READY_WITHIN.as_millis() as i32).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-        Ok(0) => return Err(format!("the logger was not ready within {READY_WITHIN:?}")),
+        Ok(0) => return Err(LoggerError::NotReady),
         Ok(_) => {}
-        Err(e) => return Err(e.desc().to_owned()),
+        Err(e) => return Err(LoggerError::System(e.into())),
     }
     match process::read(fd.as_fd(), &mut [0; 1]) {
-        Ok(0) if needs_byte => Err("the logger ended before it was ready".into()),
+        Ok(0) if needs_byte => Err(LoggerError::Ended),
         Ok(_) => Ok(()),
-        Err(e) => Err(e.desc().to_owned()),
+        Err(e) => Err(LoggerError::System(e.into())),
     }
 }
 

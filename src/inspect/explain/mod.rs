@@ -149,8 +149,12 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
         open_files: container.open_files,
         core_size: container.core_size,
         users: container.users,
-        place: Place::of(&Node::load()?, &container.bundle, id)
-            .of_pod(PodOfKubernetes::claimed(&request)),
+        place: Place::of(
+            &Node::load().map_err(|e| e.to_string())?,
+            &container.bundle,
+            id,
+        )
+        .of_pod(PodOfKubernetes::claimed(&request)),
         ..host_limits(&layout)
     };
     let promised = isolation::judge(&profile, &given, request)
