@@ -95,7 +95,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
         let resume = |c: Cgroup| c.resume(record.resctrl.clone());
         match Cgroup::new(layout.clone(), Some(&path), id).map(resume) {
             // A creation that failed before it left a record made no process: who is there is another container's, whose
-            // path this one's spec has, too. Groups that were not made for a container of ours are the node's.
+            // path this one's spec has, too. Groups that were not made for a Cofferdam container are the node's.
             Ok(cgroup)
                 if !recorded
                     && (!cgroup.pids().is_empty()

@@ -76,7 +76,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .map(|a| format!("unix://{a}"));
     let (publisher, queue) = event_queue();
     let profile = profile(name);
-    // A broken profile starts no container; whoever asks for one is told why.
+    // With a broken profile every Create fails, with the reason.
     let isolation = Isolation::load(profile);
     let (broken, missing) = match &isolation {
         Ok(isolation) => {

@@ -25,7 +25,7 @@ const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 /// pod's own annotation, so it counts in the class that restricts nothing only.
 const GROUP: &str = "io.containerd.runc.v2.group";
 const MAX_INPUT: u64 = 10 << 20;
-/// With the number of a descriptor, what a server is told as its socket: it is open already.
+/// Prefix of the server's socket argument; the number of an inherited descriptor follows.
 pub(super) const LISTENER: &str = "fd:";
 
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
@@ -137,7 +137,7 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
     )))
 }
 
-/// Runs the server, detached, with nothing of ours held open: containerd reads our output until its end.
+/// Starts the server as a detached process that holds none of our streams open: containerd reads our output to its end.
 fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<()> {
     let sealing = trace::span("seal the program");
     let program = protect::sealed_program()?;

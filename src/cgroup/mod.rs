@@ -189,7 +189,7 @@ impl Cgroup {
         Self { resctrl, ..self }
     }
 
-    /// Takes no groups that are there already, but for those that an earlier container of ours left; and none below another
+    /// Refuses groups that exist already, except those that an earlier Cofferdam container left; and none below another
     /// container's. Without it a spec may name any group of the node's that has no processes: its limits would be the spec's.
     #[must_use]
     pub fn own_only(self, own_only: bool) -> Self {
@@ -366,7 +366,7 @@ impl Cgroup {
                 if self.own_only && !has_mark(&dir, CONTAINER) {
                     return Err(Error::Foreign {
                         path: dir,
-                        reason: "it is there already, and no container of ours has left it",
+                        reason: "it exists already, and no Cofferdam container has left it",
                     });
                 }
                 let left = read_pids(&dir.join("cgroup.procs"))?.len();
@@ -646,7 +646,7 @@ impl Cgroup {
             .map(|p| h.mount.join(p))
     }
 
-    /// Whether all groups that there are were made for a container of ours, by a process that may mark them.
+    /// Whether all existing groups were made for a Cofferdam container, by a process that may mark them.
     pub fn is_of_container(&self) -> bool {
         let mut all = self.layout.hierarchies.iter().map(|h| self.dir(h));
         all.all(|dir| !dir.exists() || has_mark(&dir, CONTAINER))
@@ -728,7 +728,7 @@ fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
                 return Ok(true);
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            // A sibling of ours may remove the parent between the two calls: go round again.
+            // A sibling process may remove the parent between the two calls: go round again.
             Err(e) if e.kind() == ErrorKind::NotFound && dir != h.mount => {
                 if let Some(parent) = dir.parent() {
                     make_group(h, parent, false)?;

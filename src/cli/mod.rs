@@ -419,7 +419,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     }
 }
 
-/// What a person is told: on standard error, and in the file of `--log`.
+/// Messages for people: on standard error, and in the file of `--log`.
 struct Messages {
     log: Option<PathBuf>,
     format: LogFormat,

@@ -86,7 +86,7 @@ pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)>
 pub struct RootEffect {
     /// The file system's type.
     pub fstype: String,
-    /// What is mounted, as the kernel is told.
+    /// The arguments of the mount, as the kernel receives them.
     pub source: PathBuf,
     /// Where, below the root.
     pub target: PathBuf,

@@ -81,7 +81,7 @@ impl Error {
         }
     }
 
-    /// A failed system call of ours.
+    /// A system call of the runtime that failed.
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(Errno) -> Self {
         let what = what.into();
         move |errno| Self::System { what, errno }

@@ -26,7 +26,7 @@ use crate::oci::{Hook, HookKind, Hooks, Request};
 use crate::sys::null;
 use crate::sys::process::{self, CStrVec, Entry};
 
-/// How much of what a hook says is told when it fails.
+/// How many bytes of a failed hook's output are in the error.
 const TOLD: usize = 4096;
 
 /// The container's state as hooks see it, OCI runtime.md "State".

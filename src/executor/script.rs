@@ -248,7 +248,7 @@ pub(super) enum Step {
     Umask(u32),
     NoNewPrivileges,
     FindProgram,
-    /// Every descriptor of ours is close-on-exec from birth; this is for those that are not ours.
+    /// All descriptors that the runtime opens are close-on-exec; this closes those that it inherited.
     CloseOnExec {
         first: u32,
     },

@@ -469,7 +469,7 @@ pub struct SeccompAgent {
     pub(super) state: serde_json::Value,
 }
 
-/// Somebody of ours who sees what a process's filters deny.
+/// The handler in the shim that receives the denials of a process's filters.
 #[derive(Clone)]
 pub struct NotifyHandler {
     /// The filters in one, which asks.

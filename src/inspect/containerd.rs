@@ -1,4 +1,4 @@
-//! containerd, as it is set up: its version, its merged configuration, the handlers of ours in it, and their binaries.
+//! containerd, as it is set up: its version, its merged configuration, Cofferdam's handlers in it, and their binaries.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -87,7 +87,7 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         .collect();
     if ours.is_empty() {
         let found = format!(
-            "none of ours among {}",
+            "none of the configured handlers is Cofferdam's: {}",
             runtimes.keys().cloned().collect::<Vec<_>>().join(" ")
         );
         out.say("handlers", State::Failing, found, HANDLER);

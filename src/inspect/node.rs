@@ -129,7 +129,7 @@ fn kernel_itself(out: &mut Findings) {
         } else {
             "no user_notif"
         },
-        "use Linux 5.0 or later; until then nobody is told of denied calls",
+        "use Linux 5.0 or later; on this kernel denied calls are not reported",
     );
     let modules = kernel::security_modules();
     out.say("security modules", State::Ok, modules.join(" "), "");

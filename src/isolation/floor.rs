@@ -314,8 +314,8 @@ pub(super) fn with_needs_of(
     profile: &Profile,
 ) -> Option<LinuxSeccomp> {
     let mut needed = Vec::new();
-    // 1 keeps the kernel from starting the node's program for dumps; 0, to which everybody may lower it, does not. Who sets the
-    // limit is told that it was done, and gets no dump.
+    // 1 keeps the kernel from starting the node's program for dumps; 0, to which everybody may lower it, does not. The call that sets
+    // the limit reports success and changes nothing.
     if profile.limits.core_size.max == Some(1) {
         let [old, new] = [masked(0, INT, CORE), masked(1, INT, CORE)];
         let is_set = compare(2, LinuxSeccompOperator::ScmpCmpNe, 0, None);

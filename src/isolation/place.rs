@@ -262,7 +262,7 @@ impl Place {
         matches!(parts(real, &state.join(CRI)).as_deref(), Some(["sandboxes", id, _, ..]) if *id == pod.sandbox)
     }
 
-    /// Where containers' networks are kept by who makes them: `ip-netns(8)`, CNI, and containerd where it is told to.
+    /// The directories in which `ip-netns(8)`, CNI plugins and containerd keep network namespaces.
     pub(super) fn networks(&self) -> Vec<PathBuf> {
         let shared = ["/run/netns", "/run/docker/netns"].map(PathBuf::from);
         let own = self.state.iter();

@@ -1,4 +1,4 @@
-//! From a recording to profiles: a filter in OCI's format, and a profile of ours that has it as its floor.
+//! From a recording to profiles: a filter in OCI's format, and a Cofferdam profile that has it as its floor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,7 +54,7 @@ const NAMESPACES: u64 = 0x7e02_0000;
 pub struct Learnt {
     /// A filter in OCI's format (`linux.seccomp`), for every runtime.
     pub filter: Value,
-    /// A profile of ours.
+    /// A Cofferdam profile.
     pub profile: String,
     /// Calls that the filter allows.
     pub calls: usize,

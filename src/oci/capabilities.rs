@@ -110,7 +110,7 @@ impl Sets {
     }
 }
 
-/// The capabilities of a config.json that no kernel of ours has, taken out of it: OCI config.md "capabilities" wants a
+/// Removes the capabilities of a config.json that no supported kernel has: OCI config.md "capabilities" wants a
 /// warning, not a failure. `pointer` leads to the process.
 pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> bool {
     let Some(sets) = json

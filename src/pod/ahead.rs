@@ -26,7 +26,7 @@ pub(super) struct Bundle {
 }
 
 impl Pod {
-    /// Reads the bundle that `start` ran in, and compiles its filters. Blocks. What is wrong with it is told when its container
+    /// Reads the bundle that `start` ran in, and compiles its filters. Blocks. An error is reported when its container
     /// is created.
     pub fn prefetch(&self, bundle: &Path) {
         let mut ahead = lock(&self.ahead);

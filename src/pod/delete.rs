@@ -99,7 +99,7 @@ async fn delete_exec(container: &Arc<Container>, exec_id: &str) -> Result<(i32, 
     container.remove_exec(exec_id);
     let exit = exec.exit();
     if exit.is_none() {
-        // Who waits for one that was never started is told.
+        // Wakes the clients that wait for a process that was never started.
         exec.finish(Exit::now(0));
     }
     Ok((exec.pid(), exit))

@@ -108,7 +108,7 @@ impl Pod {
         let (child, pidfd, streams) = match spawned {
             Ok(spawned) => spawned,
             Err(e) => {
-                // Who waits for it is told that it will never run.
+                // Wakes the clients that wait for it: it will never run.
                 exec.finish(Exit::now(128));
                 log::error!(id:% = container.id, exec:% = exec_id, error:% = e; "exec failed");
                 return Err(e);

@@ -84,7 +84,7 @@ impl Pod {
         {
             return;
         }
-        // What is wrong is told when the container is created.
+        // An error is reported when the container is created.
         let mut decision = lock(&self.users);
         if let Decision::Open = *decision
             && let Ok(lease) = take_ids(settings)

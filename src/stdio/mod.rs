@@ -80,9 +80,9 @@ impl StdioUris {
 /// Who the streams are for.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner<'a> {
-    /// Container id; loggers are told.
+    /// Container id, passed to loggers.
     pub id: &'a str,
-    /// containerd namespace; loggers are told.
+    /// containerd namespace, passed to loggers.
     pub namespace: &'a str,
     /// User and group that the streams belong to, so that they can be opened again as /dev/stdout.
     pub user: (u32, u32),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-/// Something that not every kernel of ours has.
+/// A feature that only some supported kernels have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
     /// Name, for people and programs.

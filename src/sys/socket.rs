@@ -103,7 +103,7 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<
                 ) {
                     Ok(n) => n as usize,
                     Err(Errno::EINTR) => continue,
-                    // The other side closed with data of ours unread: the same as an end of stream.
+                    // The peer closed the socket before it read our data: handled as an end of stream.
                     Err(Errno::ECONNRESET) => 0,
                     Err(e) => return Err(e),
                 };

@@ -61,7 +61,7 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Who is told of failures and asked questions.
+    /// The parent: receives failures and answers questions.
     fn control(&self) -> BorrowedFd<'_> {
         self.visitor.as_ref().map_or(self.parent, AsFd::as_fd)
     }

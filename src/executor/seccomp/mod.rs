@@ -66,10 +66,11 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 const ACTION: u32 = 0xffff_0000;
 /// What a call that does not exist answers.
 const ABSENT: u32 = RET_ERRNO | libc::ENOSYS as u32;
-/// What a call answers that is told it was done.
+/// A call that reports success and does nothing.
 const DONE: u32 = RET_ERRNO;
 /// Marks a denial that is not reported: glibc tries `clone3` for every new thread, and goes on with `clone` when it
-/// is denied; and who is told that it was done does not ask why not. The bit is above the 4095 error numbers, and is removed before the filter is loaded.
+/// is denied; a call that reports success is no denial for its program. The bit is above the 4095 error numbers, and is removed
+/// before the filter is loaded.
 const SILENT: u32 = 0x8000;
 // linux/seccomp.h
 const FLAG_NEW_LISTENER: u64 = 1 << 3;

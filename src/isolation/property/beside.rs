@@ -327,7 +327,7 @@ fn update(choices: &mut Choices<'_>) -> Value {
     r
 }
 
-/// What the control files are told is within the class. `fresh` says that the groups are new, and without a limit before.
+/// The values written to control files are within the class. `fresh` says that the groups are new, and without a limit before.
 pub(super) fn resources(
     profile: &Profile,
     judged: &Judged<oci_spec::runtime::LinuxResources>,

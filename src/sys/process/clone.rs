@@ -124,7 +124,7 @@ impl Sleeper {
 
 /// Ends the calling process at once, without running destructors or exit handlers.
 pub fn exit_now(status: i32) -> ! {
-    // SAFETY: `_exit` never returns and touches no memory of ours.
+    // SAFETY: `_exit` never returns and accesses no memory of this process.
     unsafe { libc::_exit(status) }
 }
 
@@ -198,7 +198,7 @@ pub enum Forked {
 /// # Safety
 /// The child shares nothing, but locks that other threads hold stay locked: it may only make async-signal-safe calls.
 pub unsafe fn fork() -> Result<Forked> {
-    // SAFETY: no stack and no other pointers are passed: the child goes on with a copy of ours.
+    // SAFETY: no stack and no other pointers are passed: the child continues with a copy of this stack.
     match check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })? {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid as i32)),
