@@ -381,15 +381,28 @@ impl Assembler {
             Op::ScmpCmpLt => compare(self, libc::BPF_JGE, (fail, pass), fail, pass),
             Op::ScmpCmpLe => compare(self, libc::BPF_JGT, (fail, pass), fail, pass),
             Op::ScmpCmpMaskedEq => {
-                let and = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-                self.jump(libc::BPF_JEQ, datum as u32, pass, fail);
-                self.emit(and, lo, 0, 0);
-                let low = self.load(low_word);
-                self.jump(libc::BPF_JEQ, (datum >> 32) as u32, low, fail);
-                self.emit(and, hi, 0, 0);
-                self.load(high_word)
+                let low = self.masked_word(low_word, (lo, datum as u32), pass, fail);
+                self.masked_word(high_word, (hi, (datum >> 32) as u32), low, fail)
             }
         }
+    }
+
+    /// Whether a word has `wanted` in the bits of `mask`. Most masks have bits in the low half of an argument alone.
+    fn masked_word(
+        &mut self,
+        word: u32,
+        (mask, wanted): (u32, u32),
+        pass: Label,
+        fail: Label,
+    ) -> Label {
+        if mask == 0 && wanted == 0 {
+            return pass;
+        }
+        self.jump(libc::BPF_JEQ, wanted, pass, fail);
+        if mask != u32::MAX {
+            self.emit(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0);
+        }
+        self.load(word)
     }
 
     fn leaf(&mut self, leaf: &Leaf, bits: u32) -> Label {
@@ -606,6 +619,33 @@ mod tests {
             "CLONE_NEWUSER"
         );
         assert_eq!(native(&p, "clone3", &[]), RET_ERRNO | 38);
+    }
+
+    #[test]
+    fn masks_in_either_half_of_an_argument() {
+        const BIG: u64 = 0x1234_5678_9abc_def0;
+        let high = 0xff00_0000_0000_0000_u64;
+        for (mask, wanted, value, is_equal) in [
+            (0xff, 0x12, 0xffff_ffff_ffff_ff12, true),
+            (0xff, 0x12, 0x13, false),
+            (0xff, 0x1_0000_0012, 0x1_0000_0012, false),
+            (high, 0x1200_0000_0000_0000, 0x12ff_ffff_ffff_ffff, true),
+            (high, 0x1200_0000_0000_0000, 0x1300_0000_0000_0000, false),
+            (high, 0x1200_0000_0000_0001, 0x1200_0000_0000_0001, false),
+            (u64::MAX, BIG, BIG, true),
+            (u64::MAX, BIG, BIG ^ 1, false),
+            (u64::MAX, BIG, BIG ^ (1 << 40), false),
+            (0, 0, 7, true),
+            (0, 1, 1, false),
+        ] {
+            let p = parse(
+                serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+                {"names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [
+                    {"index": 1, "value": mask, "valueTwo": wanted, "op": "SCMP_CMP_MASKED_EQ"}]}]}),
+            );
+            let allowed = native(&p, "kill", &[0, value]) == RET_ALLOW;
+            assert_eq!(allowed, is_equal, "{value:#x} & {mask:#x} == {wanted:#x}");
+        }
     }
 
     #[test]
