@@ -119,7 +119,11 @@ fn mistakes(d: &mut Daemon) {
         &node,
         bare,
         "handlers",
-        ["failing", "none of ours", "shim-config/containerd-2.x.toml"],
+        [
+            "failing",
+            "is Cofferdam's",
+            "shim-config/containerd-2.x.toml",
+        ],
     );
     if d.release.name() == "containerd_2" {
         let nowhere = right.replace("imports = [", "imports = [\"/nowhere/cofferdam.toml\", ");

@@ -1632,8 +1632,8 @@ fn groups_of_others() {
         let s = Shim::start_as(3, program);
         s.run("victim", &["sleep", "1000"]);
         for (path, text) in [
-            (format!("/{name}"), "it is there already"),
-            (format!("/{name}/child"), "it is there already"),
+            (format!("/{name}"), "it exists already"),
+            (format!("/{name}/child"), "it exists already"),
             (
                 format!("{}/x", s.group("victim")),
                 "it is another container's",
