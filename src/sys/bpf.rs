@@ -251,13 +251,25 @@ fn load_program(prog_type: u32, attach_type: u32, insns: &[EbpfInsn]) -> Result<
     })
 }
 
+/// The verifier gives up with `EAGAIN` when a signal comes, such as a child's end; libbpf tries again, too.
 fn load(attr: ProgLoad) -> Result<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_load(&attr) {
+            Err(nix::errno::Errno::EAGAIN) if tries < 100 => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn try_load(attr: &ProgLoad) -> Result<OwnedFd> {
     // SAFETY: `attr` points at live buffers and its size is passed.
     let fd = check(unsafe {
         libc::syscall(
             libc::SYS_bpf,
             5, /* BPF_PROG_LOAD */
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<ProgLoad>(),
         )
     })?;
