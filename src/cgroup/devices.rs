@@ -286,12 +286,10 @@ fn compile(rules: &Rules) -> Vec<EbpfInsn> {
                 p.if_not_word(register, number, next);
             }
         }
-        p.set(0, i32::from(r.allow));
-        p.exit();
+        p.answer(i32::from(r.allow));
         p.here(next);
     }
-    p.set(0, i32::from(rules.allow_by_default));
-    p.exit();
+    p.answer(i32::from(rules.allow_by_default));
     p.finish()
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use super::{Cgroup, Error, Result, io_error};
-use crate::sys::bpf::{self, EbpfInsn, SockAddrHook};
+use crate::sys::bpf::{self, EbpfInsn, SocketHook};
 use crate::sys::ebpf::{CONTEXT, Program, Size};
 
 /// Destinations that are allowed.
@@ -40,29 +40,27 @@ impl Cgroup {
             return Err(unavailable("needs a cgroup v2 tree on the node".into()));
         };
         let group = File::open(&dir).map_err(io_error("open", &dir))?;
-        let failed = |e: nix::errno::Errno| {
-            unavailable(format!("the eBPF program for new sockets: {}", e.desc()))
-        };
-        let program = bpf::load_sock_create_program(&only_tcp_and_udp()).map_err(failed)?;
-        bpf::attach_sock_create_program(group.as_fd(), program.as_fd()).map_err(failed)?;
-        for hook in SockAddrHook::ALL {
-            let insns = compile(allowed, hook.is_v6());
+        for hook in SocketHook::ALL {
+            let insns = match hook {
+                SocketHook::Create => only_tcp_and_udp(),
+                SocketHook::Connect4 | SocketHook::Send4 => compile(allowed, false),
+                SocketHook::Connect6 | SocketHook::Send6 => compile(allowed, true),
+            };
             let failed = |what: &str, e: nix::errno::Errno| {
                 unavailable(format!(
                     "{what} the eBPF program for {hook:?}: {}",
                     e.desc()
                 ))
             };
-            let program =
-                bpf::load_sock_addr_program(hook, &insns).map_err(|e| failed("load", e))?;
-            bpf::attach_sock_addr_program(group.as_fd(), program.as_fd(), hook)
+            let program = bpf::load_socket_program(hook, &insns).map_err(|e| failed("load", e))?;
+            bpf::attach_socket_program(group.as_fd(), program.as_fd(), hook)
                 .map_err(|e| failed("attach", e))?;
         }
         Ok(())
     }
 }
 
-/// The kernel asks the others about these.
+/// Allows the sockets whose destinations the other hooks see, and no others.
 fn only_tcp_and_udp() -> Vec<EbpfInsn> {
     // struct bpf_sock
     const TYPE: i16 = 8;
@@ -77,12 +75,10 @@ fn only_tcp_and_udp() -> Vec<EbpfInsn> {
         let next = p.label();
         p.if_not_word(2, typ as u32, next);
         p.if_not_word(3, protocol as u32, next);
-        p.set(0, 1);
-        p.exit();
+        p.answer(1);
         p.here(next);
     }
-    p.set(0, 0);
-    p.exit();
+    p.answer(0);
     p.finish()
 }
 
@@ -144,12 +140,10 @@ fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
         if let Some(port) = destination.port {
             p.if_not_word(PORT, u32::from(port.to_be()), next);
         }
-        p.set(0, 1);
-        p.exit();
+        p.answer(1);
         p.here(next);
     }
-    p.set(0, 0);
-    p.exit();
+    p.answer(0);
     p.finish()
 }
 

@@ -345,7 +345,7 @@ impl Cgroup {
         let count = |hook| sys::bpf::attached(std::os::fd::AsFd::as_fd(&group), hook).unwrap_or(0);
         Some((
             count(sys::bpf::CGROUP_DEVICE),
-            count(sys::bpf::SockAddrHook::Connect4 as u32),
+            count(sys::bpf::SocketHook::Connect4 as u32),
         ))
     }
 

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use std::sync::Arc;
 
@@ -109,15 +108,9 @@ fn receive<'b>(
 ) -> Result<Option<(Message<'b>, Option<OwnedFd>)>> {
     if let Some(deadline) = deadline {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-        let ready = loop {
-            match poll(&mut fds, timeout) {
-                Err(Errno::EINTR) => {}
-                ready => break ready.map_err(Error::system("wait for the container's process"))?,
-            }
-        };
-        if ready == 0 {
+        let ready = process::wait_readable(control.as_fd(), Some(left))
+            .map_err(Error::system("wait for the container's process"))?;
+        if !ready {
             return Err(Error::System {
                 what: "the process was not set up in time (was it stopped, or can its program not be read?)".into(),
                 errno: Errno::ETIMEDOUT,
@@ -285,11 +278,10 @@ impl Launch {
             match cloned {
                 Ok(child) => return Ok(child),
                 Err(Errno::EBUSY) if of_init.is_none() => {
-                    let init = birth.init.ok_or(Errno::EBUSY)?;
-                    of_init = top.and_then(|top| top.of(init).ok());
-                    if of_init.is_none() {
-                        return Err(Errno::EBUSY);
-                    }
+                    let group = top
+                        .zip(birth.init)
+                        .and_then(|(top, init)| top.of(init).ok());
+                    of_init = Some(group.ok_or(Errno::EBUSY)?);
                 }
                 Err(e) => return Err(e),
             }

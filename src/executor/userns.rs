@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(to_host(&[], 7), 7);
     }
 
-    /// Other threads are in the allocator while the process is made that is to be in it.
+    /// The helper process of a namespace must not allocate: another thread may hold the allocator's lock when it is cloned.
     #[test]
     fn threads_that_allocate_stop_no_namespace() {
         if !nix::unistd::geteuid().is_root() {

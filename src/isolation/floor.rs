@@ -156,7 +156,7 @@ const CORE: u64 = 4;
 const INT: u64 = 0xffff_ffff;
 
 const MSG_FASTOPEN: u64 = 0x2000_0000;
-/// Protocols and a family that connect by TCP without Landlock: SMC, MPTCP.
+/// SMC and MPTCP connect by TCP without Landlock's check: their protocols, and the family of SMC.
 const OVER_TCP: [u64; 2] = [256, 262];
 const AF_SMC: u64 = 43;
 
@@ -308,14 +308,14 @@ pub(super) fn empty() -> LinuxSeccomp {
     filter(Vec::new())
 }
 
-/// The floor, and what other keys of the profile need beside what they are enforced with; `None` if there is nothing to refuse.
+/// Adds to the floor the rules without which `limits.core_size` and `landlock` could be walked around. `None` if nothing is refused.
 pub(super) fn with_needs_of(
     floor: Option<LinuxSeccomp>,
     profile: &Profile,
 ) -> Option<LinuxSeccomp> {
     let mut needed = Vec::new();
-    // 1 keeps the kernel from starting the node's program for dumps; 0, to which everybody may lower it, does not. The call that sets
-    // the limit reports success and changes nothing.
+    // The kernel starts the node's program for core dumps at every limit but 1, and everybody may lower the limit to 0. So the call
+    // that sets it reports success and changes nothing.
     if profile.limits.core_size.max == Some(1) {
         let [old, new] = [masked(0, INT, CORE), masked(1, INT, CORE)];
         let is_set = compare(2, LinuxSeccompOperator::ScmpCmpNe, 0, None);

@@ -191,12 +191,12 @@ impl Judge<'_> {
         list.iter().any(below)
     }
 
-    /// What no pod of a class may see.
+    /// The paths that no pod of a class may see.
     fn hidden(&self) -> &[PathBuf] {
         self.hidden.get_or_init(|| self.place.hidden())
     }
 
-    /// What else the profile lists.
+    /// The profile's `pod.forbidden_host_paths`, with their links resolved.
     fn forbidden(&self) -> &[PathBuf] {
         self.forbidden.get_or_init(|| {
             let list = self.profile.pod.forbidden_host_paths.iter();
@@ -205,7 +205,7 @@ impl Judge<'_> {
         })
     }
 
-    /// What of both a path shows, by itself or as another name of it.
+    /// The hidden or forbidden path that a path shows, by itself or as another name of it.
     fn shows_hidden(&self, real: &Path, opened: Option<&Opened>) -> Option<PathBuf> {
         if real == Path::new("/") {
             return Some("/".into());

@@ -285,11 +285,14 @@ fn linux(
 ) -> Result<(), Refusal> {
     let mut linux = request.rest.linux().clone().unwrap_or_default();
     let files = &profile.filesystem;
-    if let Some((all, added)) = paths(linux.masked_paths().as_ref(), &there(&files.masked_paths)) {
+    if let Some((all, added)) = paths(
+        linux.masked_paths().as_ref(),
+        &expanded(&files.masked_paths),
+    ) {
         linux.set_masked_paths(Some(all));
         report.push(format!("linux.maskedPaths: added {}", added.join(" ")));
     }
-    let read_only = there(&files.read_only_paths);
+    let read_only = expanded(&files.read_only_paths);
     if let Some((all, added)) = paths(linux.readonly_paths().as_ref(), &read_only) {
         linux.set_readonly_paths(Some(all));
         report.push(format!("linux.readonlyPaths: added {}", added.join(" ")));
@@ -304,8 +307,9 @@ fn linux(
     Ok(())
 }
 
-/// The paths of a profile. One that ends in `*` stands for all that the node has: devices have no namespace.
-fn there(paths: &[String]) -> Vec<String> {
+/// The paths of a profile. A path that ends in `*` becomes all paths of the node that begin so: `/sys` shows a container the node's
+/// devices.
+fn expanded(paths: &[String]) -> Vec<String> {
     let mut all = Vec::with_capacity(paths.len());
     for path in paths {
         let Some(start) = path.strip_suffix('*') else {

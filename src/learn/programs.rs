@@ -89,8 +89,7 @@ fn count(p: &mut Program, map: i32, key: i16, room: i16) {
 
 fn finish(mut p: Program, end: Label) -> Vec<EbpfInsn> {
     p.here(end);
-    p.set(0, 0);
-    p.exit();
+    p.answer(0);
     p.finish()
 }
 

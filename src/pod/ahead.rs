@@ -1,5 +1,5 @@
 //! What is done for a pod's first container before containerd asks for it: between the end of `start` and the Create request
-//! our processor has nothing to do. Only what is gone when this process ends.
+//! our processor has nothing to do. Nothing of it outlives this process.
 
 use std::path::{Path, PathBuf};
 

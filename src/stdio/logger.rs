@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::{Owner, path_of, pipe};
 use crate::sys::process::{self, Child};
 
@@ -122,18 +124,13 @@ impl Logger {
 
 /// Ready is the close of descriptor 5; `binary-v2` wants a byte before that, so that a crash is no readiness.
 fn wait_ready(fd: &OwnedFd, needs_byte: bool) -> Result<(), LoggerError> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let timeout =
-        PollTimeout::try_from(READY_WITHIN.as_millis() as i32).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-        Ok(0) => return Err(LoggerError::NotReady),
-        Ok(_) => {}
-        Err(e) => return Err(LoggerError::System(e.into())),
+    let system = |e: Errno| LoggerError::System(e.into());
+    if !process::wait_readable(fd.as_fd(), Some(READY_WITHIN)).map_err(system)? {
+        return Err(LoggerError::NotReady);
     }
-    match process::read(fd.as_fd(), &mut [0; 1]) {
-        Ok(0) if needs_byte => Err(LoggerError::Ended),
-        Ok(_) => Ok(()),
-        Err(e) => Err(LoggerError::System(e.into())),
+    match process::read(fd.as_fd(), &mut [0; 1]).map_err(system)? {
+        0 if needs_byte => Err(LoggerError::Ended),
+        _ => Ok(()),
     }
 }
 

@@ -67,10 +67,12 @@ struct ProgLoad {
     pad: u32,
 }
 
-/// Where a program of `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` is asked; the values are `enum bpf_attach_type`.
+/// Where a program of a cgroup's is asked about sockets; the values are `enum bpf_attach_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum SockAddrHook {
+pub enum SocketHook {
+    /// `socket(2)` of IPv4 and IPv6: `BPF_PROG_TYPE_CGROUP_SOCK`. All others are `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+    Create = 2,
     /// `connect(2)` to IPv4.
     Connect4 = 10,
     /// `connect(2)` to IPv6.
@@ -81,41 +83,33 @@ pub enum SockAddrHook {
     Send6 = 15,
 }
 
-impl SockAddrHook {
+impl SocketHook {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Connect4, Self::Connect6, Self::Send4, Self::Send6];
-
-    /// Whether it is for IPv6.
-    pub fn is_v6(self) -> bool {
-        matches!(self, Self::Connect6 | Self::Send6)
-    }
+    pub const ALL: [Self; 5] = [
+        Self::Create,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Send4,
+        Self::Send6,
+    ];
 }
 
-/// `BPF_CGROUP_INET_SOCK_CREATE`.
-const INET_SOCK_CREATE: u32 = 2;
-
-/// Loads a `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` program for a hook.
-pub fn load_sock_addr_program(hook: SockAddrHook, insns: &[EbpfInsn]) -> Result<OwnedFd> {
-    load_program(18, hook as u32, insns)
+/// Loads a program for a hook.
+pub fn load_socket_program(hook: SocketHook, insns: &[EbpfInsn]) -> Result<OwnedFd> {
+    let prog_type = match hook {
+        SocketHook::Create => 9,
+        _ => 18,
+    };
+    load_program(prog_type, hook as u32, insns)
 }
 
 /// Attaches it to a cgroup, beside those of its ancestors.
-pub fn attach_sock_addr_program(
+pub fn attach_socket_program(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
-    hook: SockAddrHook,
+    hook: SocketHook,
 ) -> Result<()> {
     attach_program(cgroup, program, hook as u32)
-}
-
-/// Loads a `BPF_PROG_TYPE_CGROUP_SOCK` program that is asked before a socket of IPv4 or IPv6 is made.
-pub fn load_sock_create_program(insns: &[EbpfInsn]) -> Result<OwnedFd> {
-    load_program(9, INET_SOCK_CREATE, insns)
-}
-
-/// Attaches it to a cgroup, beside those of its ancestors.
-pub fn attach_sock_create_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
-    attach_program(cgroup, program, INET_SOCK_CREATE)
 }
 
 /// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program.

@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::{Result, check};
 
@@ -108,6 +110,25 @@ pub unsafe fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
     }
     // SAFETY: it is open, and the caller says that nobody else owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Waits until a descriptor can be read, or its other end is closed; false if `within` has passed before. Signals, such as a child's
+/// end, do not end the wait: `poll(2)`.
+pub fn wait_readable(fd: BorrowedFd<'_>, within: Option<Duration>) -> Result<bool> {
+    // A time that the clock does not have is for ever.
+    let end = within.and_then(|within| Instant::now().checked_add(within));
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+            Ok(0) if end.is_none_or(|end| Instant::now() < end) => {}
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
 }
 
 /// The number of bytes that wait in a pipe or fifo: `FIONREAD`.
@@ -217,5 +238,49 @@ pub fn pass_descriptors(command: &mut std::process::Command, fds: Vec<OwnedFd>, 
             }
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::thread::JoinHandleExt;
+
+    use super::*;
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    #[test]
+    fn signals_do_not_end_a_wait() {
+        // SAFETY: the handler does nothing; without SA_RESTART, and with it, poll(2) is interrupted.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(libc::SIGUSR2, &raw const action, ptr::null_mut());
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        let begun = Instant::now();
+        let within = Duration::from_millis(300);
+        let waiting = std::thread::spawn(move || wait_readable(reader.as_fd(), Some(within)));
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(20));
+            // SAFETY: the thread is not joined yet.
+            unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR2) };
+        }
+        assert_eq!(waiting.join().unwrap(), Ok(false));
+        assert!(begun.elapsed() >= within);
+        drop(writer);
+    }
+
+    #[test]
+    fn a_closed_end_ends_a_wait() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(writer);
+        assert_eq!(wait_readable(reader.as_fd(), None), Ok(true));
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert_eq!(
+            wait_readable(reader.as_fd(), Some(Duration::ZERO)),
+            Ok(false)
+        );
     }
 }

@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::{WaitStatus, pidfd_open, pidfd_send_signal, reap_if_dead, try_wait_pidfd};
+use super::{
+    WaitStatus, pidfd_open, pidfd_send_signal, reap_if_dead, try_wait_pidfd, wait_readable,
+};
 
 /// How long the drop of a child waits for its end.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -149,18 +148,18 @@ impl Child {
     /// Waits for its end and reaps it.
     ///
     /// # Errors
-    /// `ECHILD` if somebody else has reaped it.
+    /// `ECHILD` if somebody else has reaped it; those of `poll(2)`.
     pub fn wait(self) -> nix::Result<Option<WaitStatus>> {
-        self.wait_for_end(PollTimeout::NONE);
+        wait_readable(self.as_fd(), None)?;
         self.try_wait()
     }
 
     /// As [`Child::try_wait`], but waits for its end until `within` has passed.
     ///
     /// # Errors
-    /// `ECHILD` if somebody else has reaped it.
+    /// As [`Child::wait`].
     pub fn wait_within(&self, within: Duration) -> nix::Result<Option<WaitStatus>> {
-        self.wait_for_end(PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX));
+        wait_readable(self.as_fd(), Some(within))?;
         self.try_wait()
     }
 
@@ -176,11 +175,6 @@ impl Child {
     pub fn leave(self) {
         self.done.store(true, Ordering::Relaxed);
         children().owned.remove(&self.pid);
-    }
-
-    fn wait_for_end(&self, within: PollTimeout) {
-        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut fds, within) == Err(Errno::EINTR) {}
     }
 }
 
