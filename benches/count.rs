@@ -4,17 +4,21 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
 )]
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use cofferdam::cgroup::Layout;
-use cofferdam::executor::{fuzz, seccomp};
+use cofferdam::executor::fuzz;
 use cofferdam::isolation::{Given, Node, Place, Profile, judge};
 use cofferdam::oci::{Links, Reading, Request};
 use cofferdam::pod::{Isolation, Pod, event_queue};
+use cofferdam::seccomp;
 use containerd_shim_protos::api::StateRequest;
 use containerd_shim_protos::shim_async::TaskClient;
 use ttrpc::asynchronous::Client;

@@ -7,7 +7,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
 )]
 #![allow(unsafe_code)]
 
@@ -19,10 +22,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cofferdam::cgroup::{Hierarchy, Layout};
-use cofferdam::executor::seccomp::{self, Program};
 use cofferdam::oci::capabilities;
+use cofferdam::seccomp::{self, Program};
 use cofferdam::sys::process::CStrVec;
-use cofferdam::sys::{bpf, creds, mount as m, process};
+use cofferdam::sys::{confine, creds, mount as m, process};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -273,7 +276,7 @@ fn child(rootfs: &str, layers: &Path, tasks: &[File], filter: &Program) -> ! {
     creds::clear_ambient().unwrap();
     creds::capset(mask, mask, 0).unwrap();
     creds::set_no_new_privs().unwrap();
-    bpf::seccomp_set_filter(&filter.insns, filter.flags).unwrap();
+    confine::seccomp_set_filter(&filter.insns, filter.flags).unwrap();
     process::cloexec_from(3).unwrap();
     let _ = fd.as_raw_fd();
     let strings =

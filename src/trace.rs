@@ -37,7 +37,7 @@ pub fn now() -> u64 {
 
 fn nanoseconds(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |t| {
-        t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
+        t.tv_sec().cast_unsigned() * 1_000_000_000 + t.tv_nsec().cast_unsigned()
     })
 }
 
@@ -82,7 +82,7 @@ impl Drop for Span {
 }
 
 fn own_pid() -> i32 {
-    std::process::id() as i32
+    std::process::id().cast_signed()
 }
 
 fn thread() -> i32 {

@@ -8,7 +8,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::too_many_lines
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
 )]
 #![allow(clippy::unchecked_time_subtraction)] // of later and earlier times
 #![allow(dead_code)] // the tests' support is more than this needs

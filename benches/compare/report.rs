@@ -128,13 +128,13 @@ const GOALS: [Goal; 17] = [
         "hardened, against standard",
         "/life/hardened/total/p50_ms",
         "/life/standard/total/p50_ms",
-        1.3,
+        1.1,
     ),
     ratio(
         "untrusted, against standard",
         "/life/untrusted/total/p50_ms",
         "/life/standard/total/p50_ms",
-        1.6,
+        1.2,
     ),
     ratio(
         "hardened inside the shim, against runsc",

@@ -11,23 +11,24 @@ use containerd_shim::api::DeleteResponse;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 
 use super::start::socket_path;
-use super::{Error, Result, write_out};
+use super::{Error, Result, logging, write_out};
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
-use crate::executor::hooks;
+use crate::executor::Remains;
+use crate::executor::hooks::HookRunner;
 use crate::isolation::pool;
-use crate::oci::{self, HookKind, Hooks};
+use crate::oci::{self, Hooks};
 use crate::pod::Record;
 use crate::service::timestamp;
 use crate::sys;
 
-/// containerd waits for 5 seconds.
-const KILL_WITHIN: Duration = Duration::from_millis(3000);
-const REMOVE_WITHIN: Duration = Duration::from_millis(1000);
+/// How long a container's processes may take to end, and its groups to go: containerd waits for 5 seconds for both.
+const WITHIN: Duration = Duration::from_secs(2);
 /// What a container's end looks like when nobody saw it.
 const UNSEEN: u32 = 128 + libc::SIGKILL as u32;
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
+    logging::to_stderr();
     let bundle = if flags.bundle.is_empty() {
         std::env::current_dir().map_err(Error::io("find the bundle"))?
     } else {
@@ -60,7 +61,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         None => (UNSEEN, SystemTime::now()),
     };
     let response = DeleteResponse {
-        pid: record.pid as u32,
+        pid: record.pid.cast_unsigned(),
         exit_status: status,
         exited_at: MessageField::some(timestamp(at)),
         ..DeleteResponse::default()
@@ -101,22 +102,22 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
                     && (!cgroup.pids().is_empty()
                         || !(cgroup.is_managed_by_systemd() || cgroup.is_of_container())) => {}
             Ok(cgroup) if cgroup.exists() => {
-                let cleaned = cgroup
-                    .kill_and_wait(KILL_WITHIN)
-                    .and_then(|()| cgroup.remove(REMOVE_WITHIN));
-                if let Err(e) = cleaned {
-                    eprintln!("cofferdam: {id}: {e}");
-                }
-                // Only where there was something to clean: after a normal end they have run. As the record has them: those of
+                // Only if there was something to clean: after a normal end they have run. As the record has them: those of
                 // the spec have not been judged.
-                if let Some(spec) = spec.filter(|_| !record.poststop.is_empty()) {
+                let hooks = spec.filter(|_| !record.poststop.is_empty()).map(|spec| {
                     let judged = Hooks(record.poststop.clone());
-                    hooks::HookRunner::recorded(&spec, judged, id, bundle)
-                        .run_all_logged(HookKind::Poststop, 0);
-                }
+                    HookRunner::recorded(&spec, judged, id, bundle)
+                });
+                let remains = Remains {
+                    id,
+                    cgroup: Some(&cgroup),
+                    request: None,
+                    hooks: hooks.as_ref(),
+                };
+                remains.destroy(WITHIN);
             }
             Ok(_) => {}
-            Err(e) => eprintln!("cofferdam: {id}: {e}"),
+            Err(e) => log::warn!(id, error:% = e; "the container's control groups are unknown"),
         }
     }
     // Not ours, but another runtime's or an earlier version's: a mount here would keep the bundle from being removed.

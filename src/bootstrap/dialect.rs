@@ -41,7 +41,7 @@ pub(super) struct Environment {
 
 impl Params {
     /// From standard input, flags and environment.
-    pub fn parse(input: &[u8], flags: &Flags, env: Environment) -> Result<Self> {
+    pub(crate) fn parse(input: &[u8], flags: &Flags, env: Environment) -> Result<Self> {
         let params = match bootstrap(input, flags)? {
             Some(p) => Self {
                 dialect: Dialect::Bootstrap,
@@ -75,7 +75,7 @@ impl Params {
     }
 
     /// The answer to `start`. The task API is v2 in the plain dialect (its clients know no other), v3 in the newer one.
-    pub fn reply(&self, address: &str) -> Result<Vec<u8>> {
+    pub(crate) fn reply(&self, address: &str) -> Result<Vec<u8>> {
         match self.dialect {
             Dialect::Plain => Ok(address.as_bytes().to_vec()),
             Dialect::Bootstrap => {

@@ -1,7 +1,8 @@
-//! Log lines for containerd: logfmt into the fifo `log` of the bundle that the server was started for.
+//! Log lines for containerd, in logfmt: a server's go into the fifo `log` of its bundle, those of `delete` to standard error.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -26,14 +27,27 @@ pub(super) fn init(debug: bool) {
         .custom_flags(libc::O_NONBLOCK)
         .open("log")
         .ok();
-    if log::set_logger(LOGGER.get_or_init(|| Logger { file })).is_ok() {
-        log::set_max_level(if debug {
+    set(
+        file,
+        if debug {
             LevelFilter::Debug
         } else {
             LevelFilter::Info
-        });
-    }
+        },
+    );
     std::panic::set_hook(Box::new(|info| log::error!("panic: {info}")));
+}
+
+/// Warnings go to standard error, which containerd logs.
+pub(super) fn to_stderr() {
+    let file = std::io::stderr().as_fd().try_clone_to_owned();
+    set(file.ok().map(File::from), LevelFilter::Warn);
+}
+
+fn set(file: Option<File>, level: LevelFilter) {
+    if log::set_logger(LOGGER.get_or_init(|| Logger { file })).is_ok() {
+        log::set_max_level(level);
+    }
 }
 
 impl Log for Logger {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::{Error, Result, io_error};
+use super::error::io_error;
+use super::{Error, Result};
 use crate::sys::bpf::{self, EbpfInsn};
 use crate::sys::ebpf::{CONTEXT, Program, Size};
 
@@ -132,12 +133,12 @@ pub(super) fn normalise(spec: &[LinuxDeviceCgroup]) -> Result<Rules> {
 
 /// Devices that can be read or written: type, major and minor, where none is any. One without any of them is all.
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
-pub type Opened = Vec<(Option<char>, Option<u32>, Option<u32>)>;
+pub(crate) type Opened = Vec<(Option<char>, Option<u32>, Option<u32>)>;
 
 impl Rules {
     /// What they open. Denials are not counted.
     #[cfg(any(test, fuzzing, feature = "sabotage"))]
-    pub fn opened(&self) -> Opened {
+    pub(crate) fn opened(&self) -> Opened {
         let one = |r: &Rule| {
             let kind = if r.kind == Kind::Char { 'c' } else { 'b' };
             (r.allow && r.access & (READ | WRITE) != 0).then_some((Some(kind), r.major, r.minor))
@@ -150,7 +151,7 @@ impl Rules {
 
     /// As systemd's `DevicePolicy` and `DeviceAllow`, systemd.resource-control(5). Its own list knows no denials, so these
     /// are left to what we write ourselves.
-    pub fn for_systemd(&self) -> (&'static str, Vec<(String, String)>) {
+    pub(crate) fn for_systemd(&self) -> (&'static str, Vec<(String, String)>) {
         if self.allow_by_default {
             return ("auto", Vec::new());
         }

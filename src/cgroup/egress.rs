@@ -6,7 +6,8 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-use super::{Cgroup, Error, Result, io_error};
+use super::error::io_error;
+use super::{Cgroup, Error, Result};
 use crate::sys::bpf::{self, EbpfInsn, SocketHook};
 use crate::sys::ebpf::{CONTEXT, Program, Size};
 
@@ -73,8 +74,8 @@ fn only_tcp_and_udp() -> Vec<EbpfInsn> {
         (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
     ] {
         let next = p.label();
-        p.if_not_word(2, typ as u32, next);
-        p.if_not_word(3, protocol as u32, next);
+        p.if_not_word(2, typ.cast_unsigned(), next);
+        p.if_not_word(3, protocol.cast_unsigned(), next);
         p.answer(1);
         p.here(next);
     }
@@ -99,8 +100,8 @@ fn words(destination: &Destination, v6: bool) -> Option<Vec<(u32, u32)>> {
         (IpAddr::V6(a), true) => (a.octets().to_vec(), destination.prefix),
         (IpAddr::V6(_), false) => return None,
     };
-    let words = octets.chunks_exact(4).enumerate().map(|(i, word)| {
-        let bits = u32::from(prefix).saturating_sub(32 * i as u32).min(32);
+    let words = octets.chunks_exact(4).zip(0u32..).map(|(word, i)| {
+        let bits = u32::from(prefix).saturating_sub(32 * i).min(32);
         let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be();
         let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
         (word & mask, mask)
@@ -133,7 +134,7 @@ fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
         for (register, (word, mask)) in (ADDRESS..).zip(words) {
             if mask != 0 {
                 p.copy(MASKED, register);
-                p.and(MASKED, mask as i32);
+                p.and(MASKED, mask.cast_signed());
                 p.if_not_word(MASKED, word, next);
             }
         }

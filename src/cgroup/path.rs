@@ -24,7 +24,7 @@ pub(super) struct Unit {
 
 impl Unit {
     /// Whether it is a slice, which needs no process, rather than a scope.
-    pub fn is_slice(&self) -> bool {
+    pub(crate) fn is_slice(&self) -> bool {
         is_slice(&self.name)
     }
 }

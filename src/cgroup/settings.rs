@@ -21,7 +21,7 @@ pub(super) struct Setting {
 
 impl Setting {
     /// A required setting.
-    pub fn new(
+    pub(crate) fn new(
         controller: &'static str,
         file: impl Into<String>,
         value: impl ToString,
@@ -37,7 +37,7 @@ impl Setting {
     }
 
     /// The same, but nothing is lost where the file does not exist.
-    pub fn optional(mut self) -> Self {
+    pub(crate) fn optional(mut self) -> Self {
         self.optional = true;
         self
     }

@@ -127,7 +127,7 @@ pub(super) fn start(
         Some(pid) => properties.extend([
             ("Slice", Value::from(unit.slice.clone())),
             ("Delegate", Value::Bool(true)),
-            ("PIDs", Value::from(vec![pid as u32])),
+            ("PIDs", Value::from(vec![pid.cast_unsigned()])),
         ]),
         None => properties.push(("Wants", Value::from(vec![unit.slice.clone()]))),
     }

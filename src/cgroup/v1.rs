@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
+use super::error::io_error;
 use super::settings::{Setting, check_kernel_memory};
-use super::{Cgroup, Error, Result, io_error};
+use super::{Cgroup, Error, Result};
 
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     if let Some(unified) = r.unified().as_ref().filter(|u| !u.is_empty()) {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 
+use super::error::io_error;
 use super::settings::{Setting, check_kernel_memory, limit_or_max};
-use super::{Cgroup, Error, Result, io_error, stats};
+use super::{Cgroup, Error, Result, stats};
 
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     memory(cgroup, r, out)?;
@@ -125,7 +126,7 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
         && let Some(usage) = cgroup
             .controller_dir("memory")
             .and_then(|d| stats::single(&d.join("memory.current")))
-        && (limit as u64) < usage
+        && limit.cast_unsigned() < usage
     {
         return Err(Error::Unavailable {
             field: format!("linux.resources.memory.limit: {limit}"),
@@ -185,7 +186,7 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
 fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     let Some(c) = r.cpu() else { return Ok(()) };
     for (value, field) in [
-        (c.realtime_period().map(|v| v as i64), "realtimePeriod"),
+        (c.realtime_period().map(u64::cast_signed), "realtimePeriod"),
         (c.realtime_runtime(), "realtimeRuntime"),
     ] {
         if value.is_some_and(|v| v != 0) {

@@ -11,7 +11,7 @@ use crate::show::shown;
 const LONG: [&str; 1] = ["files"];
 
 pub(super) fn explain(id: &str, as_json: bool, verbose: bool) -> Result<i32> {
-    let pod = control::find(id).map_err(Error::Other)?;
+    let pod = control::find(id)?;
     let containers = control::find_container(&pod, id);
     if containers.is_empty() {
         let why = match &pod.broken {
@@ -28,7 +28,7 @@ pub(super) fn explain(id: &str, as_json: bool, verbose: bool) -> Result<i32> {
     for container in containers {
         match inspect::explain(&pod, container) {
             Ok(e) => explained.push(e),
-            Err(why) => unseen.push(why),
+            Err(why) => unseen.push(why.to_string()),
         }
     }
     let missing: usize = explained.iter().map(Explanation::missing).sum();

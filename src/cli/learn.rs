@@ -38,7 +38,7 @@ pub(super) enum LearnCommand {
 
 /// The shim's pid, and the container that is meant; none for all of the pod.
 fn target(id: &str) -> Result<(u32, Option<String>)> {
-    let pod = control::find(id).map_err(Error::Other)?;
+    let pod = control::find(id)?;
     let containers = control::find_container(&pod, id);
     match containers.as_slice() {
         [one] if pod.containers.len() > 1 => Ok((pod.pid, Some(one.id.clone()))),
@@ -58,8 +58,7 @@ pub(super) fn run(command: &LearnCommand) -> Result<()> {
 
 fn start(id: &str) -> Result<()> {
     let (pid, container) = target(id)?;
-    let started: Vec<String> =
-        control::ask(pid, &Ask::LearnStart { container }).map_err(Error::Other)?;
+    let started: Vec<String> = control::ask(pid, &Ask::LearnStart { container })?;
     for id in &started {
         print(&format!("recording {id}\n"));
     }
@@ -78,7 +77,7 @@ fn recorded(id: &str) -> Result<(Vec<Recorded>, Option<u32>, Option<String>)> {
     let question = Ask::LearnShow {
         container: container.clone(),
     };
-    let all = control::ask(pid, &question).map_err(Error::Other)?;
+    let all = control::ask(pid, &question)?;
     Ok((all, Some(pid), container))
 }
 
@@ -134,8 +133,7 @@ fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
     // Only now that the files are there: where that failed, nothing is lost.
     match shim {
         Some(pid) => {
-            control::ask::<Vec<Recorded>>(pid, &Ask::LearnStop { container })
-                .map_err(Error::Other)?;
+            control::ask::<Vec<Recorded>>(pid, &Ask::LearnStop { container })?;
         }
         None => learn::forget(id),
     }

@@ -10,24 +10,28 @@ use std::time::{Duration, SystemTime};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+use super::signal::parse_signal;
 use super::store::{Entry, Saved, Status, Store};
 use super::terminal::{self, Console, Signals};
 use super::{CreateArgs, Error, Result, UpdateArgs};
 use crate::cgroup::{Cgroup, Layout, is_systemd_form};
-use crate::executor::{self, InitPlan, Spawned, Stdio, hooks, seccomp};
+use crate::executor::hooks::HookRunner;
+use crate::executor::{self, InitPlan, Remains, Spawned, Stdio};
 use crate::isolation::Judged;
 use crate::oci::{self, HookKind, Links, Reading, Request};
+use crate::seccomp;
 use crate::sys::{process, time};
 
-/// How long a deletion waits for killed processes to go.
+/// How long a deletion waits for killed processes to end, and then for their groups to go.
 const KILL_WITHIN: Duration = Duration::from_secs(10);
 
 /// The streams of a process that a command starts: our own, or a terminal.
 pub(super) fn stdio(process: &oci_spec::runtime::Process) -> Result<Stdio> {
     if process.terminal() == Some(true) {
+        let short = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         let size = process
             .console_size()
-            .map(|s| (s.width() as u16, s.height() as u16));
+            .map(|s| (short(s.width()), short(s.height())));
         return Ok(Stdio::Terminal {
             size: size.or_else(terminal::own_size),
         });
@@ -120,7 +124,7 @@ fn create_with(
     let cgroups_path = cgroups_path(spec, &args.id, systemd_cgroup)?;
     let cgroup =
         Cgroup::new(layout, cgroups_path.as_deref(), &args.id)?.with_resctrl(spec, &args.id)?;
-    let hooks = hooks::HookRunner::new(&request, &args.id, &bundle);
+    let hooks = HookRunner::new(&request, &args.id, &bundle);
     let plan = InitPlan {
         request: &request,
         id: &args.id,
@@ -169,9 +173,9 @@ fn create_with(
     })
 }
 
-fn subject(entry: &Entry) -> Option<hooks::HookRunner> {
+fn subject(entry: &Entry) -> Option<HookRunner> {
     let request = known(&entry.saved.bundle).ok()?;
-    hooks::HookRunner::new(&request, &entry.saved.id, &entry.saved.bundle)
+    HookRunner::new(&request, &entry.saved.id, &entry.saved.bundle)
 }
 
 pub(super) fn start(store: &Store, id: &str) -> Result<()> {
@@ -232,40 +236,6 @@ pub(super) fn run(
     Ok(status)
 }
 
-/// A signal by its name, with or without `SIG`, or its number.
-fn parse_signal(text: &str) -> Result<i32> {
-    if let Ok(number) = text.parse::<i32>()
-        && (0..=64).contains(&number)
-    {
-        return Ok(number);
-    }
-    let upper = text.to_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
-    };
-    if let Ok(signal) = name.parse::<nix::sys::signal::Signal>() {
-        return Ok(signal as i32);
-    }
-    // signal(7): real-time signals.
-    let offset = |prefix: &str| {
-        name.strip_prefix(prefix).and_then(|o| {
-            if o.is_empty() {
-                Some(0)
-            } else {
-                o.parse::<i32>().ok()
-            }
-        })
-    };
-    let number = offset("SIGRTMIN")
-        .map(|o| libc::SIGRTMIN() + o)
-        .or_else(|| offset("SIGRTMAX").map(|o| libc::SIGRTMAX() + o));
-    number
-        .filter(|n| (34..=64).contains(n))
-        .ok_or_else(|| Error::Other(format!("unknown signal {text:?}")))
-}
-
 pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<()> {
     let entry = store.load(id)?;
     let signal = parse_signal(signal)?;
@@ -315,16 +285,18 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
             .with_resctrl(&request.rest, id)
             .unwrap_or(cgroup);
     }
-    cgroup.kill_and_wait(KILL_WITHIN)?;
-    cgroup.remove(KILL_WITHIN)?;
-    if let Some(request) = &request {
-        executor::unmount_root(request);
-    }
-    let hooks = subject(&entry);
+    let hooks = request
+        .as_ref()
+        .and_then(|r| HookRunner::new(r, id, &entry.saved.bundle));
+    let remains = Remains {
+        id,
+        cgroup: Some(&cgroup),
+        request: request.as_deref(),
+        hooks: hooks.as_ref(),
+    };
+    let gone = remains.kill(KILL_WITHIN)?.remove(KILL_WITHIN)?;
     entry.remove()?;
-    if let Some(hooks) = hooks {
-        hooks.run_all_logged(HookKind::Poststop, 0);
-    }
+    gone.run_poststop();
     Ok(())
 }
 
@@ -390,27 +362,4 @@ fn flags(a: &UpdateArgs) -> Value {
         "pids": { "limit": a.pids_limit },
         "blockIO": { "weight": a.blkio_weight }
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_signal;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        for (text, number) in [
-            ("9", 9),
-            ("KILL", 9),
-            ("SIGTERM", 15),
-            ("sigusr1", 10),
-            ("SIGRTMIN+2", 36),
-            ("64", 64),
-            ("0", 0),
-        ] {
-            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
-        }
-        for text in ["65", "-1", "NOSUCH", "", "SIGRTMIN+99"] {
-            assert!(parse_signal(text).is_err(), "{text}");
-        }
-    }
 }

@@ -80,7 +80,7 @@ pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
         With::Profile(other) => (table(&profile)?, table(&load(other)?)?),
         With::Spec(path) => under(&profile, path)?,
         With::Container(id) => {
-            let pod = control::find(id).map_err(Error::Other)?;
+            let pod = control::find(id)?;
             let containers = control::find_container(&pod, id);
             let [container] = containers.as_slice() else {
                 return Err(Error::Other(format!(

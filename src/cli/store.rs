@@ -48,7 +48,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Running => "running",
@@ -80,14 +80,14 @@ fn check_id(id: &str) -> Result<()> {
 }
 
 impl Store {
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
     }
 
     /// Makes a directory for a new container.
-    pub fn reserve(&self, id: &str) -> Result<Reserved> {
+    pub(crate) fn reserve(&self, id: &str) -> Result<Reserved> {
         check_id(id)?;
         let private =
             |dir: &Path, all: bool| fs::DirBuilder::new().recursive(all).mode(0o700).create(dir);
@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// A container by its id.
-    pub fn load(&self, id: &str) -> Result<Entry> {
+    pub(crate) fn load(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
         let dir = self.root.join(id);
         let text = fs::read(dir.join(STATE)).map_err(|e| match e.kind() {
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// All containers, by their ids.
-    pub fn all(&self) -> Vec<Entry> {
+    pub(crate) fn all(&self) -> Vec<Entry> {
         let mut ids: Vec<_> = fs::read_dir(&self.root)
             .into_iter()
             .flatten()
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// Removes a directory that has no readable state: a creation that was killed half-way.
-    pub fn remove_broken(&self, id: &str) {
+    pub(crate) fn remove_broken(&self, id: &str) {
         if check_id(id).is_ok() {
             fs::remove_dir_all(self.root.join(id)).ok();
         }
@@ -143,12 +143,12 @@ pub(super) struct Reserved {
 
 impl Reserved {
     /// A listener for the gate.
-    pub fn gate(&self) -> Result<OwnedFd> {
+    pub(crate) fn gate(&self) -> Result<OwnedFd> {
         let (_dir, path) = short_path(&self.dir)?;
         Ok(crate::executor::listen_at_gate(&path)?)
     }
 
-    pub fn keep(mut self, saved: Saved) -> Result<Entry> {
+    pub(crate) fn keep(mut self, saved: Saved) -> Result<Entry> {
         let entry = Entry {
             dir: self.dir.clone(),
             saved,
@@ -177,7 +177,7 @@ fn short_path(dir: &Path) -> Result<(fs::File, PathBuf)> {
 }
 
 impl Entry {
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let s = &self.saved;
         if process::start_time(s.pid) != Some(s.start_time) || process::is_zombie(s.pid) {
             Status::Stopped
@@ -190,7 +190,7 @@ impl Entry {
         }
     }
 
-    pub fn cgroup(&self) -> Result<Cgroup> {
+    pub(crate) fn cgroup(&self) -> Result<Cgroup> {
         let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
         Ok(Cgroup::new(
             Arc::new(layout),
@@ -200,13 +200,13 @@ impl Entry {
     }
 
     /// The init's pidfd, if it is still there.
-    pub fn pidfd(&self) -> Option<OwnedFd> {
+    pub(crate) fn pidfd(&self) -> Option<OwnedFd> {
         let pidfd = process::pidfd_open(self.saved.pid).ok()?;
         // Looked at after the descriptor is open, so that it cannot be somebody else's.
         (process::start_time(self.saved.pid) == Some(self.saved.start_time)).then_some(pidfd)
     }
 
-    pub fn gate(&self) -> Result<crate::executor::Gate> {
+    pub(crate) fn gate(&self) -> Result<crate::executor::Gate> {
         let (_dir, path) = short_path(&self.dir)?;
         Ok(crate::executor::Gate::connect(
             &path,
@@ -215,11 +215,11 @@ impl Entry {
     }
 
     /// The gate is behind the container.
-    pub fn gate_opened(&self) {
+    pub(crate) fn gate_opened(&self) {
         fs::remove_file(self.dir.join(GATE)).ok();
     }
 
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.dir).map_err(Error::io(format!("remove {}", self.dir.display())))
     }
 }

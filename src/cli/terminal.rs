@@ -22,7 +22,7 @@ pub(super) enum Console {
 }
 
 impl Console {
-    pub fn new(path: Option<&Path>, terminal: bool, must_send: bool) -> Result<Self> {
+    pub(crate) fn new(path: Option<&Path>, terminal: bool, must_send: bool) -> Result<Self> {
         match (path, terminal) {
             (Some(path), true) => Ok(Self::Send(path.to_owned())),
             (Some(_), false) => Err(Error::Other(
@@ -37,7 +37,7 @@ impl Console {
     }
 
     /// Sends the master away, or gives it back.
-    pub fn take(&self, master: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+    pub(crate) fn take(&self, master: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
         match (self, master) {
             (Self::Send(path), Some(master)) => {
                 let stream = UnixStream::connect(path)
@@ -62,7 +62,7 @@ pub(super) struct Raw(Termios);
 
 impl Raw {
     /// None where standard input is no terminal.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
@@ -81,7 +81,7 @@ impl Drop for Raw {
 pub(super) struct Signals(SignalFd);
 
 impl Signals {
-    pub fn hold() -> Result<Self> {
+    pub(crate) fn hold() -> Result<Self> {
         let mut signals = SigSet::all();
         for synchronous in [
             Signal::SIGSEGV,
@@ -101,7 +101,7 @@ impl Signals {
     }
 
     /// The next one; `None` if there is none now.
-    pub fn next(&self) -> Option<i32> {
+    pub(crate) fn next(&self) -> Option<i32> {
         let signal = self.0.read_signal().ok()??;
         i32::try_from(signal.ssi_signo).ok()
     }
@@ -117,7 +117,7 @@ impl AsFd for Signals {
 pub(super) struct Screen(());
 
 impl Screen {
-    pub fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         print_raw("\x1b[?1049h\x1b[?25l");
         Self(())
     }
@@ -154,7 +154,7 @@ pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals
         drop(fds);
         if ready.get(1) == Some(&true) {
             while let Ok(Some(signal)) = signals.read_signal() {
-                pass_on(signal.ssi_signo as i32, pidfd, master.as_ref());
+                pass_on(signal.ssi_signo.cast_signed(), pidfd, master.as_ref());
             }
         }
         if let Some(master) = &master {
@@ -177,7 +177,7 @@ pub(super) fn attend(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals
                     && copy(master.as_fd(), io::stdout().as_fd())
                 {}
             }
-            return Ok(status.code() as i32);
+            return Ok(status.code().cast_signed());
         }
     }
 }

@@ -98,7 +98,7 @@ fn to_json(found: Found) -> Value {
             }
             value
         }
-        Err(error) => json!({ "pid": found.pid, "error": error }),
+        Err(error) => json!({ "pid": found.pid, "error": error.to_string() }),
     }
 }
 
@@ -170,7 +170,7 @@ fn rows(found: Vec<Found>) -> Vec<Row> {
         }
         Err(error) => Row {
             pid: found.pid,
-            error: Some(error),
+            error: Some(error.to_string()),
             ..Row::default()
         },
     };

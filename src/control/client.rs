@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sys::{process, socket};
 
-use super::{Answer, Ask, Container, DIRECTORY, Pod, socket_of};
+use super::{Answer, Ask, Container, DIRECTORY, Error, Pod, socket_of};
 
 /// A shim that has not answered by then is shown as one that does not.
 const WITHIN: Duration = Duration::from_millis(900);
@@ -22,21 +22,18 @@ pub struct Found {
     /// Its pid.
     pub pid: u32,
     /// Its answer, or what became of the question.
-    pub pod: Result<Pod, String>,
+    pub pod: Result<Pod, Error>,
 }
 
 /// Asks one shim.
-pub fn ask<T: DeserializeOwned>(pid: u32, question: &Ask) -> Result<T, String> {
+pub fn ask<T: DeserializeOwned>(pid: u32, question: &Ask) -> Result<T, Error> {
     let answer = exchange(pid, question).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("does not answer within {} ms", WITHIN.as_millis())
-        }
-        _ => e.to_string(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Late(WITHIN),
+        _ => Error::Io(e),
     })?;
     match answer {
-        Answer::Ok(value) => serde_json::from_value(value)
-            .map_err(|e| format!("answers what is not known here: {e}")),
-        Answer::Error(why) => Err(why),
+        Answer::Ok(value) => serde_json::from_value(value).map_err(Error::Unknown),
+        Answer::Error(why) => Err(Error::Refused(why)),
     }
 }
 
@@ -97,7 +94,7 @@ pub fn pods() -> Vec<Found> {
         std::thread::spawn(move || {
             let pod = ask::<Pod>(pid, &Ask::State);
             let gone = || {
-                let pid = pid as i32;
+                let pid = pid.cast_signed();
                 process::start_time(pid).is_none() || process::is_zombie(pid)
             };
             if pod.is_err() && gone() {
@@ -113,9 +110,8 @@ pub fn pods() -> Vec<Found> {
     found
 }
 
-/// The pod that `name` stands for: its id, a container's, the beginning of one of these, or the shim's pid. The error is for
-/// people.
-pub fn find(name: &str) -> Result<Pod, String> {
+/// The pod that `name` stands for: its id, a container's, the beginning of one of these, or the shim's pid.
+pub fn find(name: &str) -> Result<Pod, Error> {
     let all = pods();
     let mut silent = Vec::new();
     let (mut exact, mut begin) = (Vec::new(), Vec::new());
@@ -135,17 +131,15 @@ pub fn find(name: &str) -> Result<Pod, String> {
     let mut found = if exact.is_empty() { begin } else { exact };
     match (found.pop(), found.is_empty()) {
         (Some(pod), true) => Ok(pod),
-        (Some(_), false) => Err(format!(
-            "{name:?} stands for {} pods: give more of the id",
-            found.len() + 1
-        )),
-        (None, _) if silent.is_empty() => Err(format!(
-            "no pod and no container {name:?} under Cofferdam here: `cofferdam top` lists them"
-        )),
-        (None, _) => Err(format!(
-            "no pod and no container {name:?} among those that answer ({})",
-            silent.join("; ")
-        )),
+        (Some(_), false) => Err(Error::Ambiguous {
+            name: name.to_owned(),
+            count: found.len() + 1,
+        }),
+        (None, _) if silent.is_empty() => Err(Error::NotFound(name.to_owned())),
+        (None, _) => Err(Error::NotAmongAnswers {
+            name: name.to_owned(),
+            silent: silent.join("; "),
+        }),
     }
 }
 

@@ -5,7 +5,9 @@ mod client;
 pub mod peer;
 mod server;
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,42 @@ use crate::isolation::{self, Profile};
 
 pub use client::{Found, ask, find, find_container, pods, remove_socket};
 pub use server::Server;
+
+/// Why a shim has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It hangs, or has too many who ask.
+    #[error("does not answer within {} ms", .0.as_millis())]
+    Late(Duration),
+    /// It cannot be reached.
+    #[error(transparent)]
+    Io(io::Error),
+    /// It is of another version.
+    #[error("answers what is not known here: {0}")]
+    Unknown(serde_json::Error),
+    /// What it said instead.
+    #[error("{0}")]
+    Refused(String),
+    /// The name is not one pod's.
+    #[error("{name:?} stands for {count} pods: give more of the id")]
+    Ambiguous {
+        /// As it was given.
+        name: String,
+        /// How many pods have an id that begins so.
+        count: usize,
+    },
+    /// The name is no pod's.
+    #[error("no pod and no container {0:?} under Cofferdam here: `cofferdam top` lists them")]
+    NotFound(String),
+    /// The same, while some shims did not answer.
+    #[error("no pod and no container {name:?} among those that answer ({silent})")]
+    NotAmongAnswers {
+        /// As it was given.
+        name: String,
+        /// Who did not answer, and why.
+        silent: String,
+    },
+}
 
 /// Where the sockets are, named by the shims' pids.
 pub const DIRECTORY: &str = "/run/cofferdam/pods";

@@ -1,16 +1,15 @@
 //! What is added to every process of a pod, init or exec, whatever its spec says: the second half of an isolation profile,
 //! the one that OCI's fields cannot express.
 
-use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::mounts::c_string;
-use super::script::Step;
-use super::seccomp::Program;
+use super::error::c_string;
+use super::script::{Ruleset, Step};
 use super::{Error, Result};
 use crate::cgroup::Destination;
 use crate::oci::capabilities::Sets;
+use crate::seccomp::Program;
 use crate::sys::confine::{self, landlock as ll};
 use crate::sys::kernel;
 
@@ -33,16 +32,6 @@ pub struct Landlock {
     pub tcp_bind: Option<Vec<u16>>,
     /// Ports to connect to.
     pub tcp_connect: Option<Vec<u16>>,
-}
-
-/// A ruleset as the kernel takes it, of rights that it knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Ruleset {
-    pub fs: u64,
-    pub net: u64,
-    pub scoped: u64,
-    pub paths: Vec<(CString, u64)>,
-    pub ports: Vec<(u16, u64)>,
 }
 
 /// The additions.

@@ -1,11 +1,12 @@
 //! Device nodes and links below `/dev`, OCI config-linux.md "Default Devices" and "Dev symbolic links".
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{below_root, c_string, of_own, of_tree};
-use super::script::Step;
+use super::error::c_string;
+use super::mounts::{below_root, of_own, of_tree};
+use super::script::{DeviceNode, Step};
 use super::{Error, Result};
 use crate::oci::{DeviceKind, LINKS, Links, NODES, Opened, Request};
 use crate::sys::mount as m;
@@ -36,14 +37,14 @@ impl Node {
             return self.bind(path);
         }
         let ((major, minor), (uid, gid)) = (self.numbers, self.owner);
-        Ok(Step::Device {
+        Ok(Step::Device(DeviceNode {
             path,
             mode: self.type_bits() | self.mode,
             major,
             minor,
             uid,
             gid,
-        })
+        }))
     }
 
     fn bind(self, path: CString) -> Result<Step> {
@@ -67,7 +68,7 @@ impl Node {
             ));
         };
         let label = format!("{}: bind {source}", self.field);
-        let tree = m::open_tree_clone(opened.fd().as_raw_fd(), c"", false);
+        let tree = m::open_tree_clone(opened.fd().as_fd(), c"", false);
         let tree = tree.map_err(|errno| Error::Step {
             what: label.clone(),
             op: "open_tree".into(),
@@ -114,14 +115,14 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
         steps.push(if mapped {
             Step::Mount(of_own(format!("dev: bind /{name}"), dest, number))
         } else {
-            Step::Device {
+            Step::Device(DeviceNode {
                 path: dest,
                 mode: libc::S_IFCHR | 0o666,
                 major: libc::major(rdev),
                 minor: libc::minor(rdev),
                 uid: 0,
                 gid: 0,
-            }
+            })
         });
     }
     for d in &request.devices {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::fuzz::planned;
-use super::script::{Mount, Source, Step};
+use super::script::{Mount, MountRoot, Source, Step};
 use super::{Result, hooks, rootfs};
 use crate::isolation::Judged;
 use crate::oci::capabilities::Sets;
@@ -108,7 +108,10 @@ pub fn root_effects(
     rootfs::plan(&request.root, mounts, None, &mut steps)?;
     let path = |c: &std::ffi::CStr| PathBuf::from(c.to_string_lossy().into_owned());
     let one = |step: &Step| {
-        let Step::MountRoot {
+        let Step::MountRoot(mount) = step else {
+            return None;
+        };
+        let MountRoot {
             source,
             target,
             fstype,
@@ -116,10 +119,7 @@ pub fn root_effects(
             data,
             workdir,
             ..
-        } = step
-        else {
-            return None;
-        };
+        } = mount.as_ref();
         let words = data.as_ref().map(|d| d.to_string_lossy().into_owned());
         let base = workdir.as_deref().map(path).unwrap_or_default();
         let word = |word: &str| {
@@ -207,13 +207,9 @@ fn one(step: &Step) -> Option<Effect> {
         Step::JoinNamespace { ns, flags, .. } => join(*flags, ns.as_fd()),
         Step::CloneSibling { namespaces } => Effect::New(*namespaces),
         Step::NewCgroupNamespace => Effect::New(libc::CLONE_NEWCGROUP as u64),
-        Step::Device {
-            path,
-            mode,
-            major,
-            minor,
-            ..
-        } => Effect::Device(absolute(path), mode & libc::S_IFMT, *major, *minor),
+        Step::Device(d) => {
+            Effect::Device(absolute(&d.path), d.mode & libc::S_IFMT, d.major, d.minor)
+        }
         Step::WriteProc { path, value, .. } => Effect::Proc(
             PathBuf::from(path.to_string_lossy().into_owned()),
             String::from_utf8_lossy(value).into_owned(),

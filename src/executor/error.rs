@@ -1,5 +1,6 @@
 //! What can go wrong in the executor, each message naming the object and the system's own reason.
 
+use std::ffi::CString;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -86,4 +87,9 @@ impl Error {
         let what = what.into();
         move |errno| Self::System { what, errno }
     }
+}
+
+/// A C string, or an error that names the field.
+pub(super) fn c_string(text: impl Into<Vec<u8>>, field: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::field(field, "contains a NUL byte"))
 }

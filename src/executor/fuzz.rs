@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::plan::{ExecPlan, InitPlan, exec, init};
 use super::script::Step;
 use super::spawn::Launch;
-use super::{Error, Result, Stdio, hooks, seccomp};
+use super::{Error, Result, Stdio, hooks};
 use crate::isolation::Judged;
 use crate::oci::{self, Reading, Request, RootMount};
+use crate::seccomp;
 
 /// Plans the init of a container from the text of a `config.json`.
 pub fn plan(config: &[u8]) -> Result<()> {

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 
-use super::mounts::c_string;
+use super::error::c_string;
 use super::script::{StartHook, Step};
 use super::{Error, Result};
 use crate::isolation::Judged;
@@ -150,7 +150,7 @@ impl HookRunner {
             run_one(hook, &state, inside).map_err(|reason| Error::Hook {
                 kind: kind.name(),
                 path: hook.path.clone(),
-                reason,
+                reason: reason.to_string(),
             })?;
         }
         Ok(())
@@ -171,11 +171,25 @@ fn in_memory(content: &[u8]) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// Why a hook failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// It could not be run or waited for.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// With the beginning of what it wrote to standard error.
+    #[error("{0}: {1}")]
+    Status(process::WaitStatus, String),
+    /// It was killed.
+    #[error("did not finish within {0} s")]
+    Late(u64),
+}
+
 fn run_one(
     hook: &Hook,
     state: &[u8],
     inside: Option<&Inside<'_>>,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), Failure> {
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
@@ -186,44 +200,36 @@ fn run_one(
             command.env(k, v);
         }
     }
-    let text = |e: std::io::Error| e.to_string();
-    let said = in_memory(b"").map_err(text)?;
+    let said = in_memory(b"")?;
     command
-        .stdin(Stdio::from(in_memory(state).map_err(text)?))
+        .stdin(Stdio::from(in_memory(state)?))
         .stdout(Stdio::null())
-        .stderr(Stdio::from(said.try_clone().map_err(text)?));
+        .stderr(Stdio::from(said.try_clone()?));
     if let Some(inside) = inside {
-        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(text);
         let entry = Entry {
-            pidfd: own(inside.pidfd)?,
-            root: own(inside.root.as_fd())?,
+            pidfd: inside.pidfd.try_clone_to_owned()?,
+            root: inside.root.try_clone()?,
             mapped: inside.mapped,
         };
         entry.before_exec(&mut command);
     }
-    let child = process::spawn(&mut command).map_err(text)?;
+    let child = process::spawn(&mut command)?;
     let ended = match hook.timeout {
         None => child.wait(),
         Some(seconds) => child.wait_within(Duration::from_secs(seconds)),
     };
     // A hook that is late is killed by the drop of its child.
     let status = ended
-        .map_err(|e| e.desc().to_owned())?
-        .ok_or_else(|| late(hook.timeout.unwrap_or_default()))?;
+        .map_err(std::io::Error::from)?
+        .ok_or(Failure::Late(hook.timeout.unwrap_or_default()))?;
     if status.success() {
         return Ok(());
     }
     let mut buffer = vec![0; TOLD];
     let n = said.read_at(&mut buffer, 0).unwrap_or(0);
     buffer.truncate(n);
-    Err(format!(
-        "{status}: {}",
-        String::from_utf8_lossy(&buffer).trim()
-    ))
-}
-
-fn late(seconds: u64) -> String {
-    format!("did not finish within {seconds} s")
+    let said = String::from_utf8_lossy(&buffer).trim().to_owned();
+    Err(Failure::Status(status, said))
 }
 
 /// The wait status of a hook that the container's init has ended because it was late: no process ends with it.

@@ -1,4 +1,4 @@
-//! The executor: creates, starts and enters containers from an OCI spec. It knows nothing of containerd, ttrpc or tokio:
+//! The executor: creates, starts, enters and ends containers from an OCI spec. It knows nothing of containerd, ttrpc or tokio:
 //! plain blocking functions.
 //!
 //! A spec is first compiled into a [`script`]: a flat list of steps with every path, option and descriptor ready. Then one
@@ -14,31 +14,35 @@ pub mod effects;
 mod error;
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub mod fuzz;
+mod gate;
 pub mod hooks;
 mod mounts;
 mod namespaces;
 mod netdev;
 mod plan;
 mod process;
+mod remains;
 mod rootfs;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod scheduling;
 mod script;
-pub mod seccomp;
 mod spawn;
-mod undo;
+mod talk;
+mod times;
 pub mod userns;
 mod wire;
 
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
+pub use gate::{AfterGate, Gate, listen_at_gate};
 pub use plan::{
     ExecPlan, InitPlan, JoinedNamespaces, exec, launch, prepare_root_directory, seccomp_agent,
 };
+pub use remains::{Remains, Undo};
 pub use rootfs::check_mappable;
-pub use spawn::{AfterGate, Gate, Launched, NotifyHandler, SeccompAgent, Spawned, listen_at_gate};
-pub use undo::{Undo, unmount_root};
+pub use spawn::{Launched, Spawned};
+pub use talk::{NotifyHandler, SeccompAgent};
 pub use userns::PodUsers;
 
 /// Where a process's three standard streams come from.

@@ -2,19 +2,15 @@
 //! attaches it.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::error::c_string;
 use super::script::{CopyUp, Mount, Source, Step};
 use super::{Error, PodUsers, Result, userns};
 use crate::cgroup::Cgroup;
 use crate::oci::{self, Flags, Kind, Request};
 use crate::sys::mount::{self as m, CWD, MountAttr, attr};
-
-/// A C string, or an error that names the field.
-pub(super) fn c_string(text: impl Into<Vec<u8>>, field: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::field(field, "contains a NUL byte"))
-}
 
 /// An absolute path of the container, as one relative to its root.
 pub(super) fn below_root(path: &Path, field: &str) -> Result<CString> {
@@ -191,7 +187,7 @@ impl Planner<'_> {
         {
             return Ok(tree);
         }
-        let tree = m::open_tree_clone(opened.fd().as_raw_fd(), c"", recursive)
+        let tree = m::open_tree_clone(opened.fd().as_fd(), c"", recursive)
             .map_err(|e| step("open_tree", e))?;
         if let Some((maps, recursive)) = maps {
             m::map_ids(tree.as_fd(), maps.as_fd(), recursive).map_err(|e| {

@@ -70,7 +70,7 @@ fn flag(typ: Type) -> i32 {
 }
 
 impl Namespaces {
-    pub fn plan(request: &Request) -> Result<Self> {
+    pub(crate) fn plan(request: &Request) -> Result<Self> {
         let mut this = Self::default();
         // The mount namespace is joined last: the others are open already. See `userns` for users: they own all the others.
         for typ in [
@@ -86,7 +86,7 @@ impl Namespaces {
                 (Namespace::Host, _) => {}
                 (Namespace::New, Type::Cgroup) => this.new_cgroup = true,
                 (Namespace::New, Type::Time) => this.new_time = Some(offsets(&request.rest)?),
-                (Namespace::New, typ) => this.new |= flag(typ) as u64,
+                (Namespace::New, typ) => this.new |= u64::from(flag(typ).cast_unsigned()),
                 (Namespace::Join(joined), Type::Pid) => this.join_pid = Some(joined.descriptor()?),
                 (Namespace::Join(joined), typ) => this.join.push(Join {
                     ns: joined.descriptor()?,
@@ -99,13 +99,13 @@ impl Namespaces {
     }
 
     /// Whether the mounts are the container's alone.
-    pub fn has_new_mounts(&self) -> bool {
+    pub(crate) fn has_new_mounts(&self) -> bool {
         self.new & libc::CLONE_NEWNS as u64 != 0
     }
 
     /// Joins the namespaces that others made. Before a user namespace is entered: whoever owns them, the node's root may
     /// join them.
-    pub fn join(&self, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
+    pub(crate) fn join(&self, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
         birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
         for join in &self.join {
             steps.push(Step::JoinNamespace {
@@ -120,7 +120,7 @@ impl Namespaces {
     /// Enters the new ones. Where one clone makes them all, the process is born in them. A user namespace comes first, because
     /// it is to own the others, and a time namespace takes effect for children only: there the process goes on as another
     /// one, which is born in them.
-    pub fn enter(
+    pub(crate) fn enter(
         &self,
         user: Option<&OwnedFd>,
         birth: &mut BornIn,
@@ -154,7 +154,7 @@ impl Namespaces {
 
     /// Whether `user` owns the container's network: what belongs to it, a sysfs and kernel parameters among it, is its
     /// owner's.
-    pub fn network_is_of(&self, user: &OwnedFd) -> bool {
+    pub(crate) fn network_is_of(&self, user: &OwnedFd) -> bool {
         if self.new & libc::CLONE_NEWNET as u64 != 0 {
             return true;
         }

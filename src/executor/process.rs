@@ -7,11 +7,11 @@ use std::sync::Arc;
 use oci_spec::runtime::{PosixRlimitType, Process, User};
 
 use super::confinement::Confinement;
-use super::mounts::c_string;
+use super::error::c_string;
 use super::script::{Step, UserProgram};
-use super::seccomp::Program;
 use super::{Error, Result, Stdio, scheduling};
 use crate::oci::capabilities::{SYS_ADMIN, Sets};
+use crate::seccomp::Program;
 use crate::sys::creds;
 use crate::sys::process::CStrVec;
 
@@ -113,7 +113,7 @@ fn check_ids(user: &User) -> Result<()> {
 
 impl Plan<'_> {
     /// What must happen while the host's procfs is still in reach.
-    pub fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+    pub(crate) fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         check_ids(self.process.user())?;
         if let Some(adj) = self.process.oom_score_adj() {
             if !(-1000..=1000).contains(&adj) {
@@ -141,7 +141,7 @@ impl Plan<'_> {
 
     /// Opens what the labels will be written to, while the host's procfs is still in reach: the files of the very process
     /// that is to execute the program, so after it went on as another one.
-    pub fn label_steps(&self, steps: &mut Vec<Step>) {
+    pub(crate) fn label_steps(&self, steps: &mut Vec<Step>) {
         let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
             label
                 .as_ref()
@@ -169,7 +169,7 @@ impl Plan<'_> {
     }
 
     /// The terminal, which needs the container's `/dev/pts`; for an init, before its root becomes the root.
-    pub fn stdio_step(&mut self, console: bool, steps: &mut Vec<Step>) {
+    pub(crate) fn stdio_step(&mut self, console: bool, steps: &mut Vec<Step>) {
         let uid = self.process.user().uid();
         match std::mem::replace(&mut self.stdio, Stdio::Terminal { size: None }) {
             Stdio::Files(fds) => steps.push(Step::Stdio(fds)),
@@ -179,11 +179,17 @@ impl Plan<'_> {
 
     /// From limits to the filter, in this order: rlimits, keyring, groups, user,
     /// capabilities, `no_new_privs`, seccomp. An init's gate, and its hooks, come before the filter.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "the order of the steps is what it says"
-    )]
-    pub fn late_steps(&self, gate: Option<Step>, steps: &mut Vec<Step>) -> Result<()> {
+    pub(crate) fn late_steps(&self, gate: Option<Step>, steps: &mut Vec<Step>) -> Result<()> {
+        self.limit_steps(steps)?;
+        self.place_steps(steps)?;
+        self.identity_steps(steps)?;
+        steps.push(Step::FindProgram);
+        steps.extend(gate);
+        self.filter_steps(steps)
+    }
+
+    /// Limits and scheduling.
+    fn limit_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         let p = self.process;
         for (i, r) in p.rlimits().iter().flatten().enumerate() {
             let (resource, name) = rlimit(r.typ());
@@ -204,7 +210,12 @@ impl Plan<'_> {
                 name,
             });
         }
-        scheduling::steps(p, steps)?;
+        scheduling::steps(p, steps)
+    }
+
+    /// Keyring, working directory and labels.
+    fn place_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+        let p = self.process;
         if let Some(name) = &self.keyring {
             steps.push(Step::Keyring(name.clone()));
         }
@@ -228,6 +239,12 @@ impl Plan<'_> {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Users, groups and capabilities.
+    fn identity_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+        let p = self.process;
         let nnp = p.no_new_privileges().unwrap_or(false);
         let caps = Sets::from_spec(p.capabilities().as_ref());
         // The root of a user namespace has them all there.
@@ -245,7 +262,6 @@ impl Plan<'_> {
         // Without no_new_privs the filter needs CAP_SYS_ADMIN. It stays in the permitted set until exec, which computes the
         // set anew from the bounding, inheritable and ambient sets (capabilities(7)), so the program never has it.
         let confinement = self.confinement.as_deref();
-        let floor = confinement.and_then(|c| c.floor.as_ref());
         if let Some(c) = confinement {
             c.privileged_steps(&caps, self.init, steps);
         }
@@ -264,8 +280,13 @@ impl Plan<'_> {
         if nnp {
             steps.push(Step::NoNewPrivileges);
         }
-        steps.push(Step::FindProgram);
-        steps.extend(gate);
+        Ok(())
+    }
+
+    /// The profile's last steps, and the filters.
+    fn filter_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+        let confinement = self.confinement.as_deref();
+        let floor = confinement.and_then(|c| c.floor.as_ref());
         // Before the filter, which may deny it.
         steps.push(Step::CloseOnExec {
             first: self.preserve_fds.saturating_add(3),

@@ -2,14 +2,14 @@
 //! namespace, so that the node never sees them and nothing is left to unmount.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
-use super::mounts::c_string;
-use super::script::Step;
+use super::error::c_string;
+use super::script::{MountRoot, Step};
 use super::{Error, PodUsers, Result, userns};
 use crate::isolation::Judged;
 use crate::oci::{Links, Opened, Options, Root, RootMount};
@@ -79,7 +79,7 @@ pub(super) fn plan(
         if opened.kind() != libc::S_IFDIR {
             return Err(failed("is not a directory"));
         }
-        let tree = open_tree_clone(opened.fd().as_raw_fd(), c"", true);
+        let tree = open_tree_clone(opened.fd().as_fd(), c"", true);
         steps.push(Step::PlaceRoot {
             tree: tree.map_err(|e| failed(e.desc()))?,
             target: c_path(rootfs)?,
@@ -162,7 +162,7 @@ fn one(
     } else {
         rootfs.join(m.target.trim_start_matches('/'))
     };
-    steps.push(Step::MountRoot {
+    steps.push(Step::MountRoot(Box::new(MountRoot {
         source: c_string(m.source.as_str(), field)?,
         target: c_path(&target)?,
         fstype: c_string(m.fstype.as_str(), field)?,
@@ -175,7 +175,7 @@ fn one(
         workdir,
         owner,
         label: format!("{field}: mount {} on {}", m.fstype, target.display()),
-    });
+    })));
     Ok(())
 }
 

@@ -13,19 +13,20 @@ use crate::sys::process::SchedAttr;
 /// The steps for `process.ioPriority` and `process.scheduler`.
 pub(super) fn steps(process: &Process, steps: &mut Vec<Step>) -> Result<()> {
     if let Some(io) = process.io_priority() {
-        if !(0..=7).contains(&io.priority()) {
-            return Err(Error::field(
+        let level = i32::try_from(io.priority()).ok();
+        let level = level.filter(|p| (0..=7).contains(p)).ok_or_else(|| {
+            Error::field(
                 "process.ioPriority.priority",
                 format!("{} is not between 0 and 7", io.priority()),
-            ));
-        }
+            )
+        })?;
         let class = match io.class() {
             IOPriorityClass::IoprioClassRt => 1,
             IOPriorityClass::IoprioClassBe => 2,
             IOPriorityClass::IoprioClassIdle => 3,
         };
         // linux/ioprio.h
-        steps.push(Step::IoPriority(class << 13 | io.priority() as i32));
+        steps.push(Step::IoPriority(class << 13 | level));
     }
     let Some(s) = process.scheduler() else {
         return Ok(());

@@ -3,10 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::confinement::Ruleset;
-use super::seccomp::Program;
 use super::wire::Question;
 use crate::oci::capabilities::Sets;
+use crate::seccomp::Program;
 use crate::sys::memory::SharedTimes;
 use crate::sys::mount::MountAttr;
 use crate::sys::process::{CStrVec, SchedAttr};
@@ -80,6 +79,33 @@ pub(super) struct Mount {
     pub propagation: Vec<(u64, bool)>,
 }
 
+/// `mount(2)` for one of the mounts that make up the root.
+pub(super) struct MountRoot {
+    pub source: CString,
+    pub target: CString,
+    pub fstype: CString,
+    pub flags: u64,
+    pub data: Option<CString>,
+    /// Where the mount starts from, if its options are too long for one page.
+    pub workdir: Option<CString>,
+    /// Whose the files are that the file system makes by itself.
+    pub owner: Option<u32>,
+    /// For messages.
+    pub label: String,
+}
+
+/// A device node.
+pub(super) struct DeviceNode {
+    /// Relative to the root.
+    pub path: CString,
+    /// Type and permissions, as mknod(2) takes them.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// A startContainer hook: a program of the container, which its init runs to its end.
 pub(super) struct StartHook {
     /// For messages.
@@ -94,6 +120,16 @@ pub(super) struct StartHook {
     /// Its standard output and error.
     pub null: OwnedFd,
     pub timeout: Option<Duration>,
+}
+
+/// A ruleset as the kernel takes it, of rights that it knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ruleset {
+    pub fs: u64,
+    pub net: u64,
+    pub scoped: u64,
+    pub paths: Vec<(CString, u64)>,
+    pub ports: Vec<(u16, u64)>,
 }
 
 /// One step.
@@ -152,18 +188,7 @@ pub(super) enum Step {
         flags: u64,
         what: &'static str,
     },
-    /// `mount(2)` for the root file system, from `workdir` where the options are too long for one page.
-    MountRoot {
-        source: CString,
-        target: CString,
-        fstype: CString,
-        flags: u64,
-        data: Option<CString>,
-        workdir: Option<CString>,
-        /// Whose the files are that the file system makes by itself.
-        owner: Option<u32>,
-        label: String,
-    },
+    MountRoot(Box<MountRoot>),
     /// Maps the ids of what is mounted at `target`, by a mount on top of it.
     MapRoot {
         maps: OwnedFd,
@@ -181,14 +206,7 @@ pub(super) enum Step {
         path: CString,
     },
     Mount(Mount),
-    Device {
-        path: CString,
-        mode: u32,
-        major: u32,
-        minor: u32,
-        uid: u32,
-        gid: u32,
-    },
+    Device(DeviceNode),
     Symlink {
         target: CString,
         path: CString,
@@ -267,7 +285,7 @@ pub(super) enum Step {
 
 impl Step {
     /// For messages: what the step does, as a person would say it.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let lossy = |s: &CString| s.to_string_lossy().into_owned();
         match self {
             Self::EnterCgroup { path, .. } => format!("enter cgroup {path}"),
@@ -289,14 +307,15 @@ impl Step {
             Self::MakeDevices(_) => "make the default devices".into(),
             Self::StartHook(hook) => hook.label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),
-            Self::MountRoot { label, .. } | Self::PlaceRoot { label, .. } => label.clone(),
+            Self::MountRoot(mount) => mount.label.clone(),
+            Self::PlaceRoot { label, .. } => label.clone(),
             Self::MapLayers { layers, .. } => {
                 format!("map the ids of the root's {} layers", layers.len())
             }
             Self::MapRoot { target, .. } => format!("root: map the ids of {}", lossy(target)),
             Self::OpenRoot { path } => format!("root.path: open {}", lossy(path)),
             Self::Mount(m) => m.label.clone(),
-            Self::Device { path, .. } => format!("create device node /{}", lossy(path)),
+            Self::Device(device) => format!("create device node /{}", lossy(&device.path)),
             Self::Symlink { path, .. } => format!("create link /{}", lossy(path)),
             Self::Mask(path) => format!("linux.maskedPaths: hide /{}", lossy(path)),
             Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
@@ -358,14 +377,14 @@ impl Step {
 
 impl Script {
     /// Whether the child goes on as a sibling of itself.
-    pub fn has_sibling(&self) -> bool {
+    pub(crate) fn has_sibling(&self) -> bool {
         let sibling = |step: &Step| matches!(step, Step::CloneSibling { .. });
         self.steps.iter().any(sibling)
     }
 
     /// Every descriptor that the steps use, sorted. The child closes all others first: a copy of another container's
     /// output held at this one's gate would keep that one's reader waiting.
-    pub fn descriptors(&self) -> Vec<RawFd> {
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut fds = Vec::new();
         for step in &self.steps {
             step.descriptors(&mut fds);

@@ -55,7 +55,7 @@ impl PodUsers {
 
     /// What was opened, with its ids mapped, as a detached mount.
     pub(super) fn map(&self, opened: &Opened, recursive: bool) -> nix::Result<OwnedFd> {
-        let tree = m::open_tree_clone(opened.fd().as_raw_fd(), c"", recursive)?;
+        let tree = m::open_tree_clone(opened.fd().as_fd(), c"", recursive)?;
         m::map_ids(tree.as_fd(), self.namespace.as_fd(), recursive)?;
         Ok(tree)
     }

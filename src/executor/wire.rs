@@ -4,7 +4,7 @@
 //! The process speaks first. It reports a failure and exits; or it asks a question or hands something over, and then waits for
 //! the answer, which is one byte ([`GO_ON`]). Its end closes when its program is executed: that is how the parent learns that it was.
 //!
-//! Messages are encoded without allocating, because the process must not (see [`super::child`]).
+//! Messages are encoded without allocating, because the process must not (see `executor/child`).
 
 /// The parent's answer: the process may go on. There is no other one; a process whose socket closes instead exits.
 pub(super) const GO_ON: u8 = b'g';
@@ -57,7 +57,7 @@ pub(super) enum Message<'a> {
 
 impl<'a> Message<'a> {
     /// Writes the message into `buffer`, and returns the part that is to be sent. A long name of a system call is cut.
-    pub fn encode<'b>(&self, buffer: &'b mut [u8; LONGEST]) -> &'b [u8] {
+    pub(crate) fn encode<'b>(&self, buffer: &'b mut [u8; LONGEST]) -> &'b [u8] {
         let mut length = 0;
         let mut put = |bytes: &[u8]| {
             for (to, from) in buffer.iter_mut().skip(length).zip(bytes) {
@@ -84,7 +84,7 @@ impl<'a> Message<'a> {
     }
 
     /// Reads a message; `None` if it is none.
-    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         Some(match bytes {
             [ASKS, question] => Self::Asks(match question {
                 1 => Question::CreateHooks,

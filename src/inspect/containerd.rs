@@ -2,24 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use toml::{Table, Value};
 
-use super::node::{Findings, State};
+pub use super::daemon::Source;
+use super::daemon::{Daemon, daemon, main_file, restarted};
+use super::findings::{Findings, State};
 use crate::isolation::Profile;
-
-/// Where to look.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// The program.
-    pub program: PathBuf,
-    /// Its configuration file; containerd's own default where none is given.
-    pub config: Option<PathBuf>,
-}
 
 /// What was learnt.
 #[derive(Debug, Default)]
@@ -30,7 +21,6 @@ pub(super) struct Installed {
     pub root: PathBuf,
 }
 
-const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
 const HANDLER: &str =
     "add shim-config/containerd-2.x.toml (or -1.x) to containerd's configuration, and restart it";
 
@@ -167,11 +157,6 @@ fn imports(source: &Source, config: &Table, out: &mut Findings) {
     }
 }
 
-fn main_file(source: &Source) -> PathBuf {
-    let config = source.config.clone();
-    config.unwrap_or_else(|| DEFAULT_CONFIG.into())
-}
-
 /// CRI's runtimes, in the places that versions 2 and 3 have for them.
 fn runtimes(config: &Table) -> Table {
     let plugins = config.get("plugins").and_then(Value::as_table);
@@ -204,8 +189,54 @@ fn binary(runtime_type: &str) -> Option<String> {
     Some(format!("containerd-shim-{name}-{version}"))
 }
 
+/// The shim that a handler names, by its path or by its type.
+fn program_of(
+    what: &str,
+    runtime: &Table,
+    daemon: Option<&Daemon>,
+    out: &mut Findings,
+) -> Option<PathBuf> {
+    let path = text(runtime, "runtime_path");
+    if !path.is_empty() {
+        return Some(PathBuf::from(path));
+    }
+    let file = binary(text(runtime, "runtime_type"))?;
+    let dirs = daemon.map_or_else(
+        || std::env::var_os("PATH").unwrap_or_default(),
+        |d| d.path.clone(),
+    );
+    let mut found = std::env::split_paths(&dirs).map(|d| d.join(&file));
+    let found = found.find(|f| f.is_file());
+    if found.is_none() {
+        out.say(
+            what,
+            State::Failing,
+            format!("no {file} in {}", dirs.to_string_lossy()),
+            "install it (make install), or link it: the name chooses the profile",
+        );
+    }
+    found
+}
+
+/// The profile in a file of the handler's own.
+fn config_path(what: &str, config: &str, out: &mut Findings) {
+    let file = Path::new(config);
+    let found = match fs::read_to_string(file) {
+        Err(e) => format!("{config}: {e}"),
+        Ok(text) => {
+            let dir = file.parent().unwrap_or(Path::new("/"));
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            match Profile::parse(dir, &name, config, &text) {
+                Ok(_) => return,
+                Err(e) => e.to_string(),
+            }
+        }
+    };
+    let remedy = "mend the file that ConfigPath names";
+    out.say(what, State::Failing, found, remedy);
+}
+
 /// One handler; the name of its profile.
-#[expect(clippy::too_many_lines, reason = "a paragraph for each finding")]
 fn handler(
     name: &str,
     runtime: &Table,
@@ -213,29 +244,7 @@ fn handler(
     out: &mut Findings,
 ) -> Option<String> {
     let what = format!("handler {name}");
-    let path = text(runtime, "runtime_path");
-    let program = if path.is_empty() {
-        let file = binary(text(runtime, "runtime_type"))?;
-        let dirs = daemon.map_or_else(
-            || std::env::var_os("PATH").unwrap_or_default(),
-            |d| d.path.clone(),
-        );
-        let found = std::env::split_paths(&dirs)
-            .map(|d| d.join(&file))
-            .find(|f| f.is_file());
-        let Some(found) = found else {
-            out.say(
-                &what,
-                State::Failing,
-                format!("no {file} in {}", dirs.to_string_lossy()),
-                "install it (make install), or link it: the name chooses the profile",
-            );
-            return None;
-        };
-        found
-    } else {
-        PathBuf::from(path)
-    };
+    let program = program_of(&what, runtime, daemon, out)?;
     let answer = match Command::new(&program).arg("-v").output() {
         Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
         Err(e) => {
@@ -284,22 +293,7 @@ fn handler(
         }
     } else {
         config.clone_into(&mut profile);
-        let file = Path::new(config);
-        let parsed = fs::read_to_string(file)
-            .map_err(|e| format!("{config}: {e}"))
-            .and_then(|text| {
-                let dir = file.parent().unwrap_or(Path::new("/"));
-                let name = file.file_stem().unwrap_or_default().to_string_lossy();
-                Profile::parse(dir, &name, config, &text).map_err(|e| e.to_string())
-            });
-        if let Err(e) = parsed {
-            out.say(
-                &what,
-                State::Failing,
-                e,
-                "mend the file that ConfigPath names",
-            );
-        }
+        config_path(&what, config, out);
     }
     let known = ["privileged_without_host_devices"];
     for key in known {
@@ -314,99 +308,6 @@ fn handler(
         "",
     );
     (config.is_empty()).then_some(profile)
-}
-
-/// The running daemon.
-struct Daemon {
-    path: std::ffi::OsString,
-    /// Seconds since 1970.
-    started: SystemTime,
-}
-
-/// The process that runs this program with this configuration, where there is one.
-fn daemon(source: &Source) -> Option<Daemon> {
-    let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .map(|d| d.join(&source.program))
-        .find(|f| f.is_file())?;
-    let wanted = fs::canonicalize(wanted).ok()?;
-    let config = main_file(source);
-    let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot: u64 = boot
-        .lines()
-        .find_map(|l| l.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()?;
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let file = |name: &str| entry.path().join(name);
-        if fs::read_link(file("exe")).ok().as_ref() != Some(&wanted)
-            || configuration_of(&fs::read(file("cmdline")).unwrap_or_default()) != config
-        {
-            continue;
-        }
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let path = environment
-            .split(|b| *b == 0)
-            .find_map(|v| v.strip_prefix(b"PATH="))
-            .unwrap_or_default();
-        // Clock ticks are hundredths of a second: `sysconf(3)`, _SC_CLK_TCK.
-        let ticks = crate::sys::process::start_time(pid)?;
-        return Some(Daemon {
-            path: std::ffi::OsStr::from_bytes(path).to_owned(),
-            started: UNIX_EPOCH + Duration::from_secs(boot + ticks / 100),
-        });
-    }
-    None
-}
-
-/// The file that a daemon with these arguments reads.
-fn configuration_of(cmdline: &[u8]) -> PathBuf {
-    let args: Vec<String> = cmdline
-        .split(|b| *b == 0)
-        .map(|a| String::from_utf8_lossy(a).into_owned())
-        .collect();
-    let after = |flag: &str| {
-        let at = args.iter().position(|a| a == flag)?;
-        args.get(at + 1).cloned()
-    };
-    let joined = || {
-        args.iter()
-            .find_map(|a| a.strip_prefix("--config="))
-            .map(str::to_owned)
-    };
-    let found = after("--config").or_else(|| after("-c")).or_else(joined);
-    found.map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
-}
-
-/// Whether the daemon has read the configuration as it is now.
-fn restarted(source: &Source, daemon: &Daemon, out: &mut Findings) {
-    let mut files = vec![main_file(source)];
-    let drop_ins = fs::read_dir("/etc/containerd/conf.d").into_iter().flatten();
-    if source.config.is_none() {
-        files.extend(drop_ins.flatten().map(|e| e.path()));
-    }
-    let newer: Vec<String> = files
-        .iter()
-        .filter(|f| {
-            let changed = fs::metadata(f).and_then(|m| m.modified());
-            changed.is_ok_and(|c| c > daemon.started + Duration::from_secs(1))
-        })
-        .map(|f| f.display().to_string())
-        .collect();
-    if newer.is_empty() {
-        out.say("daemon", State::Ok, "runs, with this configuration", "");
-    } else {
-        let found = format!("started before {} changed", newer.join(" "));
-        out.say(
-            "daemon",
-            State::Degraded,
-            found,
-            "systemctl restart containerd",
-        );
-    }
 }
 
 #[cfg(test)]
@@ -427,12 +328,15 @@ mod tests {
     #[test]
     fn which_file_a_daemon_reads() {
         for (args, expected) in [
-            ("containerd", DEFAULT_CONFIG),
+            ("containerd", super::super::daemon::DEFAULT_CONFIG),
             ("containerd\0--config\0/x.toml\0", "/x.toml"),
             ("containerd\0-c\0/y.toml\0--log-level\0info", "/y.toml"),
             ("containerd\0--config=/z.toml", "/z.toml"),
         ] {
-            assert_eq!(configuration_of(args.as_bytes()), Path::new(expected));
+            assert_eq!(
+                super::super::daemon::configuration_of(args.as_bytes()),
+                Path::new(expected)
+            );
         }
     }
 

@@ -2,11 +2,14 @@
 //! ([`check`]).
 
 pub mod containerd;
+mod daemon;
 mod explain;
+mod findings;
 mod limits;
 mod mounts;
 mod node;
 mod process;
 
 pub use explain::{Explanation, Line, Mark, explain};
-pub use node::{Finding, State, check};
+pub use findings::{Finding, State};
+pub use node::check;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    pub fn has(&self, option: &str) -> bool {
+    pub(crate) fn has(&self, option: &str) -> bool {
         let all = || self.options.iter().chain(&self.super_options);
         all().any(|o| o == option)
     }
@@ -50,7 +50,7 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    pub fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         let text = crate::procfs::read(format!("/proc/{pid}/mountinfo")).ok()?;
         let root = File::open(format!("/proc/{pid}/root")).ok()?;
         let by_id = text.lines().filter_map(parse).collect();
@@ -58,12 +58,12 @@ impl Mounts {
     }
 
     /// Follows the links of the container's root, and none out of it.
-    pub fn at(&self, path: &Path) -> At<'_> {
+    pub(crate) fn at(&self, path: &Path) -> At<'_> {
         let Ok(relative) = CString::new(path.as_os_str().as_encoded_bytes()) else {
             return At::Unknown(Errno::EINVAL);
         };
         let opened = mount::openat2(
-            self.root.as_raw_fd(),
+            self.root.as_fd(),
             &relative,
             libc::O_PATH,
             0,
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn our_own_root() {
-        let mounts = Mounts::of(std::process::id() as i32).unwrap();
+        let mounts = Mounts::of(std::process::id().cast_signed()).unwrap();
         let At::Mount {
             mount,
             root,

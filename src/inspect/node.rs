@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::containerd;
+use super::findings::{Finding, Findings, State};
 use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
 use crate::isolation::pool::RANGE;
@@ -17,57 +16,6 @@ use crate::sys::kernel;
 
 /// The oldest kernel that we run on.
 const FLOOR: (u32, u32) = (5, 10);
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// As it should be.
-    Ok,
-    /// Pods run, with less than a profile promises, or than there could be.
-    Degraded,
-    /// Pods do not run, or not where they should.
-    Failing,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it belongs to, for people.
-    pub area: String,
-    /// What it is.
-    pub what: String,
-    /// How bad it is.
-    pub state: State,
-    /// What there is.
-    pub found: String,
-    /// What to do about it; empty where nothing is to be done.
-    pub remedy: String,
-}
-
-/// What was found so far.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub area: String,
-    pub all: Vec<Finding>,
-}
-
-impl Findings {
-    pub fn say(&mut self, what: &str, state: State, found: impl Into<String>, remedy: &str) {
-        self.all.push(Finding {
-            area: self.area.clone(),
-            what: what.to_owned(),
-            state,
-            found: found.into(),
-            remedy: if state == State::Ok { "" } else { remedy }.to_owned(),
-        });
-    }
-
-    fn test(&mut self, what: &str, good: bool, bad: State, found: impl Into<String>, remedy: &str) {
-        let state = if good { State::Ok } else { bad };
-        self.say(what, state, found, remedy);
-    }
-}
 
 /// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
 pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
@@ -293,7 +241,7 @@ fn profile(name: &str, root: &Path, out: &mut Findings) {
         }
         Err(e) => {
             let remedy = "use a kernel that has it, or landlock.required = false";
-            out.say("required", State::Failing, e, remedy);
+            out.say("required", State::Failing, e.to_string(), remedy);
         }
     }
     if profile.network.egress.is_some() {
@@ -380,45 +328,4 @@ fn users(profile: &Profile, root: &Path, out: &mut Findings) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_kubelet_keeps_volumes() {
-        let of = |words: &[&str]| root_of_kubelet(&words.join("\0"));
-        for (words, root) in [
-            (&["/usr/bin/kubelet", "--v=2"][..], Some("/var/lib/kubelet")),
-            (
-                &["kubelet", "--root-dir=/data/kubelet"],
-                Some("/data/kubelet"),
-            ),
-            (
-                &[
-                    "/var/lib/k0s/bin/kubelet",
-                    "--root-dir",
-                    "/var/lib/k0s/kubelet",
-                ],
-                Some("/var/lib/k0s/kubelet"),
-            ),
-            (
-                &["/snap/microk8s/1/kubelite", "--root-dir=/var/snap/x"],
-                Some("/var/snap/x"),
-            ),
-            (&["/usr/local/bin/k3s", "server"], None),
-            (&["bash", "--root-dir=/x"], None),
-            (&[""], None),
-        ] {
-            assert_eq!(of(words), root.map(PathBuf::from), "{words:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_well_needs_no_remedy() {
-        let mut out = Findings::default();
-        out.test("a", true, State::Failing, "x", "do this");
-        out.test("b", false, State::Degraded, "y", "do that");
-        let remedies: Vec<&str> = out.all.iter().map(|f| f.remedy.as_str()).collect();
-        assert_eq!(remedies, ["", "do that"]);
-        assert!(State::Failing > State::Degraded && State::Degraded > State::Ok);
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ pub(super) struct Status(HashMap<String, String>);
 
 impl Status {
     /// None where the process is gone.
-    pub fn of(pid: i32) -> Option<Self> {
+    pub(crate) fn of(pid: i32) -> Option<Self> {
         let text = procfs::read(format!("/proc/{pid}/status")).ok()?;
         Some(Self::parse(&text))
     }
@@ -27,21 +27,21 @@ impl Status {
         Self(text.lines().filter_map(pair).collect())
     }
 
-    pub fn get(&self, key: &str) -> &str {
+    pub(crate) fn get(&self, key: &str) -> &str {
         self.0.get(key).map_or("", String::as_str)
     }
 
-    pub fn number(&self, key: &str) -> Option<u64> {
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
         self.get(key).parse().ok()
     }
 
     /// A set of capabilities: `CapBnd` and the like.
-    pub fn capabilities(&self, key: &str) -> u64 {
+    pub(crate) fn capabilities(&self, key: &str) -> u64 {
         u64::from_str_radix(self.get(key), 16).unwrap_or(0)
     }
 
     /// Real, effective, saved and file system id: `Uid` or `Gid`.
-    pub fn effective(&self, key: &str) -> u32 {
+    pub(crate) fn effective(&self, key: &str) -> u32 {
         let mut ids = self.get(key).split_whitespace();
         ids.nth(1).and_then(|id| id.parse().ok()).unwrap_or(0)
     }
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn ourselves() {
-        let me = std::process::id() as i32;
+        let me = std::process::id().cast_signed();
         let status = Status::of(me).unwrap();
-        assert_eq!(status.number("Pid"), Some(me as u64));
+        assert_eq!(status.number("Pid"), Some(u64::try_from(me).unwrap()));
         assert!(status.capabilities("CapBnd") > 0);
         assert_eq!(status.effective("Uid"), nix::unistd::geteuid().as_raw());
         assert_eq!(namespace("self", "mnt"), namespace(me, "mnt"));

@@ -379,7 +379,7 @@ mod tests {
     fn the_floors_compile() {
         for floor in [super::hardened(), super::untrusted()] {
             assert!(floor.syscalls().as_ref().unwrap().len() > 10);
-            crate::executor::seccomp::compile(&floor).unwrap();
+            crate::seccomp::compile(&floor).unwrap();
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What each profile makes of specs, ordinary and greedy.
+//! What each profile makes of specs, ordinary and greedy. Over 400 lines, because it is
+//! one list of cases over shared fixtures.
 
 use std::path::{Path, PathBuf};
 
@@ -520,10 +521,10 @@ fn programs_of_the_node_are_listed() {
         "{refused}"
     );
     assert!(f.judge(&listing, &agent("/run/agent")).is_ok());
-    let streams = |stdout: &str| crate::stdio::StdioUris {
+    let streams = |stdout: &str| crate::oci::StdioUris {
         stdout: stdout.into(),
         stderr: "/a/fifo".into(),
-        ..crate::stdio::StdioUris::default()
+        ..crate::oci::StdioUris::default()
     };
     for (address, hardened, listed) in [
         ("/a/fifo", true, true),

@@ -89,8 +89,8 @@ impl Lease {
         // the next to be given out.
         let start = RandomState::new().hash_one(std::process::id()) % u64::from(pool.ranges.max(1));
         for i in 0..pool.ranges {
-            let slot = ((start + u64::from(i)) % u64::from(pool.ranges)) as u32;
-            let first = pool.first + slot * RANGE;
+            let slot = (start + u64::from(i)) % u64::from(pool.ranges);
+            let first = pool.first + u32::try_from(slot).unwrap_or(0) * RANGE;
             if let Some(lease) = Self::try_take(directory, first)? {
                 return Ok(lease);
             }

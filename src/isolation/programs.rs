@@ -7,7 +7,7 @@ use super::judged::Judged;
 use super::profile::Profile;
 use super::refusal::Refusal;
 use crate::oci::Request;
-use crate::stdio::StdioUris;
+use crate::oci::StdioUris;
 
 fn is_listed(list: Option<&Vec<PathBuf>>, path: &Path) -> bool {
     list.is_none_or(|l| l.iter().any(|p| p == path))

@@ -14,8 +14,8 @@ const PERIOD: u64 = 100_000;
 fn limited(asked: Option<i64>, limit: Limit) -> Option<i64> {
     let asked = asked.filter(|a| *a > 0);
     let wanted = match asked {
-        Some(a) => limit.max.map_or(a, |max| a.min(max as i64)),
-        None => limit.default.or(limit.max)? as i64,
+        Some(a) => limit.max.map_or(a, |max| a.min(max.cast_signed())),
+        None => limit.default.or(limit.max)?.cast_signed(),
     };
     (asked != Some(wanted)).then_some(wanted)
 }
@@ -173,10 +173,10 @@ fn swap(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
         // 0 is not asked for: nothing is written for it.
         .filter(|s| *s != 0)
         .map(|s| if s < 0 { i64::MAX } else { (s - bytes).max(0) });
-    let max = limit.max.map_or(i64::MAX, |max| max as i64);
+    let max = limit.max.map_or(i64::MAX, u64::cast_signed);
     let wanted = match (asked, limit.default.or(limit.max)) {
         (Some(asked), _) => asked.min(max),
-        (None, Some(default)) => default as i64,
+        (None, Some(default)) => default.cast_signed(),
         (None, None) => return,
     };
     if asked != Some(wanted) {
@@ -199,7 +199,7 @@ fn cpu(limit: Limit, r: &mut LinuxResources, report: &mut Vec<String>) {
         .map(|millis| i64::try_from(millis).unwrap_or(i64::MAX));
     if let Some(millis) = limited(asked, limit) {
         cpu.set_period(Some(PERIOD));
-        cpu.set_quota(Some((millis * PERIOD as i64 / 1000).max(1000)));
+        cpu.set_quota(Some((millis * PERIOD.cast_signed() / 1000).max(1000)));
         r.set_cpu(Some(cpu));
         report.push(format!(
             "linux.resources.cpu.quota: {millis} thousandths of a processor"

@@ -36,32 +36,51 @@ pub fn judge_root_mounts(
     Ok(Judged::new(mounts))
 }
 
-fn one(place: &Place, m: &mut RootMount) -> Result<(), String> {
+/// Why a mount of the root is not an image's.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("its target {0:?} is not the root")]
+    Target(String),
+    #[error("no snapshotter keeps snapshots in one")]
+    FileSystem,
+    #[error("its source {0:?} is no path")]
+    Source(String),
+    #[error("its option {0:?} is two")]
+    TwoOptions(String),
+    #[error("its option {0:?} has an unusual character")]
+    Character(String),
+    #[error("its option {0} is a path")]
+    PathOption(String),
+    #[error("{} is no snapshot", .0.display())]
+    NoSnapshot(PathBuf),
+}
+
+fn one(place: &Place, m: &mut RootMount) -> Result<(), Unfit> {
     // On the way to it are the image's links.
     if !m.target.is_empty() {
-        return Err(format!("its target {:?} is not the root", m.target));
+        return Err(Unfit::Target(m.target.clone()));
     }
     let is_bind = m.is_bind();
     // The kernel's own file systems take no notice of their source.
     if !is_bind && m.fstype != "overlay" && !ON_DISK.contains(&m.fstype.as_str()) {
-        return Err("no snapshotter keeps snapshots in one".into());
+        return Err(Unfit::FileSystem);
     }
     if is_bind || m.fstype != "overlay" {
         if !Path::new(&m.source).is_absolute() {
-            return Err(format!("its source {:?} is no path", m.source));
+            return Err(Unfit::Source(m.source.clone()));
         }
         m.source = snapshot(place, &m.source)?;
     }
     for option in &mut m.options {
         let Some((key, value)) = option.split_once('=') else {
             if option.contains(',') {
-                return Err(format!("its option {option:?} is two"));
+                return Err(Unfit::TwoOptions(option.clone()));
             }
             continue;
         };
         let is_map = matches!(key, "uidmap" | "gidmap");
         if option.contains('\\') || (option.contains(',') && !is_map) {
-            return Err(format!("its option {option:?} has an unusual character"));
+            return Err(Unfit::Character(option.clone()));
         }
         let is_layers = matches!(
             key,
@@ -69,7 +88,7 @@ fn one(place: &Place, m: &mut RootMount) -> Result<(), String> {
         );
         if !is_layers {
             if value.contains('/') {
-                return Err(format!("its option {key} is a path"));
+                return Err(Unfit::PathOption(key.to_owned()));
             }
             continue;
         }
@@ -82,12 +101,11 @@ fn one(place: &Place, m: &mut RootMount) -> Result<(), String> {
     Ok(())
 }
 
-fn snapshot(place: &Place, path: &str) -> Result<String, String> {
-    let shown = |real: &Path| format!("{} is no snapshot", real.display());
+fn snapshot(place: &Place, path: &str) -> Result<String, Unfit> {
     let path = Path::new(path);
     let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::RootDir);
     if !path.is_absolute() || !path.components().all(inside) {
-        return Err(shown(path));
+        return Err(Unfit::NoSnapshot(path.to_owned()));
     }
     // The names of block devices are links of the node's, to numbers that say nothing.
     let real = if path.starts_with("/dev") {
@@ -99,6 +117,6 @@ fn snapshot(place: &Place, path: &str) -> Result<String, String> {
         Some(text) if place.is_snapshot(&real) && !text.contains([',', ':', '\\']) => {
             Ok(text.to_owned())
         }
-        _ => Err(shown(&real)),
+        _ => Err(Unfit::NoSnapshot(real)),
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Btf {
 
 impl Btf {
     /// Of the running kernel.
-    pub fn load() -> io::Result<Self> {
+    pub(crate) fn load() -> io::Result<Self> {
         let data = std::fs::read(FILE)?;
         Self::parse(data).ok_or_else(|| io::Error::other("malformed"))
     }
@@ -66,12 +66,13 @@ impl Btf {
     }
 
     /// The id of a function.
-    pub fn function(&self, name: &str) -> Option<u32> {
-        self.find(FUNC, name).map(|i| i as u32 + 1)
+    pub(crate) fn function(&self, name: &str) -> Option<u32> {
+        self.find(FUNC, name)
+            .and_then(|i| u32::try_from(i + 1).ok())
     }
 
     /// Bytes from the beginning of a structure to its member, which may be in a union or structure without a name.
-    pub fn offset(&self, structure: &str, member: &str) -> Option<i16> {
+    pub(crate) fn offset(&self, structure: &str, member: &str) -> Option<i16> {
         let found = self.find(STRUCT, structure)?;
         i16::try_from(self.member(found, member.as_bytes())?).ok()
     }

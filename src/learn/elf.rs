@@ -14,7 +14,7 @@ const HEAD: u64 = 8192;
 pub(super) fn loader(root: &File, path: &str) -> Option<String> {
     let path = CString::new(path).ok()?;
     let resolve = mount::RESOLVE_IN_ROOT | mount::RESOLVE_NO_MAGICLINKS;
-    let found = mount::openat2(root.as_raw_fd(), &path, libc::O_PATH, 0, resolve).ok()?;
+    let found = mount::openat2(root.as_fd(), &path, libc::O_PATH, 0, resolve).ok()?;
     // By now it may be a device, which must not be opened.
     let mode = mount::fstat(found.as_fd()).ok()?.st_mode;
     if mode & libc::S_IFMT != libc::S_IFREG {
@@ -41,8 +41,8 @@ fn parse(head: &[u8]) -> Option<String> {
         let entry = usize::try_from(table.checked_add(i * size)?).ok()?;
         if number(entry, 4)? == INTERP {
             let (at, len) = (
-                number(entry.checked_add(8)?, 8)? as usize,
-                number(entry.checked_add(32)?, 8)? as usize,
+                usize::try_from(number(entry.checked_add(8)?, 8)?).ok()?,
+                usize::try_from(number(entry.checked_add(32)?, 8)?).ok()?,
             );
             let text = head.get(at..at.checked_add(len)?)?;
             return Some(

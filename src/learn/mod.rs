@@ -6,6 +6,7 @@
 mod btf;
 mod elf;
 mod programs;
+mod tree;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,15 +16,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::executor::seccomp;
 use crate::oci;
 use crate::oci::capabilities;
+use crate::seccomp;
 use crate::sys::bpf::{self, HashMap, Probe};
 use crate::sys::{process, time};
 use btf::Btf;
 use programs::{NUMBER_KEY, PATH_KEY, REFUSED, Watched};
+use tree::Tree;
 pub use write::{Learnt, learnt, store};
 
 /// Where the recordings of containers that are deleted are kept, until somebody takes them.
@@ -131,20 +134,53 @@ pub struct Recorder {
     _probes: Vec<(OwnedFd, OwnedFd)>,
 }
 
+/// What cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something of the container's process.
+    #[error("{0}: {1}")]
+    Process(String, #[source] io::Error),
+    /// Its processes cannot be told from the node's.
+    #[error(
+        "the container shares the node's pid namespace: its processes cannot be told from the node's"
+    )]
+    SharedPids,
+    /// A map, on this kernel.
+    #[error("make an eBPF map: {}", .0.desc())]
+    Map(Errno),
+    /// The first program, without which there is nothing to learn.
+    #[error("attach to system calls: {0} (needs Linux 5.7 with CONFIG_BPF_SYSCALL)")]
+    Calls(Box<Self>),
+    /// A program, on this kernel.
+    #[error("{}", .0.desc())]
+    Program(Errno),
+    /// The kernel does not describe itself.
+    #[error("the kernel's types: {0} (needs CONFIG_DEBUG_INFO_BTF)")]
+    Types(String),
+    /// What is looked at has another layout.
+    #[error("this kernel's types are others")]
+    OtherTypes,
+    /// What is looked at is not there.
+    #[error("this kernel has no such function")]
+    NoFunction,
+    /// Neither place will do.
+    #[error("{0}; at the tracepoint: {1} (Linux 6.14)")]
+    Neither(Box<Self>, Box<Self>),
+}
+
 impl Recorder {
-    /// Records what the pid namespace of `pid` uses. The error is for people.
-    pub fn start(pid: i32, from_start: bool) -> Result<Self, String> {
+    /// Records what the pid namespace of `pid` uses.
+    pub fn start(pid: i32, from_start: bool) -> Result<Self, Error> {
         let namespace = |pid: &str| {
             let link = format!("/proc/{pid}/ns/pid");
-            fs::metadata(&link).map_err(|e| format!("{link}: {e}"))
+            fs::metadata(&link).map_err(|e| Error::Process(link, e))
         };
         let (theirs, ours) = (namespace(&pid.to_string())?, namespace("self")?);
         if theirs.ino() == ours.ino() {
-            return Err(
-                "the container shares the node's pid namespace: its processes cannot be told from the node's".into(),
-            );
+            return Err(Error::SharedPids);
         }
-        let root = File::open(format!("/proc/{pid}/root")).map_err(|e| format!("its root: {e}"))?;
+        let root = File::open(format!("/proc/{pid}/root"))
+            .map_err(|e| Error::Process("its root".into(), e))?;
         let mut comm = [0u8; 16];
         for (to, from) in comm.iter_mut().zip(process::name().as_bytes()) {
             *to = *from;
@@ -156,22 +192,18 @@ impl Recorder {
             ino: theirs.ino(),
             comm,
         };
-        let map = |key, entries| {
-            HashMap::new(key, 8, entries).map_err(|e| format!("make an eBPF map: {}", e.desc()))
-        };
+        let map = |key, entries| HashMap::new(key, 8, entries).map_err(Error::Map);
         let (calls, capabilities) = (map(NUMBER_KEY, MAX_NUMBERS)?, map(NUMBER_KEY, MAX_NUMBERS)?);
         let (paths, forks) = (map(PATH_KEY, MAX_PATHS)?, map(NUMBER_KEY, MAX_PATHS)?);
-        let attach = |at, insns: &[_]| bpf::probe(at, insns).map_err(|e| e.desc().to_owned());
+        let attach = |at, insns: &[_]| bpf::probe(at, insns).map_err(Error::Program);
         // Without the calls there is nothing to learn; the rest is as good as the kernel allows.
         let first = attach(
             Probe::Tracepoint(c"sys_enter"),
             &programs::calls(watched, calls.fd()),
         )
-        .map_err(|e| {
-            format!("attach to system calls: {e} (needs Linux 5.7 with CONFIG_BPF_SYSCALL)")
-        })?;
+        .map_err(|e| Error::Calls(Box::new(e)))?;
         let (mut probes, mut gaps) = (vec![first], Vec::new());
-        let mut more = |what: &str, probe: Result<_, String>| match probe {
+        let mut more = |what: &str, probe: Result<_, Error>| match probe {
             Ok(probe) => probes.push(probe),
             Err(e) => gaps.push(format!("{what}: {e}")),
         };
@@ -181,19 +213,17 @@ impl Recorder {
         }
         let insns = programs::forks(watched, forks.fd());
         more("files", attach(Probe::Tracepoint(c"sys_exit"), &insns));
-        let types = Btf::load()
-            .map_err(|e| format!("the kernel's types: {e} (needs CONFIG_DEBUG_INFO_BTF)"));
-        let insns = types.as_ref().map_err(Clone::clone).and_then(|btf| {
-            programs::programs(watched, paths.fd(), btf)
-                .ok_or_else(|| "this kernel's types are others".to_owned())
-        });
+        let types = Btf::load().map_err(|e| e.to_string());
+        let types = || types.as_ref().map_err(|e| Error::Types(e.clone()));
+        let insns = types()
+            .and_then(|btf| programs::programs(watched, paths.fd(), btf).ok_or(Error::OtherTypes));
         let at = Probe::Tracepoint(c"sched_process_exec");
         more("files", insns.and_then(|insns| attach(at, &insns)));
         // The function knows which questions are the kernel's own; the tracepoint does not.
         let fd = capabilities.fd();
-        let at_function = types.and_then(|btf| {
+        let at_function = types().and_then(|btf| {
             let id = btf.function("cap_capable");
-            let id = id.ok_or_else(|| "this kernel has no such function".to_owned())?;
+            let id = id.ok_or(Error::NoFunction)?;
             attach(Probe::Exit(id), &programs::capabilities(watched, fd, false))
         });
         more(
@@ -201,7 +231,7 @@ impl Recorder {
             at_function.or_else(|e| {
                 let insns = programs::capabilities(watched, fd, true);
                 attach(Probe::Tracepoint(c"cap_capable"), &insns)
-                    .map_err(|t| format!("{e}; at the tracepoint: {t} (Linux 6.14)"))
+                    .map_err(|t| Error::Neither(Box::new(e), Box::new(t)))
             }),
         );
         Ok(Self {
@@ -228,11 +258,11 @@ impl Recorder {
             ..Recorded::default()
         };
         for (number, count) in numbers(&self.calls) {
-            let name = seccomp::own_name(number as u32);
+            let name = seccomp::own_name(u32::try_from(number).unwrap_or(u32::MAX));
             *out.calls.entry(name).or_default() += count;
         }
         for (number, count) in numbers(&self.capabilities) {
-            let index = (number & !REFUSED) as usize;
+            let index = usize::try_from(number & !REFUSED).unwrap_or(usize::MAX);
             let name = capabilities::NAMES
                 .get(index)
                 .map_or_else(|| format!("CAP_{index}"), |n| (*n).to_owned());
@@ -244,19 +274,19 @@ impl Recorder {
             }
         }
         let entries = self.paths.entries();
-        if entries.len() as u32 >= MAX_PATHS {
+        if entries.len() >= MAX_PATHS as usize {
             out.gaps.push(format!(
                 "files: more than {MAX_PATHS}; the later ones are missing"
             ));
         }
         let tree = self.tree(pids, &entries);
         for (key, value) in entries {
-            let (call, flags) = (i64::from(word(&key, 0)), word(&key, 12) as i32);
+            let (call, flags) = (i64::from(word(&key, 0)), word(&key, 12).cast_signed());
             let (path, count) = (text(&key, 16), wide(&value));
             if call == libc::SYS_chdir || path.is_empty() {
                 continue;
             }
-            let found = tree.resolve(&path, word(&key, 4) as i32, word(&key, 8));
+            let found = tree.resolve(&path, word(&key, 4).cast_signed(), word(&key, 8));
             if found.is_empty() {
                 out.unresolved.insert(path);
             }
@@ -321,61 +351,6 @@ impl Recorder {
     }
 }
 
-/// Processes, by their numbers in the container.
-#[derive(Debug, Default)]
-struct Tree {
-    /// The init's directory at first.
-    first: Option<String>,
-    /// Those that are still there, and their numbers on the node.
-    live: BTreeMap<u32, i32>,
-    parents: BTreeMap<u32, u32>,
-    /// Where each went, in no order.
-    directories: BTreeMap<u32, BTreeSet<String>>,
-}
-
-impl Tree {
-    /// What a path may be in the container: more than one where its process was in more than one directory.
-    fn resolve(&self, path: &str, directory: i32, process: u32) -> Vec<String> {
-        if path.starts_with('/') {
-            return vec![clean(Path::new(path))];
-        }
-        let bases = if directory == libc::AT_FDCWD {
-            self.directories(process, MAX_ANCESTORS)
-        } else {
-            let live = self.live.get(&process);
-            let base = live.and_then(|pid| directory_of(*pid, &format!("fd/{directory}")));
-            base.into_iter().collect()
-        };
-        let join = |base: String| clean(&Path::new(&base).join(path));
-        bases.into_iter().map(join).collect()
-    }
-
-    fn directories(&self, process: u32, ancestors: u32) -> BTreeSet<String> {
-        let mut all = BTreeSet::new();
-        if let Some(pid) = self.live.get(&process) {
-            all.extend(directory_of(*pid, "cwd"));
-        }
-        let before = || match (self.parents.get(&process), ancestors.checked_sub(1)) {
-            (Some(parent), Some(left)) => self.directories(*parent, left),
-            _ => self.first.iter().cloned().collect(),
-        };
-        match self.directories.get(&process) {
-            Some(own) => {
-                for path in own {
-                    if path.starts_with('/') {
-                        all.insert(clean(Path::new(path)));
-                    } else {
-                        let from = before().into_iter();
-                        all.extend(from.map(|base| clean(&Path::new(&base).join(path))));
-                    }
-                }
-            }
-            None => all.extend(before()),
-        }
-        all
-    }
-}
-
 /// A directory that a process has, by its path in the container.
 fn directory_of(pid: i32, link: &str) -> Option<String> {
     // As the node sees it: the container's root is taken off.
@@ -418,50 +393,4 @@ fn text(bytes: &[u8], from: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_of_the_container() {
-        const HERE: i32 = libc::AT_FDCWD;
-        let dirs = |of: &[&str]| of.iter().map(|d| (*d).to_owned()).collect::<BTreeSet<_>>();
-        let tree = Tree {
-            first: Some("/srv".into()),
-            parents: [(2, 1), (3, 2), (4, 3), (9, 9)].into(),
-            directories: [(2, dirs(&["/a/../b", "sub"])), (4, dirs(&["deep"]))].into(),
-            live: BTreeMap::new(),
-        };
-        assert_eq!(tree.resolve("/a/../b/./c", 0, 7), ["/b/c"]);
-        assert_eq!(tree.resolve("x", HERE, 1), ["/srv/x"]);
-        assert_eq!(
-            tree.resolve("x", HERE, 3),
-            ["/b/x", "/srv/sub/x"],
-            "its parent's"
-        );
-        assert_eq!(tree.resolve("x", HERE, 4), ["/b/deep/x", "/srv/sub/deep/x"]);
-        assert_eq!(tree.resolve("x", HERE, 9), ["/srv/x"], "a circle ends");
-        assert!(
-            tree.resolve("x", 5, 3).is_empty(),
-            "a descriptor that is gone"
-        );
-        let me = std::process::id();
-        let here = std::env::current_dir().unwrap();
-        let live = Tree {
-            live: [(1, me as i32)].into(),
-            ..Tree::default()
-        };
-        assert_eq!(
-            live.resolve("x", HERE, 1),
-            [here.join("x").to_string_lossy()]
-        );
-    }
-
-    #[test]
-    fn words_of_keys() {
-        let key = [1u8, 0, 0, 0, 2, 0, 0, 0, b'/', b'x', 0, b'y'];
-        assert_eq!(
-            (word(&key, 0), word(&key, 4), text(&key, 8)),
-            (1, 2, "/x".into())
-        );
-    }
-}
+mod tests;

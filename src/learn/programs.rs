@@ -1,6 +1,13 @@
 //! The programs in the kernel that count what a pid namespace uses. They decide nothing, and cost nothing to others but the
 //! question whether the caller is in the namespace.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "fields of eBPF instructions"
+)]
+
 use super::btf::Btf;
 use crate::sys::bpf::EbpfInsn;
 use crate::sys::ebpf::{FP, Label, Program, Size};
@@ -183,11 +190,11 @@ pub(super) fn programs(watched: Watched, map: i32, btf: &Btf) -> Option<Vec<Ebpf
 
 /// Where `struct pt_regs` has what, on `x86_64`.
 mod regs {
-    pub const R10: i16 = 56;
-    pub const DX: i16 = 96;
-    pub const SI: i16 = 104;
-    pub const DI: i16 = 112;
-    pub const ORIG_AX: i16 = 120;
+    pub(crate) const R10: i16 = 56;
+    pub(crate) const DX: i16 = 96;
+    pub(crate) const SI: i16 = 104;
+    pub(crate) const DI: i16 = 112;
+    pub(crate) const ORIG_AX: i16 = 120;
 }
 
 /// Where a call says how it opens.

@@ -109,7 +109,7 @@ fn c_string(text: &OsStr) -> Result<CString, Errno> {
     CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-fn open_at(dir: i32, path: &OsStr, flags: i32) -> Result<OwnedFd, Errno> {
+fn open_at(dir: BorrowedFd<'_>, path: &OsStr, flags: i32) -> Result<OwnedFd, Errno> {
     m::openat(dir, &c_string(path)?, libc::O_PATH | flags, 0)
 }
 
@@ -133,7 +133,7 @@ fn step_by_step(path: &Path) -> Result<OwnedFd, Errno> {
     let mut links = 0;
     while let Some(part) = left.pop_front() {
         // A part is "/", "..", "." or a name; the first one of an absolute path is "/".
-        let next = open_at(dir.as_raw_fd(), &part, libc::O_NOFOLLOW)?;
+        let next = open_at(dir.as_fd(), &part, libc::O_NOFOLLOW)?;
         let stat = m::fstat(next.as_fd())?;
         if stat.st_mode & libc::S_IFMT != libc::S_IFLNK {
             dir = next;
@@ -144,7 +144,7 @@ fn step_by_step(path: &Path) -> Result<OwnedFd, Errno> {
             return Err(Errno::ELOOP);
         }
         let mut buffer = vec![0; libc::PATH_MAX as usize];
-        let n = m::readlinkat(next.as_raw_fd(), c"", &mut buffer)?;
+        let n = m::readlinkat(next.as_fd(), c"", &mut buffer)?;
         buffer.truncate(n);
         let mut target = parts(Path::new(&OsString::from_vec(buffer)));
         target.extend(left);

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 
-use crate::executor::seccomp::{self, Program};
-use crate::sys::bpf::seccomp_set_filter;
+use crate::seccomp::{self, Program};
+use crate::sys::confine::seccomp_set_filter;
 
 /// Bytes of stack: a path of 256 bytes and a line for the log.
 const STACK: usize = 128 * 1024;
@@ -61,9 +61,14 @@ fn filter() -> Option<&'static Arc<Program>> {
         rules.extend(NOTIFY.map(|n| allow_if("ioctl", 1, 0xffff_ffff, n.into())));
         // Files to read, nothing to make: neither O_WRONLY and O_RDWR nor O_CREAT and O_TRUNC.
         let writes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
-        rules.push(allow_if("openat", 2, writes as u64, 0));
+        rules.push(allow_if("openat", 2, u64::from(writes.cast_unsigned()), 0));
         for call in ["mmap", "mprotect"] {
-            rules.push(allow_if(call, 2, libc::PROT_EXEC as u64, 0));
+            rules.push(allow_if(
+                call,
+                2,
+                u64::from(libc::PROT_EXEC.cast_unsigned()),
+                0,
+            ));
         }
         let filter = json!({
             "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "syscalls": rules

@@ -11,7 +11,7 @@ use super::{Error, Result};
 use crate::sys;
 use crate::sys::process::Child;
 
-/// How long the removal of a container's groups waits for the kernel to let go of exiting processes.
+/// How long a deletion waits for killed processes to end, and then for the kernel to let go of their groups.
 pub(super) const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs blocking work off the event loop.

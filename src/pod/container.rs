@@ -15,8 +15,9 @@ use super::{Error, Result, lock};
 use crate::cgroup::{Cgroup, stats::Stats};
 use crate::control;
 use crate::executor::userns::Maps;
-use crate::executor::{JoinedNamespaces, SeccompAgent, hooks, seccomp};
+use crate::executor::{JoinedNamespaces, SeccompAgent, hooks};
 use crate::learn::Recorder;
+use crate::seccomp;
 
 /// How long a kill waits for processes to go.
 const KILL_WITHIN: Duration = Duration::from_secs(10);

@@ -19,10 +19,12 @@ use super::users;
 use super::{Container, CreateRequest, Error, Event, Filters, Isolation, Pod, Result, Slot, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
-use crate::executor::{self, InitPlan, JoinedNamespaces, Spawned, hooks, seccomp};
+use crate::executor::{self, Gate, InitPlan, JoinedNamespaces, Spawned, hooks};
 use crate::isolation::Judged;
+use crate::oci::StdioUris;
 use crate::oci::{HookKind, Request, RootMount};
-use crate::stdio::{Owner, StdioUris, Streams};
+use crate::seccomp;
+use crate::stdio::{Owner, Streams};
 use crate::sys;
 use crate::sys::process::Child;
 use crate::trace;
@@ -42,6 +44,30 @@ struct Admitted {
     root_mounts: Judged<Vec<RootMount>>,
     stdio: Judged<StdioUris>,
     users: users::OfContainer,
+}
+
+impl Admitted {
+    /// What `delete` needs to know of the container.
+    fn record(&self, cgroup: &Cgroup) -> Record {
+        Record {
+            shim: std::process::id(),
+            cgroup: cgroup.cgroups_path(),
+            resctrl: cgroup.resctrl().cloned(),
+            users: self.users.own().map(|u| u.first()),
+            poststop: self.request.hooks.of(HookKind::Poststop).cloned().collect(),
+            ..Record::default()
+        }
+    }
+}
+
+/// The state of an init that waits at its gate.
+fn at_gate(child: &Child, gate: Option<Gate>) -> Result<State> {
+    let gate = gate.ok_or_else(|| Error::Unknown("the init has no gate".into()))?;
+    Ok(State::Created {
+        gate: Box::new(gate),
+        pid: child.pid(),
+        pidfd: Arc::new(duplicate(child)?),
+    })
 }
 
 /// An id that is taken while its container is created. Dropped, it is free again.
@@ -163,65 +189,44 @@ impl Pod {
     /// Makes a container, up to its gate. Blocks. On failure nothing of it is left.
     #[expect(
         clippy::too_many_lines,
-        reason = "the order of a creation is what it says"
+        reason = "the order of a creation, in one place"
     )]
     fn build(&self, asked: CreateRequest) -> Result<Built> {
-        let Admitted {
-            isolation,
-            request,
-            root_mounts,
-            stdio,
-            users,
-        } = self.admit(&asked)?;
+        let admitted = self.admit(&asked)?;
         let CreateRequest {
             id,
             bundle,
             options,
             ..
         } = asked;
+        let (isolation, request) = (&admitted.isolation, &admitted.request);
         let spec = &request.rest;
         let compiling = trace::span("filters");
         let cgroup = Cgroup::of(self.layout.clone(), spec, &id)?;
         let cgroup = Arc::new(cgroup.own_only(isolation.restricts()));
-        let Filters {
-            own: filter,
-            watched,
-        } = self.filters(spec, &isolation)?;
+        let filters = self.filters(spec, isolation)?;
         drop(compiling);
-        let opening = trace::span("open streams");
-        let denials =
-            watched.map(|w| Denials::new(&id, isolation.clone(), w, self.answering.clone()));
-        let own_pids = request.namespaces.pid.is_new();
-        let process = spec.process().as_ref();
-        let maps = Maps::of(spec);
-        let user = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
-        // Under a profile nobody else names whose the streams become.
-        let io_owner = options.io_owner.filter(|_| !isolation.restricts());
-        let user = io_owner.unwrap_or_else(|| maps.to_host(user));
-        let owner = Owner {
-            id: &id,
-            namespace: &self.namespace,
-            user,
-        };
-        let (files, mut streams) = Streams::open(&stdio, &owner, own_pids, console_size(process))?;
-        drop(opening);
-        let hooks = hooks::HookRunner::new(&request, &id, &bundle).map(Arc::new);
-        if !root_mounts.is_empty() {
-            executor::prepare_root_directory(&request)?;
+        let denials = filters
+            .watched
+            .map(|w| Denials::new(&id, isolation.clone(), w, self.answering.clone()));
+        let (files, mut streams) = self.open_streams(&id, &admitted, options.io_owner)?;
+        let hooks = hooks::HookRunner::new(request, &id, &bundle).map(Arc::new);
+        if !admitted.root_mounts.is_empty() {
+            executor::prepare_root_directory(request)?;
         }
         let new_keyring = isolation.restricts() || !options.no_new_keyring;
         let launched = executor::launch(
             InitPlan {
-                request: &request,
+                request,
                 id: &id,
                 bundle: &bundle,
-                root_mounts: &root_mounts,
+                root_mounts: &admitted.root_mounts,
                 cgroup: Some(&cgroup),
                 stdio: files,
-                seccomp: filter.clone(),
+                seccomp: filters.own.clone(),
                 confinement: isolation.confinement(),
                 watcher: denials.as_ref().map(|d| d.watcher("")),
-                users: users.own().map(|u| &u.namespace),
+                users: admitted.users.own().map(|u| &u.namespace),
                 new_keyring,
                 gate: None,
                 preserve_fds: 0,
@@ -231,17 +236,7 @@ impl Pod {
         )?;
         // While the init sets the container up.
         let oom = cgroup.watch_oom();
-        let mut recorded = Recorded::new(
-            &bundle,
-            Record {
-                shim: std::process::id(),
-                cgroup: cgroup.cgroups_path(),
-                resctrl: cgroup.resctrl().cloned(),
-                users: users.own().map(|u| u.first()),
-                poststop: request.hooks.of(HookKind::Poststop).cloned().collect(),
-                ..Record::default()
-            },
-        );
+        let mut recorded = Recorded::new(&bundle, admitted.record(&cgroup));
         recorded.write(launched.pid())?;
         let Spawned {
             undo,
@@ -250,39 +245,32 @@ impl Pod {
             gate,
         } = launched.wait()?;
         recorded.write(child.pid())?;
-        let gate = gate.ok_or_else(|| Error::Unknown("the init has no gate".into()))?;
-        let pidfd = duplicate(&child)?;
-        let pid = child.pid();
+        let state = at_gate(&child, gate)?;
         let child = watchable(child)?;
         streams.run(terminal).map_err(no_streams)?;
-        let state = State::Created {
-            gate: Box::new(gate),
-            pid,
-            pidfd: Arc::new(pidfd),
-        };
         let seccomp_agent =
-            executor::seccomp_agent(filter.as_ref(), &request, &id, &bundle, "running");
-        self.decide_users(&users)?;
+            executor::seccomp_agent(filters.own.as_ref(), request, &id, &bundle, "running");
+        self.decide_users(&admitted.users)?;
         undo.keep();
         recorded.keep();
         let container = Container {
-            init: Process::new(String::new(), stdio, state, streams),
-            own_pids,
-            enter: JoinedNamespaces::of(&request),
-            maps,
+            own_pids: request.namespaces.pid.is_new(),
+            enter: JoinedNamespaces::of(request),
+            maps: Maps::of(spec),
+            allowed: learn::allowed(spec),
+            users: admitted.users.own().map(|u| u.first()),
+            init: Process::new(String::new(), admitted.stdio, state, streams),
+            isolation: admitted.isolation,
             seccomp_agent,
-            seccomp: filter,
+            seccomp: filters.own,
             denials,
-            isolation,
             hooks,
             new_keyring,
-            allowed: learn::allowed(spec),
             recorder: Mutex::default(),
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
             updated: AtomicBool::new(false),
             created: sys::time::seconds_since_1970(),
-            users: users.own().map(|u| u.first()),
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
             id,
@@ -295,6 +283,29 @@ impl Pod {
             child,
             oom,
         })
+    }
+
+    /// The process's end of its streams, and the shim's. Under a profile only the container's user becomes their owner: `io_owner`,
+    /// which the handler's options name, counts in `standard` alone.
+    fn open_streams(
+        &self,
+        id: &str,
+        admitted: &Admitted,
+        io_owner: Option<(u32, u32)>,
+    ) -> Result<(executor::Stdio, Streams)> {
+        let _opening = trace::span("open streams");
+        let request = &admitted.request;
+        let process = request.rest.process().as_ref();
+        let user = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
+        let io_owner = io_owner.filter(|_| !admitted.isolation.restricts());
+        let owner = Owner {
+            id,
+            namespace: &self.namespace,
+            user: io_owner.unwrap_or_else(|| Maps::of(&request.rest).to_host(user)),
+        };
+        let own_pids = request.namespaces.pid.is_new();
+        let size = console_size(process);
+        Ok(Streams::open(&admitted.stdio, &owner, own_pids, size)?)
     }
 
     /// The compiled filters, shared by the containers of the pod whose specs and profiles agree.

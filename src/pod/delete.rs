@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::blocking::{REMOVE_WITHIN, blocking};
 use super::process::{Exit, Status};
 use super::{Container, Error, Event, Pod, Result};
-use crate::oci::{self, HookKind};
+use crate::executor::Remains;
+use crate::oci;
 use crate::trace;
 
 impl Pod {
@@ -46,13 +47,14 @@ impl Pod {
         let c = container.clone();
         blocking(move || {
             c.keep_recording();
-            c.cgroup.kill_and_wait(REMOVE_WITHIN)?;
-            if let Err(e) = c.cgroup.remove(REMOVE_WITHIN) {
-                log::warn!(id:% = c.id, error:% = e; "control groups are left behind");
-            }
-            if let Some(hooks) = &c.hooks {
-                hooks.run_all_logged(HookKind::Poststop, 0);
-            }
+            let remains = Remains {
+                id: &c.id,
+                cgroup: Some(&c.cgroup),
+                request: None,
+                hooks: c.hooks.as_deref(),
+            };
+            let killed = remains.kill(REMOVE_WITHIN)?;
+            killed.remove_or_warn(REMOVE_WITHIN).run_poststop();
             Ok(())
         })
         .await?;

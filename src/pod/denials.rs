@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::{Isolation, answering, lock};
 use crate::control;
 use crate::executor::NotifyHandler;
-use crate::executor::seccomp::{Call, Judgement, NotifyingFilter, Verdict};
+use crate::seccomp::{Call, Judgement, NotifyingFilter, Verdict};
 use crate::sys::notify::{self, Notification, Readiness};
 use crate::sys::process;
 
@@ -112,7 +112,7 @@ pub(super) struct Denials {
 }
 
 impl Denials {
-    pub fn new(
+    pub(crate) fn new(
         id: &str,
         isolation: Arc<Isolation>,
         filter: Arc<NotifyingFilter>,
@@ -133,7 +133,7 @@ impl Denials {
     }
 
     /// For the executor: the filter, and who is asked. `exec` is the exec's id, empty for the init.
-    pub fn watcher(self: &Arc<Self>, exec: &str) -> NotifyHandler {
+    pub(crate) fn watcher(self: &Arc<Self>, exec: &str) -> NotifyHandler {
         let (this, exec) = (self.clone(), exec.to_owned());
         let handle = tokio::runtime::Handle::current();
         NotifyHandler {
@@ -145,7 +145,7 @@ impl Denials {
     }
 
     /// How often which rule denied what.
-    pub fn counts(&self) -> Vec<control::Denials> {
+    pub(crate) fn counts(&self) -> Vec<control::Denials> {
         let state = lock(&self.state);
         let count = |((call, rule, what), count): (&Key, &u64)| control::Denials {
             call: call.clone(),
@@ -206,7 +206,7 @@ impl Denials {
     fn answer(&self, listener: BorrowedFd<'_>, notification: &Notification, exec: &str) {
         let call = Call {
             arch: notification.arch,
-            number: notification.number as u32,
+            number: notification.number.cast_unsigned(),
             args: notification.args,
         };
         let judgement = self.filter.judge(&call);
@@ -220,7 +220,7 @@ impl Denials {
             Verdict::Allow | Verdict::Audit => notify::let_through(listener, notification.id),
             Verdict::Errno(errno) => notify::deny(listener, notification.id, errno),
             Verdict::Kill => {
-                if let Ok(process) = process::pidfd_open(notification.pid as i32)
+                if let Ok(process) = process::pidfd_open(notification.pid.cast_signed())
                     && notify::is_waiting(listener, notification.id)
                 {
                     process::pidfd_send_signal(process.as_fd(), libc::SIGKILL).ok();
@@ -355,7 +355,7 @@ fn flags(flags: u64) -> String {
     ];
     let set: Vec<&str> = names
         .iter()
-        .filter(|(bit, _)| flags & *bit as u64 != 0)
+        .filter(|(bit, _)| flags & u64::from(bit.cast_unsigned()) != 0)
         .map(|(_, name)| *name)
         .collect();
     if set.is_empty() {
@@ -368,7 +368,7 @@ fn flags(flags: u64) -> String {
 /// A socket's address: a family, and what people call it.
 fn address(pid: u32, address: u64, length: u64) -> String {
     let mut buffer = [0u8; 128];
-    let length = (length as usize).min(buffer.len());
+    let length = usize::try_from(length).map_or(buffer.len(), |n| n.min(buffer.len()));
     let read = buffer
         .get_mut(..length)
         .and_then(|b| notify::read_memory(pid, address, b).ok());
@@ -388,30 +388,4 @@ fn address(pid: u32, address: u64, length: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_taken_and_come_back() {
-        let mut bucket = TokenBucket::new(Rate {
-            burst: 2.0,
-            per_second: 1000.0,
-        });
-        assert!(bucket.take().is_ok() && bucket.take().is_ok());
-        let wait = bucket.take().unwrap_err();
-        assert!(wait <= Duration::from_millis(1));
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(bucket.take().is_ok());
-    }
-
-    #[test]
-    fn arguments_are_named() {
-        assert_eq!(flags(0x1002_0000), "CLONE_NEWNS|CLONE_NEWUSER");
-        assert_eq!(flags(0x11), "0x11");
-        let me = std::process::id();
-        let v4 = [2u8, 0, 0, 80, 10, 0, 0, 1];
-        assert_eq!(address(me, v4.as_ptr() as u64, 8), "10.0.0.1:80");
-        let unix = b"\x01\x00/run/x\x00junk";
-        assert_eq!(address(me, unix.as_ptr() as u64, 13), "/run/x");
-    }
-}
+mod tests;

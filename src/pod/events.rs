@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::process::Exit;
 use crate::oci::RootMount;
-use crate::stdio::StdioUris;
+use crate::oci::StdioUris;
 
 /// What has happened to a container or an exec.
 #[derive(Debug, Clone)]

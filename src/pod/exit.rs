@@ -94,7 +94,8 @@ fn record_exit(container: &Container, exit: Exit) {
         .at
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
-        .as_nanos() as u64;
+        .as_nanos();
+    let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
     let stored = Record::load(&container.bundle).and_then(|r| {
         Record {
             exit: Some((exit.status, nanos)),

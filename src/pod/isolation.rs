@@ -1,6 +1,7 @@
 //! The isolation profile of a pod: loaded once, applied to each container at Create and to each exec.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,12 +9,13 @@ use oci_spec::runtime::{LinuxResources, Process};
 
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
-use crate::executor::{Confinement, Landlock, seccomp};
+use crate::executor::{Confinement, Landlock};
 use crate::isolation::{
     self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Verdict,
 };
+use crate::oci::StdioUris;
 use crate::oci::{Links, Reading, Request, RootMount, capabilities};
-use crate::stdio::StdioUris;
+use crate::seccomp;
 use crate::sys::kernel;
 
 /// A pod's profile, ready to be applied.
@@ -45,13 +47,22 @@ pub enum ProfileSource {
     Text(String),
 }
 
+/// Why a profile cannot be used, for people: no container of it is created.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokenProfile(String);
+
 impl Isolation {
     /// From the options of containerd's handler.
-    pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, String> {
+    pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, BrokenProfile> {
         let profile = match source {
             ProfileSource::File(path) => {
-                let text = isolation::read_of_root(path)
-                    .map_err(|e| format!("runtime options: ConfigPath {}: {e}", path.display()))?;
+                let text = isolation::read_of_root(path).map_err(|e| {
+                    BrokenProfile(format!(
+                        "runtime options: ConfigPath {}: {e}",
+                        path.display()
+                    ))
+                })?;
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
                 Profile::parse(directory, &name, &path.display().to_string(), &text)
@@ -63,14 +74,15 @@ impl Isolation {
                 text,
             ),
         };
-        let profile = profile.map_err(|e| format!("runtime options: {e}"))?;
-        Self::of(profile).map_err(|e| format!("runtime options: {e}"))
+        let broken = |e: &dyn Display| BrokenProfile(format!("runtime options: {e}"));
+        Self::of(profile.map_err(|e| broken(&e))?).map_err(|e| broken(&e))
     }
 
-    /// Loads a profile by its name. The error is for people.
-    pub fn load(name: &str) -> std::result::Result<Self, String> {
-        let profile = Profile::load_from(Path::new(DIRECTORY), name).map_err(|e| e.to_string())?;
-        Self::of(profile).map_err(|e| format!("profile {name:?}: {e}"))
+    /// Loads a profile by its name.
+    pub fn load(name: &str) -> std::result::Result<Self, BrokenProfile> {
+        let profile = Profile::load_from(Path::new(DIRECTORY), name)
+            .map_err(|e| BrokenProfile(e.to_string()))?;
+        Self::of(profile).map_err(|e| BrokenProfile(format!("profile {name:?}: {e}")))
     }
 
     fn of(mut profile: Profile) -> std::result::Result<Self, crate::executor::Error> {

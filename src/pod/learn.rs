@@ -23,6 +23,24 @@ pub(super) fn allowed(spec: &Spec) -> Option<usize> {
     Some(names.collect::<std::collections::BTreeSet<_>>().len())
 }
 
+/// Why nothing is recorded, or shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// There is no such container.
+    #[error(transparent)]
+    Pod(#[from] super::Error),
+    #[error(
+        "profile {profile:?} of container {container} does not allow it: learn.policy = \"never\""
+    )]
+    NotAllowed { profile: String, container: String },
+    #[error(transparent)]
+    Recorder(#[from] learn::Error),
+    #[error("container {0}: nothing is being recorded: `cofferdam learn start` begins")]
+    NotRecording(String),
+    #[error("{0}")]
+    Encode(serde_json::Error),
+}
+
 impl Pod {
     /// A container whose profile wants it, or whose pod is being learnt from, is recorded from its program's first call on.
     pub(super) fn learn_from_start(&self, container: &Container) {
@@ -40,23 +58,22 @@ impl Pod {
         }
     }
 
-    fn chosen(&self, container: Option<&str>) -> Result<Vec<Arc<Container>>, String> {
+    fn chosen(&self, container: Option<&str>) -> Result<Vec<Arc<Container>>, Error> {
         match container {
-            Some(id) => Ok(vec![self.container(id).map_err(|e| e.to_string())?]),
+            Some(id) => Ok(vec![self.container(id)?]),
             None => Ok(self.all()),
         }
     }
 
     /// Begins. What is recorded already goes on.
-    pub(super) fn learn_start(&self, container: Option<&str>) -> Result<Value, String> {
+    pub(super) fn learn_start(&self, container: Option<&str>) -> Result<Value, Error> {
         let mut started = Vec::new();
         for c in self.chosen(container)? {
             if c.isolation.learn() == LearnPolicy::Never {
-                return Err(format!(
-                    "profile {:?} of container {} does not allow it: learn.policy = \"never\"",
-                    c.isolation.name(),
-                    c.id
-                ));
+                return Err(Error::NotAllowed {
+                    profile: c.isolation.name().to_owned(),
+                    container: c.id.clone(),
+                });
             }
             let mut recorder = lock(&c.recorder);
             if recorder.is_none() && c.init.report().status != Status::Stopped {
@@ -72,16 +89,13 @@ impl Pod {
     }
 
     /// Everything so far.
-    pub(super) fn learn_show(&self, container: Option<&str>, stop: bool) -> Result<Value, String> {
+    pub(super) fn learn_show(&self, container: Option<&str>, stop: bool) -> Result<Value, Error> {
         let mut all = Vec::new();
         for c in self.chosen(container)? {
             if let Some(recorded) = c.recorded() {
                 all.push(recorded);
             } else if container.is_some() {
-                return Err(format!(
-                    "container {}: nothing is being recorded: `cofferdam learn start` begins",
-                    c.id
-                ));
+                return Err(Error::NotRecording(c.id.clone()));
             }
             if stop {
                 lock(&c.recorder).take();
@@ -90,7 +104,7 @@ impl Pod {
         if stop && container.is_none() {
             self.learning.store(false, Ordering::Relaxed);
         }
-        serde_json::to_value(all).map_err(|e| e.to_string())
+        serde_json::to_value(all).map_err(Error::Encode)
     }
 }
 

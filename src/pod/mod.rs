@@ -34,15 +34,15 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::cgroup::Layout;
 use crate::control;
-use crate::executor::seccomp;
 use crate::isolation::PodOfKubernetes;
+use crate::oci::StdioUris;
 use crate::oci::{Namespace, Namespaces, Request, RootMount, namespace};
-use crate::stdio::StdioUris;
+use crate::seccomp;
 use crate::sys;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::{Event, Events, Happened, Publisher, queue as event_queue};
-pub use isolation::{Isolation, ProfileSource, host_limits};
+pub use isolation::{BrokenProfile, Isolation, ProfileSource, host_limits};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 
@@ -118,7 +118,7 @@ pub struct Pod {
     started: u64,
     layout: Arc<Layout>,
     /// Why no container can be created, where the profile is broken.
-    isolation: std::result::Result<Arc<Isolation>, String>,
+    isolation: std::result::Result<Arc<Isolation>, BrokenProfile>,
     /// The profile of the containers that there are.
     shared_profile: Mutex<Option<Arc<Isolation>>>,
     /// Kubernetes' id of the pod.
@@ -148,7 +148,7 @@ impl Pod {
         namespace: String,
         class: String,
         layout: Layout,
-        isolation: std::result::Result<Isolation, String>,
+        isolation: std::result::Result<Isolation, BrokenProfile>,
         events: Publisher,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -180,7 +180,7 @@ impl Pod {
             Some(source) => Isolation::from_options(source).map(Arc::new),
             None => self.isolation.clone(),
         }
-        .map_err(Error::FailedPrecondition)?;
+        .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         let mut shared = lock(&self.shared_profile);
         match &*shared {
             Some(first) if first.is_same_as(&isolation) => Ok(first.clone()),
@@ -342,14 +342,14 @@ impl Pod {
     pub fn answer(&self, ask: control::Ask) -> control::Answer {
         use control::Ask;
         let answer = match ask {
-            Ask::State => serde_json::to_value(self.describe()).map_err(|e| e.to_string()),
+            Ask::State => serde_json::to_value(self.describe()).map_err(learn::Error::Encode),
             Ask::LearnStart { container } => self.learn_start(container.as_deref()),
             Ask::LearnShow { container } => self.learn_show(container.as_deref(), false),
             Ask::LearnStop { container } => self.learn_show(container.as_deref(), true),
         };
         match answer {
             Ok(value) => control::Answer::Ok(value),
-            Err(why) => control::Answer::Error(why),
+            Err(why) => control::Answer::Error(why.to_string()),
         }
     }
 
@@ -363,7 +363,7 @@ impl Pod {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             class: self.class.clone(),
-            broken: self.isolation.as_ref().err().cloned(),
+            broken: self.isolation.as_ref().err().map(ToString::to_string),
             started: self.started,
             containers,
         }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::{Error, Result, lock};
 use crate::executor::Gate;
 use crate::isolation::Judged;
-use crate::stdio::{StdioUris, Streams};
+use crate::oci::StdioUris;
+use crate::stdio::Streams;
 use crate::sys;
 
 /// How and when a process ended.
@@ -71,7 +72,7 @@ pub(super) enum State {
 
 impl State {
     /// The answer to a Start in this state.
-    pub fn cannot_start(self) -> (Self, Error) {
+    pub(crate) fn cannot_start(self) -> (Self, Error) {
         let what = if matches!(self, Self::Stopped { .. }) {
             "stopped"
         } else {

@@ -72,7 +72,7 @@ pub(super) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    pub fn new(bundle: &'a Path, record: Record) -> Self {
+    pub(crate) fn new(bundle: &'a Path, record: Record) -> Self {
         Self {
             bundle,
             record,
@@ -81,7 +81,7 @@ impl<'a> Recorded<'a> {
     }
 
     /// Writes it, and `init.pid`, which tools read as containerd's own shim leaves it. Does nothing where it says this already.
-    pub fn write(&mut self, pid: i32) -> Result<()> {
+    pub(crate) fn write(&mut self, pid: i32) -> Result<()> {
         if self.record.pid == pid {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl<'a> Recorded<'a> {
     }
 
     /// The container is made.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 }

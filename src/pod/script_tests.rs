@@ -14,9 +14,10 @@ use super::isolation::OfPod;
 use super::{Isolation, Result};
 use crate::cgroup::Layout;
 use crate::executor::fuzz::{steps_of_exec, steps_of_init};
-use crate::executor::{ExecPlan, InitPlan, JoinedNamespaces, NotifyHandler, Stdio, seccomp};
+use crate::executor::{ExecPlan, InitPlan, JoinedNamespaces, NotifyHandler, Stdio};
 use crate::isolation::Judged;
 use crate::oci::{Request, RootMount};
+use crate::seccomp;
 
 const PAGE: &str = "docs/script.md";
 

@@ -11,8 +11,9 @@ use super::process::{Exit, Process, State};
 use super::{Container, Error, Event, Pod, Result};
 use crate::executor::{self, ExecPlan, Spawned};
 use crate::isolation::Judged;
+use crate::oci::StdioUris;
 use crate::oci::{self, HookKind};
-use crate::stdio::{Owner, StdioUris, Streams};
+use crate::stdio::{Owner, Streams};
 use crate::sys::process::Child;
 use crate::trace;
 

@@ -30,7 +30,7 @@ impl Users {
     }
 
     /// The node's id of the containers' root.
-    pub fn first(&self) -> u32 {
+    pub(crate) fn first(&self) -> u32 {
         self.lease.first()
     }
 }
@@ -65,7 +65,7 @@ pub(super) enum OfContainer {
 }
 
 impl OfContainer {
-    pub fn own(&self) -> Option<&Arc<Users>> {
+    pub(crate) fn own(&self) -> Option<&Arc<Users>> {
         match self {
             Self::Own(users) => Some(users),
             Self::AsAsked | Self::FallBack => None,

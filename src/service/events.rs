@@ -16,8 +16,8 @@ use ttrpc::context;
 
 use super::time::timestamp;
 use crate::oci::RootMount;
+use crate::oci::StdioUris;
 use crate::pod::{Event, Events, Happened};
-use crate::stdio::StdioUris;
 
 const FORWARD_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_AT_MOST: Duration = Duration::from_secs(2);
@@ -79,14 +79,14 @@ fn encode(event: Event) -> protobuf::Result<Encoded> {
                 bundle: bundle.display().to_string(),
                 rootfs: root_mounts.into_iter().map(mount).collect(),
                 io: MessageField::some(io(stdio)),
-                pid: pid as u32,
+                pid: pid.cast_unsigned(),
                 ..TaskCreate::default()
             };
             encoded(topics::TASK_CREATE_EVENT_TOPIC, "TaskCreate", &message)
         }
         Event::Started { id, pid } => {
             let mut message = TaskStart::new();
-            (message.container_id, message.pid) = (id, pid as u32);
+            (message.container_id, message.pid) = (id, pid.cast_unsigned());
             encoded(topics::TASK_START_EVENT_TOPIC, "TaskStart", &message)
         }
         Event::Exited {
@@ -98,7 +98,7 @@ fn encode(event: Event) -> protobuf::Result<Encoded> {
             let message = TaskExit {
                 id: exec.unwrap_or_else(|| container.clone()),
                 container_id: container,
-                pid: pid as u32,
+                pid: pid.cast_unsigned(),
                 exit_status: exit.status,
                 exited_at: MessageField::some(timestamp(exit.at)),
                 ..TaskExit::default()
@@ -108,7 +108,7 @@ fn encode(event: Event) -> protobuf::Result<Encoded> {
         Event::Deleted { id, pid, exit } => {
             let message = TaskDelete {
                 container_id: id,
-                pid: pid as u32,
+                pid: pid.cast_unsigned(),
                 exit_status: exit.map_or(0, |e| e.status),
                 exited_at: exit.map(|e| timestamp(e.at)).into(),
                 ..TaskDelete::default()
@@ -136,7 +136,7 @@ fn encode(event: Event) -> protobuf::Result<Encoded> {
         } => {
             let mut message = TaskExecStarted::new();
             (message.container_id, message.exec_id) = (container, exec);
-            message.pid = pid as u32;
+            message.pid = pid.cast_unsigned();
             let topic = topics::TASK_EXEC_STARTED_EVENT_TOPIC;
             encoded(topic, "TaskExecStarted", &message)
         }

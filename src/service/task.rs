@@ -23,8 +23,8 @@ use super::errors::status;
 use super::metrics;
 use super::time::timestamp;
 use crate::oci::RootMount;
+use crate::oci::StdioUris;
 use crate::pod::{CreateRequest, Error, Options, Pod, ProfileSource, Result, Status};
-use crate::stdio::StdioUris;
 
 /// The service; a thin face of the [`Pod`].
 pub(super) struct TaskService {
@@ -32,7 +32,7 @@ pub(super) struct TaskService {
 }
 
 impl TaskService {
-    pub fn new(pod: Arc<Pod>) -> Self {
+    pub(crate) fn new(pod: Arc<Pod>) -> Self {
         Self { pod }
     }
 
@@ -134,7 +134,7 @@ impl Task for TaskService {
             .complete(|pod| async move { pod.create(request).await })
             .await?;
         Ok(CreateTaskResponse {
-            pid: pid as u32,
+            pid: pid.cast_unsigned(),
             ..CreateTaskResponse::default()
         })
     }
@@ -144,7 +144,7 @@ impl Task for TaskService {
             .complete(|pod| async move { pod.start(&r.id, &r.exec_id).await })
             .await?;
         Ok(StartResponse {
-            pid: pid as u32,
+            pid: pid.cast_unsigned(),
             ..StartResponse::default()
         })
     }
@@ -154,7 +154,7 @@ impl Task for TaskService {
             .complete(|pod| async move { pod.delete(&r.id, &r.exec_id).await })
             .await?;
         Ok(DeleteResponse {
-            pid: pid as u32,
+            pid: pid.cast_unsigned(),
             exit_status: exit.map_or(0, |e| e.status),
             exited_at: exit.map(|e| timestamp(e.at)).into(),
             ..DeleteResponse::default()
@@ -173,7 +173,7 @@ impl Task for TaskService {
         Ok(StateResponse {
             id: r.id,
             bundle: container.bundle().display().to_string(),
-            pid: report.pid as u32,
+            pid: report.pid.cast_unsigned(),
             status: EnumOrUnknown::new(state),
             stdin: report.addresses.stdin.clone(),
             stdout: report.addresses.stdout.clone(),
@@ -205,7 +205,7 @@ impl Task for TaskService {
                     }
                 });
                 ProcessInfo {
-                    pid: u.pid as u32,
+                    pid: u.pid.cast_unsigned(),
                     info: info.into(),
                     ..ProcessInfo::default()
                 }
@@ -238,7 +238,7 @@ impl Task for TaskService {
     async fn kill(&self, _: &TtrpcContext, r: KillRequest) -> ttrpc::Result<Empty> {
         let container = self.pod.container(&r.id).map_err(status)?;
         container
-            .kill(&r.exec_id, r.signal as i32, r.all)
+            .kill(&r.exec_id, r.signal.cast_signed(), r.all)
             .map_err(status)?;
         Ok(Empty::default())
     }
@@ -270,8 +270,8 @@ impl Task for TaskService {
             .map_err(status)?;
         process
             .resize(
-                r.width.min(u32::from(u16::MAX)) as u16,
-                r.height.min(u32::from(u16::MAX)) as u16,
+                u16::try_from(r.width).unwrap_or(u16::MAX),
+                u16::try_from(r.height).unwrap_or(u16::MAX),
             )
             .map_err(status)?;
         Ok(Empty::default())
@@ -324,7 +324,7 @@ impl Task for TaskService {
         let task_pid = self.pod.container(&r.id).map_or(0, |c| c.init().pid());
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid: task_pid as u32,
+            task_pid: task_pid.cast_unsigned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()
         })

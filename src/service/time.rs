@@ -8,8 +8,8 @@ use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp {
-        seconds: since.as_secs() as i64,
-        nanos: since.subsec_nanos() as i32,
+        seconds: since.as_secs().cast_signed(),
+        nanos: since.subsec_nanos().cast_signed(),
         ..Timestamp::default()
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Fifo {
 const CAPACITY: libc::c_int = 256 * 1024;
 
 impl Fifo {
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let reader = open_reader(path)?;
         // A node may not allow it (/proc/sys/fs/pipe-max-size): then it is as large as it is.
         fcntl(&reader, FcntlArg::F_SETPIPE_SZ(CAPACITY)).ok();
@@ -30,17 +30,17 @@ impl Fifo {
     }
 
     /// A blocking write end. Opening does not block: we are a reader ourselves.
-    pub fn writer(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn writer(&self) -> io::Result<OwnedFd> {
         open_writer(&self.reader, 0)
     }
 
     /// A non-blocking write end.
-    pub fn non_blocking_writer(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn non_blocking_writer(&self) -> io::Result<OwnedFd> {
         open_writer(&self.reader, libc::O_NONBLOCK)
     }
 
     /// Bytes that nobody has read yet.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         sys::process::bytes_waiting(self.reader.as_fd()).unwrap_or(0)
     }
 }
@@ -80,4 +80,9 @@ fn open_writer(reader: &OwnedFd, flags: i32) -> io::Result<OwnedFd> {
         .custom_flags(flags)
         .open(format!("/proc/self/fd/{}", reader.as_raw_fd()))?;
     Ok(file.into())
+}
+
+/// A pipe.
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
 }

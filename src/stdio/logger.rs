@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Owner, path_of, pipe};
+use super::Owner;
+use super::fifo::pipe;
+use crate::oci::streams::path_of;
 use crate::sys::process::{self, Child};
 
 /// A logger that has not said that it is ready by then never will.
@@ -69,7 +71,7 @@ pub(super) struct Logger(Child);
 
 impl Logger {
     /// Starts the program and waits until it is ready. Returns the write ends of the two streams.
-    pub fn start(
+    pub(crate) fn start(
         uri: &str,
         needs_byte: bool,
         owner: &Owner<'_>,
@@ -105,7 +107,7 @@ impl Logger {
     }
 
     /// Lets the logger finish: it has seen the end of both streams. Asks, then forces, in the background.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         // Dropped after the logger.
         let finishing = Finishing::begin();
         let finish = move || {

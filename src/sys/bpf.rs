@@ -7,25 +7,6 @@ use super::{Result, check};
 /// One instruction of a classic BPF program, as `struct sock_filter`.
 pub type Insn = libc::sock_filter;
 
-/// Installs a seccomp filter on the calling thread: `seccomp(SECCOMP_SET_MODE_FILTER)`.
-/// Returns the descriptor of the notifications where `flags` ask for one, else 0.
-pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<RawFd> {
-    let prog = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_ptr().cast_mut(),
-    };
-    // SAFETY: `prog` describes `program`, which the kernel only reads.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            flags,
-            &raw const prog,
-        )
-    })?;
-    Ok(fd as RawFd)
-}
-
 /// One eBPF instruction, as `struct bpf_insn`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
-//! What a process takes from itself for good: Landlock, securebits, W^X, speculation, core scheduling.
+//! What a process takes from itself for good: Landlock, securebits, W^X, speculation, core scheduling, seccomp.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::bpf::Insn;
 use super::{Result, check};
 
 /// Rights of Landlock, `linux/landlock.h`.
@@ -200,4 +201,23 @@ pub fn core_scheduling_cookie(pid: i32) -> Result<u64> {
         (&raw mut cookie) as u64,
     )?;
     Ok(cookie)
+}
+
+/// Installs a seccomp filter on the calling thread: `seccomp(SECCOMP_SET_MODE_FILTER)`.
+/// Returns the descriptor of the notifications where `flags` ask for one, else 0.
+pub fn seccomp_set_filter(program: &[Insn], flags: u64) -> Result<RawFd> {
+    let prog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `prog` describes `program`, which the kernel only reads.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const prog,
+        )
+    })?;
+    Ok(fd as RawFd)
 }

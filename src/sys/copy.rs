@@ -4,6 +4,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid};
 
 use super::mount::{fstat, mkdirat, mknodat, openat, readlinkat, symlinkat};
 use super::{Result, check};
@@ -14,25 +17,20 @@ const MAX_DEPTH: u32 = 64;
 /// Copies what is in the directory `from` into the directory `to`, with owners, modes and times; links are copied, not
 /// followed, and directories deeper than 64 levels are `ELOOP`. Extended attributes are not copied.
 pub fn contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let from = open_dir(from.as_raw_fd(), c".")?;
+    let from = open_dir(from, c".")?;
     level(&from, to, 0)
 }
 
 /// Gives the open file or directory `to` the owner and the mode in `stat`.
 pub fn own_as(to: BorrowedFd<'_>, stat: &libc::stat) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::fchown(to.as_raw_fd(), stat.st_uid, stat.st_gid)
-    }))?;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    nix::unistd::fchown(to, Some(uid), Some(gid))?;
     // After the owner: that clears the set-id bits.
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::fchmod(to.as_raw_fd(), stat.st_mode & 0o7777)
-    }))?;
+    nix::sys::stat::fchmod(to, Mode::from_bits_retain(stat.st_mode & 0o7777))?;
     Ok(())
 }
 
-fn open_dir(dir: i32, name: &CStr) -> Result<OwnedFd> {
+fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     openat(
         dir,
         name,
@@ -74,7 +72,7 @@ fn level(from: &OwnedFd, to: BorrowedFd<'_>, depth: u32) -> Result<()> {
 }
 
 fn entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> Result<()> {
-    let (source, target) = (from.as_raw_fd(), to.as_raw_fd());
+    let (source, target) = (from.as_fd(), to);
     let node = openat(
         source,
         name,
@@ -109,50 +107,25 @@ fn entry(from: &OwnedFd, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> Result<
         _ => {
             mknodat(target, name, stat.st_mode, stat.st_rdev)?;
             own_link_as(target, name, &stat)?;
-            // SAFETY: the name is NUL-terminated; it was just made, so it is no link.
-            check(libc::c_long::from(unsafe {
-                libc::fchmodat(target, name.as_ptr(), stat.st_mode & 0o7777, 0)
-            }))?;
+            // It was just made, so it is no link.
+            let mode = Mode::from_bits_retain(stat.st_mode & 0o7777);
+            nix::sys::stat::fchmodat(target, name, mode, FchmodatFlags::FollowSymlink)?;
         }
     }
-    let times = [
-        libc::timespec {
-            tv_sec: stat.st_atime,
-            tv_nsec: stat.st_atime_nsec,
-        },
-        libc::timespec {
-            tv_sec: stat.st_mtime,
-            tv_nsec: stat.st_mtime_nsec,
-        },
-    ];
-    // SAFETY: the name is NUL-terminated and `times` has two elements.
-    check(libc::c_long::from(unsafe {
-        libc::utimensat(
-            target,
-            name.as_ptr(),
-            times.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-        )
-    }))?;
+    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    let no_follow = UtimensatFlags::NoFollowSymlink;
+    nix::sys::stat::utimensat(target, name, &accessed, &modified, no_follow)?;
     Ok(())
 }
 
-fn own_link_as(dir: i32, name: &CStr, stat: &libc::stat) -> Result<()> {
+fn own_link_as(dir: BorrowedFd<'_>, name: &CStr, stat: &libc::stat) -> Result<()> {
     super::mount::lchownat(dir, name, stat.st_uid, stat.st_gid)
 }
 
 fn copy_data(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     loop {
-        // SAFETY: plain numbers; a null offset means the file's own.
-        let n = check(unsafe {
-            libc::syscall(
-                libc::SYS_sendfile,
-                to.as_raw_fd(),
-                from.as_raw_fd(),
-                0,
-                1 << 30,
-            )
-        })?;
+        let n = nix::sys::sendfile::sendfile(to, from, None, 1 << 30)?;
         if n == 0 {
             return Ok(());
         }

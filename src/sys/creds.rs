@@ -1,7 +1,9 @@
 //! Credentials. Raw system calls: glibc's `setuid` family signals every thread that it believes to exist, which in a
 //! freshly cloned child are the parent's.
 
-use super::{Result, check};
+use rustix::thread::{Gid, Uid};
+
+use super::{Result, check, from_rustix};
 
 /// `setgroups(2)`.
 pub fn setgroups(gids: &[u32]) -> Result<()> {
@@ -12,16 +14,14 @@ pub fn setgroups(gids: &[u32]) -> Result<()> {
 
 /// Real, effective and saved group.
 pub fn setresgid(gid: u32) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
-    Ok(())
+    let gid = Gid::from_raw(gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(from_rustix)
 }
 
 /// Real, effective and saved user.
 pub fn setresuid(uid: u32) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
-    Ok(())
+    let uid = Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(from_rustix)
 }
 
 /// Runs `f` with another owner for the files that it makes, and with every capability: `setfsuid(2)`, `setfsgid(2)`.
@@ -47,11 +47,7 @@ pub fn with_file_owner<T>(uid: u32, gid: u32, f: impl FnOnce() -> T) -> Result<T
 
 /// Keeps permitted capabilities across `setresuid`: `PR_SET_KEEPCAPS`.
 pub fn keep_capabilities(keep: bool) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0)
-    }))?;
-    Ok(())
+    nix::sys::prctl::set_keepcaps(keep)
 }
 
 /// Removes `cap` from the bounding set.
@@ -71,17 +67,7 @@ pub fn in_bounding(cap: u32) -> bool {
 
 /// Empties the ambient set.
 pub fn clear_ambient() -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    }))?;
-    Ok(())
+    rustix::thread::clear_ambient_capability_set().map_err(from_rustix)
 }
 
 /// Adds `cap` to the ambient set; it must be permitted and inheritable.
@@ -140,11 +126,7 @@ pub fn permitted() -> u64 {
 
 /// `PR_SET_NO_NEW_PRIVS`.
 pub fn set_no_new_privs() -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    }))?;
-    Ok(())
+    nix::sys::prctl::set_no_new_privs()
 }
 
 /// Joins a new anonymous session keyring named `name`: `KEYCTL_JOIN_SESSION_KEYRING`, `keyctl(2)`.

@@ -1,9 +1,18 @@
-//! The only home of `unsafe`: thin typed wrappers of the system calls that the standard library and nix lack, or
-//! that must be made raw because they run between `clone3` and `execve`.
+//! System calls, and the home of `unsafe`: nix and rustix where they have the call, the kernel itself where they do not. What runs
+//! between `clone3` and `execve` needs them in this form: with C strings, descriptors and plain numbers.
 //!
-//! Everything here that takes `&CStr` and descriptors is async-signal-safe: it allocates nothing and takes no lock.
+//! Everything here that takes `&CStr` and descriptors is async-signal-safe: it allocates nothing and takes no lock. For nix 0.31 and
+//! rustix 1.1 that was read in their sources.
 #![allow(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the kernel's numbers, as its interfaces have them"
+)]
 
+pub mod at;
 pub mod bpf;
 pub mod confine;
 pub mod copy;
@@ -28,6 +37,11 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// Turns the return value of `libc::syscall` and of libc wrappers into a result.
 fn check(ret: libc::c_long) -> Result<libc::c_long> {
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
+}
+
+/// rustix's error number as nix's, which the rest of the code has.
+fn from_rustix(e: rustix::io::Errno) -> Errno {
+    Errno::from_raw(e.raw_os_error())
 }
 
 /// Sets an extended attribute on `path`: `setxattr(2)`.

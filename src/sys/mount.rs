@@ -1,21 +1,18 @@
-//! The mount system calls that work on descriptors: `openat2(2)`, `open_tree(2)`, `move_mount(2)`, `fsopen(2)`,
+//! The mount system calls that work on descriptors: `open_tree(2)`, `move_mount(2)`, `fsopen(2)`,
 //! `fsconfig(2)`, `fsmount(2)`, `mount_setattr(2)`; and the classic `mount(2)` and `pivot_root(2)`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
-use super::{Result, check};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-/// `AT_FDCWD` as a plain number, for calls that take either a descriptor or the working directory.
-pub const CWD: RawFd = libc::AT_FDCWD;
-/// Resolve as if the directory were the root: `..` and absolute symlinks stay inside. Linux 5.6, `openat2(2)`.
-pub const RESOLVE_IN_ROOT: u64 = libc::RESOLVE_IN_ROOT;
-/// Refuse `/proc/PID/fd`-like links. Linux 5.6, `openat2(2)`.
-pub const RESOLVE_NO_MAGICLINKS: u64 = libc::RESOLVE_NO_MAGICLINKS;
-/// Refuse every symbolic link. Linux 5.6, `openat2(2)`.
-pub const RESOLVE_NO_SYMLINKS: u64 = libc::RESOLVE_NO_SYMLINKS;
+use super::{Result, check, from_rustix};
+
+pub use super::at::*;
 
 /// Attributes of `mount_setattr(2)`.
 pub mod attr {
@@ -80,13 +77,6 @@ pub mod magic {
 }
 
 #[repr(C)]
-struct OpenHow {
-    flags: u64,
-    mode: u64,
-    resolve: u64,
-}
-
-#[repr(C)]
 #[derive(Default, Clone, Copy, Debug)]
 /// `struct mount_attr` of `mount_setattr(2)`.
 pub struct MountAttr {
@@ -100,85 +90,26 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
-/// Opens `path` below `dir` under `resolve` rules. Retries while the kernel answers EAGAIN, which it does when a
-/// rename races with the walk, for a bounded number of times, then fails closed.
-pub fn openat2(dir: RawFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
-    let how = OpenHow {
-        flags: (flags | libc::O_CLOEXEC) as u64,
-        mode: u64::from(mode),
-        resolve,
-    };
-    for _ in 0..128 {
-        // SAFETY: `path` is NUL-terminated and `how` has the size that is passed; both outlive the call.
-        let ret = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                dir,
-                path.as_ptr(),
-                &raw const how,
-                size_of::<OpenHow>(),
-            )
-        };
-        match check(ret) {
-            // SAFETY: the kernel has just returned this descriptor to us alone.
-            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Err(Errno::EAGAIN)
-}
-
 /// The id of the mount that `fd` is on, as `mountinfo` has it, and whether `fd` is the mount's root: `statx(2)`, Linux 5.8.
 pub fn mount_of(fd: BorrowedFd<'_>) -> Result<(u64, bool)> {
-    const MNT_ID: u32 = 0x1000;
-    const ATTR_MOUNT_ROOT: u64 = 0x2000;
-    // SAFETY: all zeros are a valid `statx`.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is a static empty string, and `stat` is writable.
-    check(libc::c_long::from(unsafe {
-        libc::statx(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            MNT_ID,
-            &raw mut stat,
-        )
-    }))?;
-    Ok((stat.stx_mnt_id, stat.stx_attributes & ATTR_MOUNT_ROOT != 0))
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    let stat = stat.map_err(from_rustix)?;
+    let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok((stat.stx_mnt_id, is_root))
 }
 
 /// Clones the mount at `path` (relative to `dir`) into a detached tree.
-pub fn open_tree_clone(dir: RawFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = 1 /* OPEN_TREE_CLONE */ | libc::O_CLOEXEC;
-    if recursive {
-        flags |= libc::AT_RECURSIVE;
-    }
-    if path.is_empty() {
-        flags |= libc::AT_EMPTY_PATH;
-    }
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
-    // SAFETY: the kernel has just returned this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+pub fn open_tree_clone(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
+    rustix::mount::open_tree(dir, path, flags).map_err(from_rustix)
 }
 
 /// Attaches the detached tree `tree` on the object that `target` refers to.
 pub fn move_mount(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
-    const F_EMPTY_PATH: u32 = 0x4;
-    const T_EMPTY_PATH: u32 = 0x40;
-    // SAFETY: both paths are static empty strings; the descriptors are borrowed for the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            F_EMPTY_PATH | T_EMPTY_PATH,
-        )
-    })?;
-    Ok(())
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(tree, c"", target, c"", flags).map_err(from_rustix)
 }
 
 /// Changes attributes of the mount that `fd` refers to.
@@ -228,13 +159,7 @@ pub fn remount(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<
     if recursive || attr.attr_set & attr::IDMAP != 0 {
         return Err(Errno::ENOSYS);
     }
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `stat` is large enough for the answer.
-    check(libc::c_long::from(unsafe {
-        libc::fstatvfs(fd.as_raw_fd(), stat.as_mut_ptr())
-    }))?;
-    // SAFETY: filled in by the successful call above.
-    let now = unsafe { stat.assume_init() }.f_flag;
+    let now = nix::sys::statvfs::fstatvfs(fd)?.flags().bits();
     let mut flags = libc::MS_REMOUNT | libc::MS_BIND;
     for (attr_bit, st, ms) in [
         (attr::RDONLY, libc::ST_RDONLY, libc::MS_RDONLY),
@@ -298,62 +223,23 @@ impl FdPath {
 
 /// Opens a file system context.
 pub fn fsopen(fstype: &CStr) -> Result<OwnedFd> {
-    // SAFETY: `fstype` is NUL-terminated and outlives the call.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_fsopen,
-            fstype.as_ptr(),
-            1, /* FSOPEN_CLOEXEC */
-        )
-    })?;
-    // SAFETY: the kernel has just returned this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(from_rustix)
 }
 
 /// Sets `key`, to `value` or as a flag.
 pub fn fsconfig_set(ctx: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> Result<()> {
-    let (cmd, value) = match value {
-        Some(v) => (1 /* FSCONFIG_SET_STRING */, v.as_ptr()),
-        None => (0 /* FSCONFIG_SET_FLAG */, ptr::null()),
-    };
-    // SAFETY: the strings are NUL-terminated (or null for a flag) and outlive the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            ctx.as_raw_fd(),
-            cmd,
-            key.as_ptr(),
-            value,
-            0,
-        )
-    })?;
-    Ok(())
+    match value {
+        Some(value) => rustix::mount::fsconfig_set_string(ctx, key, value),
+        None => rustix::mount::fsconfig_set_flag(ctx, key),
+    }
+    .map_err(from_rustix)
 }
 
 /// Creates the superblock and returns a detached mount of it with `attrs`.
 pub fn fsmount(ctx: BorrowedFd<'_>, attrs: u64) -> Result<OwnedFd> {
-    // SAFETY: FSCONFIG_CMD_CREATE takes no pointers.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            ctx.as_raw_fd(),
-            6, /* CMD_CREATE */
-            ptr::null::<u8>(),
-            ptr::null::<u8>(),
-            0,
-        )
-    })?;
-    // SAFETY: plain numbers.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_fsmount,
-            ctx.as_raw_fd(),
-            1, /* FSMOUNT_CLOEXEC */
-            attrs,
-        )
-    })?;
-    // SAFETY: the kernel has just returned this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    rustix::mount::fsconfig_create(ctx).map_err(from_rustix)?;
+    let attrs = MountAttrFlags::from_bits_retain(attrs as u32);
+    rustix::mount::fsmount(ctx, FsMountFlags::FSMOUNT_CLOEXEC, attrs).map_err(from_rustix)
 }
 
 /// The classic `mount(2)`, with a null `data` where there is none: an empty string costs the kernel a page.
@@ -364,125 +250,21 @@ pub fn mount(
     flags: u64,
     data: Option<&CStr>,
 ) -> Result<()> {
-    let opt = |s: Option<&CStr>| s.map_or(ptr::null(), CStr::as_ptr);
-    // SAFETY: all pointers are null or NUL-terminated strings that outlive the call.
-    check(libc::c_long::from(unsafe {
-        libc::mount(
-            opt(source),
-            target.as_ptr(),
-            opt(fstype),
-            flags,
-            opt(data).cast(),
-        )
-    }))?;
-    Ok(())
+    nix::mount::mount(
+        source,
+        target,
+        fstype,
+        MsFlags::from_bits_retain(flags),
+        data,
+    )
 }
 
 /// `pivot_root(".", ".")`: the working directory becomes the root, with the old root stacked on top of it.
 pub fn pivot_here() -> Result<()> {
-    // SAFETY: static strings.
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
-    Ok(())
+    nix::unistd::pivot_root(c".", c".")
 }
 
 /// Detaches the mount at `path`.
 pub fn umount_detach(path: &CStr) -> Result<()> {
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe {
-        libc::umount2(path.as_ptr(), libc::MNT_DETACH)
-    }))?;
-    Ok(())
-}
-
-/// The magic number of the file system that `fd` lives on, as in `statfs(2)`.
-pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
-    let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `st` is large enough for the kernel's answer.
-    check(libc::c_long::from(unsafe {
-        libc::fstatfs(fd.as_raw_fd(), st.as_mut_ptr())
-    }))?;
-    // SAFETY: filled in by the successful call above.
-    Ok(unsafe { st.assume_init() }.f_type)
-}
-
-/// `fstat(2)`; works on `O_PATH` descriptors.
-pub fn fstat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
-    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `st` is large enough for the kernel's answer.
-    check(libc::c_long::from(unsafe {
-        libc::fstat(fd.as_raw_fd(), st.as_mut_ptr())
-    }))?;
-    // SAFETY: filled in by the successful call above.
-    Ok(unsafe { st.assume_init() })
-}
-
-/// `mkdirat(2)`.
-pub fn mkdirat(dir: RawFd, name: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe {
-        libc::mkdirat(dir, name.as_ptr(), mode)
-    }))?;
-    Ok(())
-}
-
-/// `mknodat(2)`.
-pub fn mknodat(dir: RawFd, name: &CStr, mode: u32, dev: u64) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe {
-        libc::mknodat(dir, name.as_ptr(), mode, dev)
-    }))?;
-    Ok(())
-}
-
-/// `symlinkat(2)`.
-pub fn symlinkat(target: &CStr, dir: RawFd, name: &CStr) -> Result<()> {
-    // SAFETY: both strings are NUL-terminated and outlive the call.
-    check(libc::c_long::from(unsafe {
-        libc::symlinkat(target.as_ptr(), dir, name.as_ptr())
-    }))?;
-    Ok(())
-}
-
-/// `unlinkat(2)` of a non-directory.
-pub fn unlinkat(dir: RawFd, name: &CStr) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe {
-        libc::unlinkat(dir, name.as_ptr(), 0)
-    }))?;
-    Ok(())
-}
-
-/// `fchownat(2)` without following a final link.
-pub fn lchownat(dir: RawFd, name: &CStr, uid: u32, gid: u32) -> Result<()> {
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    check(libc::c_long::from(unsafe {
-        libc::fchownat(dir, name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)
-    }))?;
-    Ok(())
-}
-
-/// `readlinkat(2)` into `buf`; returns the length.
-pub fn readlinkat(dir: RawFd, name: &CStr, buf: &mut [u8]) -> Result<usize> {
-    // SAFETY: `buf` is writable for its whole length.
-    let n =
-        check(
-            unsafe { libc::readlinkat(dir, name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) }
-                as libc::c_long,
-        )?;
-    Ok(n as usize)
-}
-
-/// Opens without any resolution rules; for trusted host paths only.
-pub fn openat(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    let fd = check(libc::c_long::from(unsafe {
-        libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode)
-    }))?;
-    // SAFETY: the kernel has just returned this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// Device number from major and minor.
-pub fn makedev(major: u32, minor: u32) -> u64 {
-    libc::makedev(major, minor)
+    nix::mount::umount2(path, MntFlags::MNT_DETACH)
 }

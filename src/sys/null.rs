@@ -1,7 +1,7 @@
 //! A null device of our own. The node's is one file for everybody: a container's root that has the node's ids and gets that very file
 //! can change its mode, its owner and its times, and lock and watch it, for the whole node.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use super::Result;
@@ -13,7 +13,7 @@ fn own() -> Result<OwnedFd> {
     m::fsconfig_set(fs.as_fd(), c"mode", Some(c"0755"))?;
     let root = m::fsmount(fs.as_fd(), m::attr::NOSUID | m::attr::NOEXEC)?;
     let mode = libc::S_IFCHR | 0o666;
-    m::mknodat(root.as_raw_fd(), c"null", mode, m::makedev(1, 3))?;
+    m::mknodat(root.as_fd(), c"null", mode, m::makedev(1, 3))?;
     Ok(root)
 }
 
@@ -25,7 +25,7 @@ pub fn open(flags: i32) -> Result<OwnedFd> {
     static OWN: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let made = OWN.get_or_init(|| own().ok()).as_ref();
     if let Some(root) = made
-        && let Ok(fd) = m::openat(root.as_raw_fd(), c"null", flags, 0)
+        && let Ok(fd) = m::openat(root.as_fd(), c"null", flags, 0)
     {
         // A container that had it before may have changed its mode.
         super::fchmod(fd.as_fd(), 0o666).ok();

@@ -2,13 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::iter::once;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::super::script::{CopyUp, Mount, Source};
 use super::paths::{open_in, open_target};
-use super::{Context, Failure, Outcome, at, root};
+use super::{Context, Failure, Outcome, at};
 use crate::sys::copy;
 use crate::sys::mount::{self as m, MountAttr, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, attr, magic};
 
@@ -64,11 +64,11 @@ pub(super) fn new_file_system(
 }
 
 pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
-    let root = root(ctx)?;
+    let root = ctx.root()?;
     // Cloned once more, so that mounts are numbered, and listed, in the spec's order. (Linux 6.15; before, they are listed in the
     // order in which they are attached.)
     let again = |tree: OwnedFd, recursive: bool| {
-        m::open_tree_clone(tree.as_raw_fd(), c"", recursive).unwrap_or(tree)
+        m::open_tree_clone(tree.as_fd(), c"", recursive).unwrap_or(tree)
     };
     let (tree, directory) = match &mut mount.source {
         Source::New { fstype, params } => {
@@ -81,7 +81,7 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         }
         Source::Sysfs => {
             let made = ctx.sysfs.as_ref().ok_or(Failure("open", Errno::EBADF))?;
-            let tree = m::open_tree_clone(made.as_raw_fd(), c"", false);
+            let tree = m::open_tree_clone(made.as_fd(), c"", false);
             let tree = tree.or_else(|_| made.try_clone().map_err(|_| Errno::EMFILE));
             (tree.map_err(at("open_tree"))?, true)
         }
@@ -158,7 +158,7 @@ pub(super) fn mask(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
         return place(tree.as_fd(), target.as_fd(), once((false, attr)));
     }
     if let Some(empty) = &ctx.empty {
-        let tree = m::open_tree_clone(empty.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        let tree = m::open_tree_clone(empty.as_fd(), c"", false).map_err(at("open_tree"))?;
         return m::move_mount(tree.as_fd(), target.as_fd()).map_err(at("move_mount"));
     }
     let fs = m::fsopen(c"tmpfs").map_err(at("fsopen"))?;
@@ -180,7 +180,7 @@ fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Ou
     let id = |fd: BorrowedFd<'_>| m::fstat(fd).map(|s| (s.st_dev, s.st_ino));
     let without_links = |path: &CStr| {
         let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
-        m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules)
+        m::openat2(root.as_fd(), path, libc::O_PATH, 0, rules)
     };
     let is_kernels = matches!(
         typ,
@@ -218,7 +218,7 @@ fn not_by_links(root: BorrowedFd<'_>, dest: &CStr, target: BorrowedFd<'_>) -> Ou
 /// another thing there (a whole `/dev` of somebody else's), an empty file hides them.
 fn hides_files(root: BorrowedFd<'_>) -> Outcome<(OwnedFd, MountAttr)> {
     let null = m::openat2(
-        root.as_raw_fd(),
+        root.as_fd(),
         c"dev/null",
         libc::O_PATH,
         0,
@@ -229,16 +229,16 @@ fn hides_files(root: BorrowedFd<'_>) -> Outcome<(OwnedFd, MountAttr)> {
             s.st_mode & libc::S_IFMT == libc::S_IFCHR && s.st_rdev == m::makedev(1, 3)
         })
     {
-        let tree = m::open_tree_clone(fd.as_raw_fd(), c"", false).map_err(at("open_tree"))?;
+        let tree = m::open_tree_clone(fd.as_fd(), c"", false).map_err(at("open_tree"))?;
         return Ok((tree, MountAttr::default()));
     }
     let tree = new_file_system(c"tmpfs", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_CLOEXEC;
-    m::openat(tree.as_raw_fd(), c"empty", flags, 0o444).map_err(at("open"))?;
+    m::openat(tree.as_fd(), c"empty", flags, 0o444).map_err(at("open"))?;
     // A file of a detached file system can be cloned since Linux 6.15 only, so its directory is attached where it will be covered.
-    let place = m::openat(root.as_raw_fd(), c".", libc::O_PATH, 0).map_err(at("open"))?;
+    let place = m::openat(root.as_fd(), c".", libc::O_PATH, 0).map_err(at("open"))?;
     m::move_mount(tree.as_fd(), place.as_fd()).map_err(at("move_mount"))?;
-    let clone = m::open_tree_clone(tree.as_raw_fd(), c"empty", false).map_err(at("open_tree"));
+    let clone = m::open_tree_clone(tree.as_fd(), c"empty", false).map_err(at("open_tree"));
     crate::sys::process::fchdir(tree.as_fd()).map_err(at("fchdir"))?;
     m::umount_detach(c".").map_err(at("umount"))?;
     let read_only = MountAttr {
@@ -254,7 +254,7 @@ pub(super) fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         Err(e) => return Err(Failure("openat2", e)),
     };
-    let tree = m::open_tree_clone(target.as_raw_fd(), c"", true).map_err(at("open_tree"))?;
+    let tree = m::open_tree_clone(target.as_fd(), c"", true).map_err(at("open_tree"))?;
     let set = MountAttr {
         attr_set: attr::RDONLY,
         ..MountAttr::default()

@@ -1,7 +1,7 @@
 //! Paths below the container's root: every step is resolved inside of it, by the kernel.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -13,7 +13,7 @@ const PATH_MAX: usize = 4096;
 
 pub(super) fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
     m::openat2(
-        root.as_raw_fd(),
+        root.as_fd(),
         path,
         flags,
         0,
@@ -87,7 +87,7 @@ pub(super) fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<Own
                 Err(Errno::ENOENT) => {
                     let mut single = PathBuffer::new();
                     single.push(name)?;
-                    match m::mkdirat(dir.as_raw_fd(), single.as_c_str(), 0o755) {
+                    match m::mkdirat(dir.as_fd(), single.as_c_str(), 0o755) {
                         Ok(()) => {
                             dir =
                                 open_in(root, so_far.as_c_str(), libc::O_PATH | libc::O_DIRECTORY)
@@ -100,7 +100,7 @@ pub(super) fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<Own
                                 return Err(Failure("resolve links", Errno::ELOOP));
                             }
                             let mut target = [0u8; PATH_MAX];
-                            let n = m::readlinkat(dir.as_raw_fd(), single.as_c_str(), &mut target)
+                            let n = m::readlinkat(dir.as_fd(), single.as_c_str(), &mut target)
                                 .map_err(at("readlink"))?;
                             let target = target.get(..n).unwrap_or_default();
                             let mut again = PathBuffer::new();
@@ -154,7 +154,7 @@ pub(super) fn open_target(
 ) -> Outcome<OwnedFd> {
     let rules =
         RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | if no_symlinks { RESOLVE_NO_SYMLINKS } else { 0 };
-    match m::openat2(root.as_raw_fd(), path, libc::O_PATH, 0, rules) {
+    match m::openat2(root.as_fd(), path, libc::O_PATH, 0, rules) {
         Ok(fd) => return Ok(fd),
         Err(Errno::ENOENT) => {}
         Err(e) => return Err(Failure("openat2", e)),
@@ -164,7 +164,7 @@ pub(super) fn open_target(
     }
     let (parent, name) = parent_of(root, path)?;
     match m::openat2(
-        parent.as_raw_fd(),
+        parent.as_fd(),
         name,
         libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
         0o644,

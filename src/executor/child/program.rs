@@ -1,12 +1,15 @@
-//! From the process's identity to its program: credentials, Landlock, where the program is, and its home.
+//! What the process becomes, from its identity to its program: keyring, label, working directory, credentials, Landlock, where the
+//! program is, and its home.
 
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::super::confinement::Ruleset;
+use super::super::script::Ruleset;
 use super::super::script::UserProgram;
-use super::{Failure, Outcome, at};
+use super::paths::make_directories;
+use super::{Context, Failure, Outcome, at};
 use crate::oci::capabilities::Sets;
 use crate::sys::mount::{self as m, CWD, RESOLVE_NO_MAGICLINKS};
 use crate::sys::{confine, creds, process};
@@ -41,13 +44,19 @@ pub(super) fn credentials(
     Ok(())
 }
 
-/// The first candidate that may be executed. Otherwise the most telling reason.
-pub(super) fn find_program(program: &UserProgram) -> Outcome<usize> {
+/// Fills in `HOME`, and chooses the first candidate that may be executed. If there is none, the most telling reason is the error.
+pub(super) fn find_program(ctx: &mut Context<'_>, program: &mut UserProgram) -> Outcome<()> {
+    if let Some(uid) = program.home_of {
+        set_home(uid, program);
+    }
     let mut reason = Errno::ENOENT;
     for (index, path) in program.candidates.iter().enumerate() {
         match process::access(path, libc::X_OK) {
             Ok(()) if process::is_dir(path) => reason = Errno::EISDIR,
-            Ok(()) => return Ok(index),
+            Ok(()) => {
+                ctx.chosen = index;
+                return Ok(());
+            }
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
             Err(e) => reason = e,
         }
@@ -59,7 +68,7 @@ pub(super) fn find_program(program: &UserProgram) -> Outcome<usize> {
 const LONGEST_PASSWD: usize = 1 << 20;
 
 /// Fills in `HOME=` from the image's `/etc/passwd`, `/` where the user is not in it. passwd(5).
-pub(super) fn set_home(uid: u32, program: &mut UserProgram) {
+fn set_home(uid: u32, program: &mut UserProgram) {
     let Some(out) = program
         .env
         .buffer_mut()
@@ -156,4 +165,59 @@ pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
             .map_err(at("landlock_add_rule"))?;
     }
     confine::landlock_restrict(ruleset.as_fd()).map_err(at("landlock_restrict_self"))
+}
+
+/// A session keyring of the container's own. Kernels without keys, and nodes whose filter denies them, have no keyring that
+/// could leak.
+pub(super) fn join_keyring(name: &CStr) -> Outcome<()> {
+    match creds::join_session_keyring(name) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
+        Err(e) => Err(Failure("keyctl", e)),
+    }
+}
+
+/// Opens the LSM attribute file while the node's procfs is still there.
+pub(super) fn open_label_file(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
+    ctx.lsm = Some(m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?);
+    Ok(())
+}
+
+/// Writes the label that execve(2) applies.
+pub(super) fn write_label(ctx: &Context<'_>, label: &[u8]) -> Outcome<()> {
+    let file = ctx.lsm.as_ref().ok_or(Failure("open", Errno::ENOENT))?;
+    process::write_all(file.as_fd(), label).map_err(at("write"))
+}
+
+/// The working directory, never through a link like /proc/self/fd/7, which may lead out of the root: CVE-2024-21626.
+pub(super) fn enter_directory(ctx: &Context<'_>, path: &CStr) -> Outcome<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let open = || m::openat2(CWD, path, flags, 0, RESOLVE_NO_MAGICLINKS);
+    let directory = match open() {
+        Err(Errno::ENOENT) => {
+            make_directories(ctx.root()?, path)?;
+            open()
+        }
+        r => r,
+    };
+    let directory = directory.map_err(at("openat2"))?;
+    process::fchdir(directory.as_fd()).map_err(at("fchdir"))?;
+    if !process::cwd_is_reachable().map_err(at("getcwd"))? {
+        return Err(Failure(
+            "the directory lies outside the container's root",
+            Errno::EPERM,
+        ));
+    }
+    Ok(())
+}
+
+/// Turns off speculative store bypass and indirect branch speculation.
+pub(super) fn mitigate_speculation() -> Outcome<()> {
+    for feature in [0, 1] {
+        match confine::disable_speculation(feature) {
+            // Off for everybody, not to be turned off, or the processor does not need it.
+            Ok(()) | Err(Errno::ENXIO | Errno::ENODEV | Errno::EPERM) => {}
+            Err(e) => return Err(Failure("prctl PR_SET_SPECULATION_CTRL", e)),
+        }
+    }
+    Ok(())
 }

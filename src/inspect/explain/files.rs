@@ -4,15 +4,15 @@ use std::path::Path;
 
 use oci_spec::runtime::{Mount, Spec};
 
-use super::{Case, Lines, Mark};
+use super::{Case, Error, Lines, Mark};
 use crate::inspect::limits;
 use crate::inspect::mounts::{At, Mounts};
 
 impl Case<'_> {
-    pub(super) fn files(&self, lines: &mut Lines) -> Result<(), String> {
+    pub(super) fn files(&self, lines: &mut Lines) -> Result<(), Error> {
         lines.section = "files";
         let mounts =
-            Mounts::of(self.pid()).ok_or_else(|| format!("process {} is gone", self.pid()))?;
+            Mounts::of(self.pid()).ok_or_else(|| Error::Ended(self.container.id.clone()))?;
         let read_only = |spec: &Spec| {
             let root = spec.root().clone();
             root.is_some_and(|r| r.readonly() == Some(true))
@@ -97,16 +97,13 @@ impl Case<'_> {
         }
     }
 
-    pub(super) fn limits(&self, lines: &mut Lines) -> Result<(), String> {
+    pub(super) fn limits(&self, lines: &mut Lines) -> Result<(), Error> {
         lines.section = "limits";
         let resources = |spec: &Spec| {
             let linux = spec.linux().clone().unwrap_or_default();
             linux.resources().clone().unwrap_or_default()
         };
-        let compare = |spec: &Spec| {
-            let compared = self.cgroup.compare(&resources(spec));
-            compared.map_err(|e| e.to_string())
-        };
+        let compare = |spec: &Spec| self.cgroup.compare(&resources(spec));
         let promised = compare(&self.promised)?;
         let asked = compare(&self.asked).unwrap_or_default();
         for limit in promised.into_iter().filter(|l| !l.optional) {

@@ -8,12 +8,14 @@ use crate::sys::confine;
 
 impl Case<'_> {
     /// What only the profile speaks of.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a paragraph for each line that is shown"
-    )]
     pub(super) fn kernel(&self, lines: &mut Lines) {
         lines.section = "kernel";
+        self.speculation(lines);
+        self.core_scheduling(lines);
+        self.not_shown(lines);
+    }
+
+    fn speculation(&self, lines: &mut Lines) {
         let process = &self.profile.process;
         let speculation = |key: &str| self.status.get(key).to_owned();
         for (feature, what, key) in [
@@ -42,6 +44,10 @@ impl Case<'_> {
             };
             lines.added(what, true, shown, kept);
         }
+    }
+
+    fn core_scheduling(&self, lines: &mut Lines) {
+        let process = &self.profile.process;
         let cookie = confine::core_scheduling_cookie(self.pid());
         let shown = match cookie {
             Ok(0) => "shared with others".to_owned(),
@@ -54,6 +60,11 @@ impl Case<'_> {
             shown,
             cookie.is_ok_and(|c| c != 0),
         );
+    }
+
+    /// What the kernel shows nothing of from outside.
+    fn not_shown(&self, lines: &mut Lines) {
+        let process = &self.profile.process;
         let unavailable = |key: &str| {
             let all = &self.container.unavailable;
             all.iter()

@@ -131,39 +131,66 @@ struct Case<'a> {
     cgroup: Cgroup,
 }
 
-/// Looks at a container. The error is for people.
-pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Explanation, String> {
+/// What keeps a container from being looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It does not run.
+    #[error("container {id} is {status}: what is enforced can be seen while it runs")]
+    NotRunning {
+        /// Its id.
+        id: String,
+        /// As its shim says.
+        status: String,
+    },
+    /// It has just ended.
+    #[error("container {0} ended while it was looked at")]
+    Ended(String),
+    /// The profile that its shim says it has.
+    #[error(transparent)]
+    Profile(#[from] isolation::Error),
+    /// Its spec.
+    #[error(transparent)]
+    Spec(#[from] oci::Error),
+    /// The node's settings.
+    #[error(transparent)]
+    Node(#[from] isolation::NodeError),
+    /// The node's control groups.
+    #[error("find the node's cgroups: {0}")]
+    Layout(#[source] std::io::Error),
+    /// The container's control groups.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::Error),
+    /// Its profile is another by now, or it was made by another version.
+    #[error("the shim runs what its profile refuses: {0}")]
+    Refused(#[from] isolation::Refusal),
+}
+
+/// Looks at a container.
+pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Explanation, Error> {
     let id = &container.id;
     if !matches!(container.status.as_str(), "running" | "paused") {
-        return Err(format!(
-            "container {id} is {}: what is enforced can be seen while it runs",
-            container.status
-        ));
+        return Err(Error::NotRunning {
+            id: id.clone(),
+            status: container.status.clone(),
+        });
     }
-    let profile = container.profile().map_err(|e| e.to_string())?;
-    let layout = Arc::new(Layout::detect().map_err(|e| format!("find the node's cgroups: {e}"))?);
-    let asked = oci::load(&container.bundle).map_err(|e| e.to_string())?;
-    let request = Request::read(asked.clone(), &container.bundle, Reading::Show)
-        .map_err(|e| e.to_string())?;
+    let profile = container.profile()?;
+    let layout = Arc::new(Layout::detect().map_err(Error::Layout)?);
+    let asked = oci::load(&container.bundle)?;
+    let request = Request::read(asked.clone(), &container.bundle, Reading::Show)?;
     let given = Given {
         open_files: container.open_files,
         core_size: container.core_size,
         users: container.users,
-        place: Place::of(
-            &Node::load().map_err(|e| e.to_string())?,
-            &container.bundle,
-            id,
-        )
-        .of_pod(PodOfKubernetes::claimed(&request)),
+        place: Place::of(&Node::load()?, &container.bundle, id)
+            .of_pod(PodOfKubernetes::claimed(&request)),
         ..host_limits(&layout)
     };
-    let promised = isolation::judge(&profile, &given, request)
-        .map_err(|e| format!("the shim runs what its profile refuses: {e}"))?
+    let promised = isolation::judge(&profile, &given, request)?
         .judged
         .to_spec(&asked);
-    let status = Status::of(container.pid)
-        .ok_or_else(|| format!("container {id}: process {} is gone", container.pid))?;
-    let cgroup = Cgroup::new(layout, Some(&container.cgroup), id).map_err(|e| e.to_string())?;
+    let status = Status::of(container.pid).ok_or_else(|| Error::Ended(id.clone()))?;
+    let cgroup = Cgroup::new(layout, Some(&container.cgroup), id)?;
     let case = Case {
         pod,
         container,
@@ -186,7 +213,7 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
     case.limits(&mut lines)?;
     case.other_processes(&mut lines);
     if Status::of(container.pid).is_none() {
-        return Err(format!("container {id} ended while it was looked at"));
+        return Err(Error::Ended(id.clone()));
     }
     Ok(Explanation {
         container: container.clone(),

@@ -68,16 +68,24 @@ impl Case<'_> {
         lines.promise("user", asked, asked, uid, !raised);
     }
 
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a paragraph for each line that is shown"
-    )]
     pub(super) fn process(&self, lines: &mut Lines) {
         lines.section = "process";
         let (asked, promised) = (
             Self::process_of(&self.asked),
             Self::process_of(&self.promised),
         );
+        self.capabilities(&asked, &promised, lines);
+        let (a, p) = (
+            asked.no_new_privileges() == Some(true),
+            promised.no_new_privileges() == Some(true),
+        );
+        let found = self.status.get("NoNewPrivs") == "1";
+        lines.promise("no_new_privs", on(a), on(p), on(found), found || !p);
+        self.rlimits(&asked, &promised, lines);
+        self.labels(&promised, lines);
+    }
+
+    fn capabilities(&self, asked: &Process, promised: &Process, lines: &mut Lines) {
         let sets = |p: &Process| {
             let caps = p.capabilities().clone().unwrap_or_default();
             [
@@ -90,7 +98,7 @@ impl Case<'_> {
         };
         let found = ["CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"]
             .map(|key| self.status.capabilities(key));
-        let (asked_sets, promised_sets) = (sets(&asked), sets(&promised));
+        let (asked_sets, promised_sets) = (sets(asked), sets(promised));
         // Executing as root gives a process its bounding and inheritable sets.
         let ceiling = promised_sets.iter().fold(0, |all, set| all | set);
         let names = [
@@ -116,12 +124,9 @@ impl Case<'_> {
                 kept,
             );
         }
-        let (a, p) = (
-            asked.no_new_privileges() == Some(true),
-            promised.no_new_privileges() == Some(true),
-        );
-        let found = self.status.get("NoNewPrivs") == "1";
-        lines.promise("no_new_privs", on(a), on(p), on(found), found || !p);
+    }
+
+    fn rlimits(&self, asked: &Process, promised: &Process, lines: &mut Lines) {
         for (typ, name) in [
             (PosixRlimitType::RlimitNofile, "Max open files"),
             (PosixRlimitType::RlimitCore, "Max core file size"),
@@ -131,7 +136,7 @@ impl Case<'_> {
                 let found = all.iter().find(|r| r.typ() == typ);
                 found.map(|r| (r.soft(), r.hard()))
             };
-            let Some(promised) = of(&promised) else {
+            let Some(promised) = of(promised) else {
                 continue;
             };
             let show = |limit: Option<(u64, u64)>| {
@@ -143,12 +148,16 @@ impl Case<'_> {
             let kept = found.is_some_and(|(_, hard)| hard <= promised.1);
             lines.promise(
                 typ.to_string(),
-                show(of(&asked)),
+                show(of(asked)),
                 show(Some(promised)),
                 show(found),
                 kept,
             );
         }
+    }
+
+    /// Labels of security modules.
+    fn labels(&self, promised: &Process, lines: &mut Lines) {
         let wanted = promised
             .apparmor_profile()
             .clone()

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 use toml::{Table, Value};
 
-use super::schema::{Profile, capability, device};
-use crate::isolation::floor;
-use crate::isolation::pool::RANGE;
+use super::schema::Profile;
 
 /// Where an operator's profiles are.
 pub const DIRECTORY: &str = "/etc/cofferdam";
@@ -142,7 +140,7 @@ impl Profile {
         Ok(profile)
     }
 
-    fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
+    pub(super) fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
         Error::Value {
             name: self.name.clone(),
             key: key.to_owned(),
@@ -150,128 +148,12 @@ impl Profile {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a paragraph for each key")]
-    fn check(&mut self) -> Result<(), Error> {
-        for (key, limit) in [
-            ("limits.pids", self.limits.pids),
-            ("limits.memory", self.limits.memory),
-            ("limits.swap", self.limits.swap),
-            ("limits.millicpus", self.limits.millicpus),
-            ("limits.open_files", self.limits.open_files),
-            ("limits.core_size", self.limits.core_size),
-        ] {
-            if let (Some(default), Some(max)) = (limit.default, limit.max)
-                && default > max
-            {
-                let text = format!("the default {default} is above the max {max}");
-                return Err(self.wrong(key, text));
-            }
-            for (value, part) in [(limit.default, "default"), (limit.max, "max")] {
-                if value.is_some_and(|v| v > i64::MAX as u64) {
-                    return Err(self.wrong(&format!("{key}.{part}"), "is too large"));
-                }
-                if value == Some(0) && !matches!(key, "limits.core_size" | "limits.swap") {
-                    return Err(self.wrong(&format!("{key}.{part}"), "0 would start nothing"));
-                }
-            }
-        }
-        for name in self.process.capabilities.iter().flatten() {
-            if capability(name).is_none() {
-                let text = format!("{name:?} is not a capability (like \"CAP_CHOWN\")");
-                return Err(self.wrong("process.capabilities", text));
-            }
-        }
-        for device in self.pod.devices.iter().flatten() {
-            if self::device(device).is_none() {
-                let text = format!("{device:?}: expected \"c MAJOR:MINOR\" or \"b MAJOR:MINOR\"");
-                return Err(self.wrong("pod.devices", text));
-            }
-        }
-        for rule in self.network.egress.iter().flatten() {
-            if rule.network().is_none() {
-                let text = format!(
-                    "{:?} is neither an address nor a network (like \"10.0.0.0/8\")",
-                    rule.to
-                );
-                return Err(self.wrong("network.egress", text));
-            }
-        }
-        let pool = self.user_namespace.pool;
-        if !pool.first.is_multiple_of(RANGE) || pool.first == 0 {
-            let text = format!("{} is not a multiple of 65536 above 0", pool.first);
-            return Err(self.wrong("user_namespace.pool.first", text));
-        }
-        // The last id of all, 4294967295, is none: chown(2).
-        let most = (u32::MAX - pool.first) / RANGE;
-        if !(1..=most).contains(&pool.ranges) {
-            let text = format!(
-                "{}: expected 1 to {most} ranges of 65536 ids from {} on",
-                pool.ranges, pool.first
-            );
-            return Err(self.wrong("user_namespace.pool.ranges", text));
-        }
-        let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
-        let landlock = &self.landlock;
-        for (key, paths) in [
-            ("pod.host_paths", self.pod.host_paths.as_ref()),
-            (
-                "pod.forbidden_host_paths",
-                Some(&self.pod.forbidden_host_paths),
-            ),
-            ("pod.hooks", self.pod.hooks.as_ref()),
-            ("pod.loggers", self.pod.loggers.as_ref()),
-            ("pod.seccomp_agents", self.pod.seccomp_agents.as_ref()),
-            ("landlock.execute", landlock.execute.as_ref()),
-            ("landlock.write", landlock.write.as_ref()),
-        ] {
-            if let Some(path) = paths.and_then(|p| absolute(p)) {
-                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
-            }
-        }
-        for (key, paths) in [
-            ("filesystem.masked_paths", &self.filesystem.masked_paths),
-            (
-                "filesystem.read_only_paths",
-                &self.filesystem.read_only_paths,
-            ),
-        ] {
-            if let Some(path) = paths.iter().find(|p| !p.starts_with('/')) {
-                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
-            }
-        }
-        let floor = match self.seccomp.floor.as_deref() {
-            None | Some("none") if self.seccomp.actions.is_empty() => None,
-            None | Some("none") => Some(floor::empty()),
-            Some("hardened") => Some(floor::hardened()),
-            Some("untrusted") => Some(floor::untrusted()),
-            Some(path) if path.starts_with('/') => Some(self.floor_file(path)?),
-            Some(other) => {
-                let text = format!(
-                    "{other:?} is none of \"none\", \"hardened\", \"untrusted\" and no absolute path"
-                );
-                return Err(self.wrong("seccomp.floor", text));
-            }
-        };
-        if let Some(name) = self
-            .seccomp
-            .actions
-            .keys()
-            .find(|n| !crate::executor::seccomp::is_known(n))
-        {
-            let text = format!("{name:?} is not a system call");
-            return Err(self.wrong("seccomp.actions", text));
-        }
-        let floor = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
-        self.seccomp.filter = floor::with_needs_of(floor, self);
-        Ok(())
-    }
-
-    fn floor_file(&self, path: &str) -> Result<LinuxSeccomp, Error> {
+    pub(super) fn floor_file(&self, path: &str) -> Result<LinuxSeccomp, Error> {
         let text = read_of_root(Path::new(path))
             .map_err(|e| self.wrong("seccomp.floor", format!("read {path}: {e}")))?;
         let filter: LinuxSeccomp = serde_json::from_str(&text)
             .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
-        crate::executor::seccomp::compile(&filter)
+        crate::seccomp::compile(&filter)
             .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
         Ok(filter)
     }

@@ -1,5 +1,6 @@
 //! Profiles: `/etc/cofferdam/NAME.toml`, or one of the built-in ones.
 
+mod check;
 mod load;
 mod schema;
 
@@ -7,8 +8,9 @@ pub(crate) use load::read_of_root;
 pub use load::{BUILT_IN, DIRECTORY, Error, names};
 #[cfg(test)]
 pub(super) use schema::Limits;
-pub use schema::{
-    CallAction, EgressRule, ExecPolicy, HostNamespace, Landlock, LearnPolicy, Limit, NetworkMode,
-    Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode,
+pub(super) use schema::{
+    CallAction, ExecPolicy, HostNamespace, Limit, NetworkMode, capability, device,
 };
-pub(super) use schema::{capability, device};
+pub use schema::{
+    EgressRule, Landlock, LearnPolicy, Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode,
+};

@@ -1,4 +1,5 @@
-//! What is asked for beside a spec, and judged too: streams, the mounts of a root, and updates of resources.
+//! What is asked for beside a spec, and judged too: streams, the mounts of a root, and updates of resources. Over 400 lines, because it is
+//! one list of cases over shared fixtures.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +12,8 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::executor::effects::root_effects;
 use crate::isolation::profile::Profile;
 use crate::isolation::{Judged, Place, judge_root_mounts, judge_streams, judge_update};
+use crate::oci::streams::{self, Effect, StdioUris};
 use crate::oci::{DeviceKind, Request, RootMount, is_usable};
-use crate::stdio::{self, Effect, StdioUris};
 
 static STREAMS: AtomicUsize = AtomicUsize::new(0);
 static ROOTS: AtomicUsize = AtomicUsize::new(0);
@@ -34,7 +35,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub fn new(choices: &mut Choices<'_>, world: &World) -> Self {
+    pub(crate) fn new(choices: &mut Choices<'_>, world: &World) -> Self {
         let dir = world.dir.display();
         let streams: Vec<String> = vec![
             String::new(),
@@ -70,7 +71,7 @@ impl Asked {
     }
 
     /// Judges and compares those that belong to no spec.
-    pub fn check(&self, profile: &Profile) {
+    pub(crate) fn check(&self, profile: &Profile) {
         self.check_streams(profile);
         let Ok(update) = serde_json::from_value(self.update.clone()) else {
             return;
@@ -88,7 +89,7 @@ impl Asked {
         };
         STREAMS.fetch_add(1, Ordering::Relaxed);
         let listed = profile.pod.loggers.as_ref().expect("classes list loggers");
-        for effect in stdio::effects(&judged).unwrap_or_default() {
+        for effect in streams::effects(&judged).unwrap_or_default() {
             let fine = match &effect {
                 Effect::Program(path) => listed.contains(path),
                 Effect::Fifo(_) => true,
@@ -99,7 +100,7 @@ impl Asked {
     }
 
     /// The same for the mounts of a container's root.
-    pub fn check_root(
+    pub(crate) fn check_root(
         &self,
         profile: &Profile,
         place: &Place,

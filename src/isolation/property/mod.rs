@@ -49,7 +49,7 @@ impl<'a> Choices<'a> {
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
+        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap_or(0)
     }
 
     fn one<'v, T>(&mut self, of: &'v [T]) -> &'v T {

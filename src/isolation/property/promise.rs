@@ -221,7 +221,7 @@ pub(super) fn within(
                 if *flag == libc::CLONE_NEWNS {
                     fail("mounts of others");
                 }
-                joined |= *flag as u64;
+                joined |= u64::from(flag.cast_unsigned());
             }
             Effect::New(flags) => new |= flags,
             Effect::Device(_, kind, major, minor) => {
@@ -267,14 +267,14 @@ pub(super) fn within(
         libc::CLONE_NEWPID,
     ] {
         assert!(
-            (new | joined) & flag as u64 != 0,
+            (new | joined) & u64::from(flag.cast_unsigned()) != 0,
             "the node's namespace {flag:#x}: {}",
             told()
         );
     }
     for flag in [libc::CLONE_NEWNS, libc::CLONE_NEWCGROUP] {
         assert!(
-            new & flag as u64 != 0,
+            new & u64::from(flag.cast_unsigned()) != 0,
             "no namespace of its own {flag:#x}: {}",
             told()
         );

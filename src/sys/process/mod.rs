@@ -6,22 +6,24 @@ mod owned;
 mod pidfd;
 mod schedule;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
-use crate::sys::{Result, check};
+use crate::sys::{Result, check, from_rustix};
 pub use clone::*;
 pub use descriptors::*;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 pub use owned::*;
 pub use pidfd::*;
 pub use schedule::*;
 
 /// The caller's pid in its own pid namespace, asked of the kernel.
 pub fn own_pid() -> i32 {
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::getpid() }
+    std::process::id() as i32
 }
 
 /// The name of this process's first thread, `/proc/PID/comm`.
@@ -32,18 +34,12 @@ pub fn name() -> String {
 
 /// `setns(2)` with a namespace descriptor or (Linux 5.8) a pidfd.
 pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::setns(fd.as_raw_fd(), flags)
-    }))?;
-    Ok(())
+    nix::sched::setns(fd, CloneFlags::from_bits_retain(flags))
 }
 
 /// `unshare(2)`.
 pub fn unshare(flags: i32) -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::unshare(flags) }))?;
-    Ok(())
+    nix::sched::unshare(CloneFlags::from_bits_retain(flags))
 }
 
 /// Empties the signal mask and gives SIGPIPE, which Rust ignores, its default action back.
@@ -58,30 +54,22 @@ pub fn reset_signals() {
 
 /// `setsid(2)`.
 pub fn setsid() -> Result<()> {
-    // SAFETY: no arguments.
-    check(libc::c_long::from(unsafe { libc::setsid() }))?;
-    Ok(())
+    nix::unistd::setsid().map(drop)
 }
 
 /// `chdir(2)`.
 pub fn chdir(path: &CStr) -> Result<()> {
-    // SAFETY: `path` is NUL-terminated.
-    check(libc::c_long::from(unsafe { libc::chdir(path.as_ptr()) }))?;
-    Ok(())
+    nix::unistd::chdir(path)
 }
 
 /// `chroot(2)`.
 pub fn chroot(path: &CStr) -> Result<()> {
-    // SAFETY: `path` is NUL-terminated.
-    check(libc::c_long::from(unsafe { libc::chroot(path.as_ptr()) }))?;
-    Ok(())
+    nix::unistd::chroot(path)
 }
 
 /// `fchdir(2)`.
 pub fn fchdir(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: plain number.
-    check(libc::c_long::from(unsafe { libc::fchdir(fd.as_raw_fd()) }))?;
-    Ok(())
+    nix::unistd::fchdir(fd)
 }
 
 /// Whether the working directory lies under the root: the kernel prefixes "(unreachable)" where it does not.
@@ -94,20 +82,12 @@ pub fn cwd_is_reachable() -> Result<bool> {
 
 /// `sethostname(2)`.
 pub fn sethostname(name: &[u8]) -> Result<()> {
-    // SAFETY: `name` is readable for its length.
-    check(libc::c_long::from(unsafe {
-        libc::sethostname(name.as_ptr().cast(), name.len())
-    }))?;
-    Ok(())
+    nix::unistd::sethostname(OsStr::from_bytes(name))
 }
 
 /// `setdomainname(2)`.
 pub fn setdomainname(name: &[u8]) -> Result<()> {
-    // SAFETY: `name` is readable for its length.
-    check(libc::c_long::from(unsafe {
-        libc::setdomainname(name.as_ptr().cast(), name.len())
-    }))?;
-    Ok(())
+    rustix::system::setdomainname(name).map_err(from_rustix)
 }
 
 /// `setrlimit(2)` on the caller, by the kernel's resource number.
@@ -131,8 +111,7 @@ pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
 
 /// `umask(2)`.
 pub fn umask(mask: u32) {
-    // SAFETY: cannot fail.
-    unsafe { libc::umask(mask) };
+    nix::sys::stat::umask(Mode::from_bits_retain(mask));
 }
 
 /// Whether the effective user may do `mode` to `path`. Linux 5.8 `faccessat2(2)`; plain `access(2)` before.
@@ -160,30 +139,17 @@ pub fn access(path: &CStr, mode: i32) -> Result<()> {
 
 /// Whether `path` is a directory.
 pub fn is_dir(path: &CStr) -> bool {
-    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `path` is NUL-terminated and `st` is large enough; read only after success.
-    unsafe {
-        libc::stat(path.as_ptr(), st.as_mut_ptr()) == 0
-            && st.assume_init().st_mode & libc::S_IFMT == libc::S_IFDIR
-    }
+    nix::sys::stat::stat(path).is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 /// Makes this process (and what it forks, until exec) unreadable through `/proc/PID` without `CAP_SYS_PTRACE`.
 pub fn set_not_dumpable() -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)
-    }))?;
-    Ok(())
+    nix::sys::prctl::set_dumpable(false)
 }
 
 /// Orphaned descendants become children of this process: `PR_SET_CHILD_SUBREAPER`.
 pub fn set_child_subreaper() -> Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe {
-        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    }))?;
-    Ok(())
+    nix::sys::prctl::set_child_subreaper(true)
 }
 
 /// Where a program of the node's runs that belongs into a container's namespaces.

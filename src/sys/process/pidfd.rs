@@ -100,7 +100,7 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
 
 /// `kill(2)`.
 pub fn kill(pid: i32, signal: i32) -> Result<()> {
-    // SAFETY: plain numbers.
+    // SAFETY: plain numbers. nix has no real-time signals.
     check(libc::c_long::from(unsafe { libc::kill(pid, signal) }))?;
     Ok(())
 }

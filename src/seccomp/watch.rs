@@ -2,6 +2,13 @@
 //! (`SECCOMP_RET_USER_NOTIF`, Linux 5.0) where they would answer with an error. The shim judges by the very filters, so what it
 //! answers is what the kernel would have.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "words of a filter: 32 bits of what the kernel has"
+)]
+
 use std::sync::Arc;
 
 use oci_spec::runtime::LinuxSeccomp;
@@ -96,7 +103,7 @@ impl Program {
         match self.run(call) {
             RET_ALLOW => Verdict::Allow,
             RET_LOG => Verdict::Audit,
-            answer if answer & ACTION == RET_ERRNO => Verdict::Errno((answer & DATA) as i32),
+            answer if answer & ACTION == RET_ERRNO => Verdict::Errno((answer & DATA).cast_signed()),
             _ => Verdict::Kill,
         }
     }

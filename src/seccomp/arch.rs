@@ -21,23 +21,23 @@ fn lookup<S: FromStr>(id: impl Fn(S) -> u32) -> impl Fn(&str) -> Option<u32> {
 }
 
 pub(super) fn x86_64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::x86_64::Sysno| s.id() as u32)(name)
+    lookup(|s: syscalls::x86_64::Sysno| s.id().cast_unsigned())(name)
 }
 
 fn x86(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::x86::Sysno| s.id() as u32)(name)
+    lookup(|s: syscalls::x86::Sysno| s.id().cast_unsigned())(name)
 }
 
 fn aarch64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::aarch64::Sysno| s.id() as u32)(name)
+    lookup(|s: syscalls::aarch64::Sysno| s.id().cast_unsigned())(name)
 }
 
 fn arm(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::arm::Sysno| s.id() as u32)(name)
+    lookup(|s: syscalls::arm::Sysno| s.id().cast_unsigned())(name)
 }
 
 fn riscv64(name: &str) -> Option<u32> {
-    lookup(|s: syscalls::riscv64::Sysno| s.id() as u32)(name)
+    lookup(|s: syscalls::riscv64::Sysno| s.id().cast_unsigned())(name)
 }
 
 /// x32 shares the 64-bit numbers but for the calls whose structures differ, `arch/x86/entry/syscalls/syscall_64.tbl`.

@@ -1,0 +1,117 @@
+//! The containerd that runs, and whether it has read its configuration since that was changed.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::findings::{Findings, State};
+
+pub(super) const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The program.
+    pub program: PathBuf,
+    /// Its configuration file; containerd's own default where none is given.
+    pub config: Option<PathBuf>,
+}
+
+/// The running daemon.
+pub(super) struct Daemon {
+    pub path: std::ffi::OsString,
+    /// Seconds since 1970.
+    pub started: SystemTime,
+}
+
+/// The process that runs this program with this configuration, where there is one.
+pub(super) fn daemon(source: &Source) -> Option<Daemon> {
+    let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|d| d.join(&source.program))
+        .find(|f| f.is_file())?;
+    let wanted = fs::canonicalize(wanted).ok()?;
+    let config = main_file(source);
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = boot
+        .lines()
+        .find_map(|l| l.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let file = |name: &str| entry.path().join(name);
+        if fs::read_link(file("exe")).ok().as_ref() != Some(&wanted)
+            || configuration_of(&fs::read(file("cmdline")).unwrap_or_default()) != config
+        {
+            continue;
+        }
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let path = environment
+            .split(|b| *b == 0)
+            .find_map(|v| v.strip_prefix(b"PATH="))
+            .unwrap_or_default();
+        // Clock ticks are hundredths of a second: `sysconf(3)`, _SC_CLK_TCK.
+        let ticks = crate::sys::process::start_time(pid)?;
+        return Some(Daemon {
+            path: std::ffi::OsStr::from_bytes(path).to_owned(),
+            started: UNIX_EPOCH + Duration::from_secs(boot + ticks / 100),
+        });
+    }
+    None
+}
+
+/// The file that a daemon with these arguments reads.
+pub(super) fn configuration_of(cmdline: &[u8]) -> PathBuf {
+    let args: Vec<String> = cmdline
+        .split(|b| *b == 0)
+        .map(|a| String::from_utf8_lossy(a).into_owned())
+        .collect();
+    let after = |flag: &str| {
+        let at = args.iter().position(|a| a == flag)?;
+        args.get(at + 1).cloned()
+    };
+    let joined = || {
+        args.iter()
+            .find_map(|a| a.strip_prefix("--config="))
+            .map(str::to_owned)
+    };
+    let found = after("--config").or_else(|| after("-c")).or_else(joined);
+    found.map_or_else(|| DEFAULT_CONFIG.into(), PathBuf::from)
+}
+
+/// Whether the daemon has read the configuration as it is now.
+pub(super) fn restarted(source: &Source, daemon: &Daemon, out: &mut Findings) {
+    let mut files = vec![main_file(source)];
+    let drop_ins = fs::read_dir("/etc/containerd/conf.d").into_iter().flatten();
+    if source.config.is_none() {
+        files.extend(drop_ins.flatten().map(|e| e.path()));
+    }
+    let newer: Vec<String> = files
+        .iter()
+        .filter(|f| {
+            let changed = fs::metadata(f).and_then(|m| m.modified());
+            changed.is_ok_and(|c| c > daemon.started + Duration::from_secs(1))
+        })
+        .map(|f| f.display().to_string())
+        .collect();
+    if newer.is_empty() {
+        out.say("daemon", State::Ok, "runs, with this configuration", "");
+    } else {
+        let found = format!("started before {} changed", newer.join(" "));
+        out.say(
+            "daemon",
+            State::Degraded,
+            found,
+            "systemctl restart containerd",
+        );
+    }
+}
+
+pub(super) fn main_file(source: &Source) -> PathBuf {
+    let config = source.config.clone();
+    config.unwrap_or_else(|| DEFAULT_CONFIG.into())
+}
