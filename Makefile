@@ -114,6 +114,7 @@ count-write: ## writes benches/instructions anew
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --check
 	cargo clippy --all-targets --features sabotage -- -D warnings
+	cargo clippy --lib --bins -- -D warnings
 
 install: build ## binaries and links into PREFIX/bin (default /usr/local)
 	install -D -m 755 $(BIN)/containerd-shim-cofferdam-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cofferdam-v1

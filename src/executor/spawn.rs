@@ -1,6 +1,6 @@
 //! The parent's side: `clone3`, and the conversation with the child over the control socket.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -113,7 +113,7 @@ impl Launch {
 
     /// For tests: the steps, the namespaces that it is born in, and the one of pids that it joins.
     #[cfg(any(test, fuzzing, feature = "sabotage"))]
-    pub(super) fn parts(&self) -> (&[Step], u64, Option<BorrowedFd<'_>>) {
+    pub(super) fn parts(&self) -> (&[Step], u64, Option<std::os::fd::BorrowedFd<'_>>) {
         let pid = self.birth.pid_namespace.as_ref().map(AsFd::as_fd);
         (&self.script.steps, self.birth.namespaces, pid)
     }
