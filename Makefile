@@ -13,7 +13,7 @@ VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip
 	$(foreach group,bad_input check cli denials explain features learn lifecycle stdio streams trace,--skip $(group)::)
 
 DENY := target/tools/bin/cargo-deny
-DENY_VERSION := 0.18.5
+DENY_VERSION := 0.20.2
 
 FUZZ := spec seccomp floor
 FUZZ_SECONDS ?= 600
@@ -22,7 +22,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build check deny doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
+.PHONY: build check deny deny-advisories doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,9 +54,14 @@ test-unit: ## the tests that need neither root nor a daemon
 test-integration: prepare ## the integration tests here, on each containerd; TESTS= is a part of their names
 	cargo test --features sabotage --test integration -- $(TESTS)
 
-deny: ## licences, sources and bans of the dependencies (deny.toml); builds cargo-deny once, which takes minutes
-	test -x $(DENY) || cargo install cargo-deny --version $(DENY_VERSION) --locked --root target/tools
+deny: $(DENY) ## licences, sources and bans of the dependencies (deny.toml)
 	$(DENY) check licenses bans sources
+
+deny-advisories: $(DENY) ## known vulnerabilities of the dependencies; needs the RustSec database on GitHub
+	$(DENY) check advisories
+
+$(DENY):
+	cargo install cargo-deny --version $(DENY_VERSION) --locked --root target/tools
 
 ##@ Test elsewhere and longer
 test-v2: prepare build ## the integration tests on cgroup v2, in a virtual machine under software emulation
