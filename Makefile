@@ -1,4 +1,5 @@
-# Cofferdam: build, run, test. Root is needed for all but `build`; what is missing is installed by apt.
+# Cofferdam: build, run, test. `build` and the group "Check a change" up to `doc` need neither root nor apt; the rest needs root, and installs
+# what is missing by apt.
 
 TARGET := $(shell rustc --print host-tuple 2>/dev/null)
 BIN := target/$(TARGET)/release

@@ -243,7 +243,7 @@ fn main() {
         task_api::cases,
     ];
     let (part, parts) = part();
-    let trials = modules
+    let trials: Vec<Trial> = modules
         .iter()
         .flat_map(|m| m())
         .filter(wanted)
@@ -251,6 +251,12 @@ fn main() {
         .filter(|(i, _)| i % parts == part)
         .flat_map(|(_, case)| case.trials())
         .collect();
+    if let Some(filter) = &arguments.filter
+        && !trials.iter().any(|t| t.name().contains(filter.as_str()))
+    {
+        eprintln!("no case has {filter:?} in its name");
+        std::process::exit(2);
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::clean_up();
     conclusion.exit();

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Runs containers from OCI bundles, and shows what the shim `containerd-shim-cofferdam-v1` can do.
 #[derive(Debug, Parser)]
-#[command(name = "cofferdam", version, disable_help_subcommand = true)]
+#[command(name = "cofferdam", version)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -348,4 +348,22 @@ pub(super) struct UpdateArgs {
     /// Relative weight
     #[arg(long)]
     pub blkio_weight: Option<u16>,
+}
+
+impl Command {
+    /// The exit status of an error. Where 1 is an answer of the command, it is another.
+    pub(super) fn failed(&self) -> i32 {
+        match self {
+            Self::Explain { .. } | Self::Profile(ProfileCommand::Diff { .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it talks with the shims, whose sockets only root can open.
+    pub(super) fn asks_shims(&self) -> bool {
+        matches!(
+            self,
+            Self::Explain { .. } | Self::Learn(_) | Self::Top { .. }
+        )
+    }
 }

@@ -42,6 +42,9 @@ pub enum Error {
     /// A shim's.
     #[error(transparent)]
     Control(#[from] crate::control::Error),
+    /// A profile's.
+    #[error(transparent)]
+    Profile(#[from] crate::isolation::ProfileError),
     /// Something that failed, and why.
     #[error("{0}: {1}")]
     Io(String, #[source] std::io::Error),
@@ -79,7 +82,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(status) => status,
         Err(e) => {
             messages.write("error", &e.to_string());
-            1
+            cli.command.failed()
         }
     }
 }
@@ -88,6 +91,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
 fn dispatch(cli: &Cli) -> Result<i32> {
     let global = &cli.global;
     let store = store::Store::new(&global.root);
+    if cli.command.asks_shims() && !nix::unistd::geteuid().is_root() {
+        return Err(Error::Other(
+            "the shims answer root only: run this as root".into(),
+        ));
+    }
     let done = |r: Result<()>| r.map(|()| 0);
     match &cli.command {
         Command::Create(args) => lifecycle::create(&store, args, global.systemd_cgroup).map(|_| 0),

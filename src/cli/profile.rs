@@ -12,18 +12,66 @@ use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, PodOfKubernetes, 
 use crate::oci::{self, Reading, Request};
 use crate::pod::host_limits;
 
-/// A profile by its name, or from a file. Others that it extends are looked for beside the file, then among the built-in.
-fn load(what: &str) -> Result<Profile> {
+/// The file that an argument names; none if it is a profile's name.
+fn file(what: &str) -> Option<&Path> {
     let path = Path::new(what);
     let is_file = what.contains('/') || path.extension().is_some_and(|e| e == "toml");
-    if !is_file {
-        return Profile::load(what).map_err(|e| Error::Other(e.to_string()));
+    is_file.then_some(path)
+}
+
+/// Where the profiles are that this one may extend, beside the built-in ones.
+fn directory(what: &str) -> &Path {
+    match file(what) {
+        None => Path::new(DIRECTORY),
+        Some(path) => {
+            let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+            directory.unwrap_or(Path::new("."))
+        }
     }
+}
+
+/// A profile by its name, or from a file. Others that it extends are looked for beside the file, then among the built-in.
+fn load(what: &str) -> Result<Profile> {
+    let Some(path) = file(what) else {
+        return Ok(Profile::load(what)?);
+    };
     let text = std::fs::read_to_string(path).map_err(Error::io(format!("read {what}")))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    Profile::parse(directory.unwrap_or(Path::new(".")), &name, what, &text)
-        .map_err(|e| Error::Other(e.to_string()))
+    Ok(Profile::parse(directory(what), &name, what, &text)?)
+}
+
+/// Lists of protections. A profile that sets one has its own in place of the inherited one.
+const PROTECTIONS: [&str; 3] = [
+    "filesystem.masked_paths",
+    "filesystem.read_only_paths",
+    "landlock.scopes",
+];
+
+/// What is right in a profile, and perhaps not meant.
+fn notes(what: &str, profile: &Profile) -> Result<Vec<String>> {
+    let Some(parent) = &profile.extends else {
+        let is_standard = profile.name == "standard";
+        let text = "it extends nothing: only its own keys are enforced";
+        return Ok(Vec::from_iter((!is_standard).then(|| text.to_owned())));
+    };
+    // A profile may extend the built-in one of its own name.
+    let base = if *parent == profile.name {
+        Path::new("/nonexistent")
+    } else {
+        directory(what)
+    };
+    let below = table(&Profile::load_from(base, parent)?)?;
+    let changes = changes(&below, &table(profile)?);
+    let lost = PROTECTIONS.into_iter().filter_map(|key| {
+        let (Value::Array(gone), _) = changes.get(key)? else {
+            return None;
+        };
+        let count = gone.len();
+        Some(format!(
+            "{key}: {count} entries of {parent:?} are not in it: a list replaces the inherited one"
+        ))
+    });
+    Ok(lost.collect())
 }
 
 pub(super) fn list() {
@@ -52,9 +100,25 @@ pub(super) fn show(what: &str) -> Result<()> {
 pub(super) fn validate(what: &[String]) -> Result<()> {
     let mut broken = Vec::new();
     for one in what {
-        match load(one) {
-            Ok(_) => print(&format!("{one}: valid\n")),
-            Err(e) => broken.push(e.to_string()),
+        let profile = match load(one) {
+            Ok(profile) => profile,
+            Err(e) => {
+                broken.push(e.to_string());
+                continue;
+            }
+        };
+        let mut notes = notes(one, &profile)?;
+        let read = |path| std::path::absolute(path).and_then(|p| isolation::read_of_root(&p));
+        if let Some(Err(e)) = file(one).map(read) {
+            if directory(one) == Path::new(DIRECTORY) {
+                broken.push(format!("{one}: no shim reads it: {e}"));
+                continue;
+            }
+            notes.push(format!("no shim would read it as it is: {e}"));
+        }
+        print(&format!("{one}: valid\n"));
+        for note in notes {
+            print(&format!("  note: {note}\n"));
         }
     }
     if broken.is_empty() {
@@ -109,13 +173,19 @@ pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
     Ok(i32::from(!changes.is_empty()))
 }
 
+/// A profile's keys, with all that it inherits.
 fn table(profile: &Profile) -> Result<Value> {
-    serde_json::to_value(profile).map_err(|e| Error::Other(e.to_string()))
+    let mut table = serde_json::to_value(profile).map_err(|e| Error::Other(e.to_string()))?;
+    if let Some(table) = table.as_object_mut() {
+        table.remove("extends");
+    }
+    Ok(table)
 }
 
 /// A spec, and what the profile makes of it.
 fn under(profile: &Profile, path: &Path) -> Result<(Value, Value)> {
-    let bundle = path.parent().unwrap_or(Path::new("."));
+    let path = std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
+    let bundle = path.parent().unwrap_or(Path::new("/"));
     if path.file_name().is_none_or(|n| n != "config.json") {
         return Err(Error::Other(format!(
             "{}: expected the config.json of a bundle",

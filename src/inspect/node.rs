@@ -216,8 +216,7 @@ fn profile(name: &str, root: &Path, out: &mut Findings) {
     let profile = match Profile::load(name) {
         Ok(profile) => profile,
         Err(e) => {
-            let remedy =
-                "mend the file: `cofferdam profile validate` says no more, no pod of it starts";
+            let remedy = "mend it until `cofferdam profile validate` finds nothing: no pod of it starts before";
             out.say("profile", State::Failing, e.to_string(), remedy);
             return;
         }

@@ -23,7 +23,7 @@ use network::{
     no_network_but_the_nodes,
 };
 pub use profiles::runtime_options;
-use profiles::{broken_profiles, profile_by_path, profile_in_options, unknown_profile};
+use profiles::{broken_profiles, drafts, profile_by_path, profile_in_options, unknown_profile};
 use work::{
     fork_bomb, landlock_paths, limits, memory_hog, process_status, reduced_proc, refused_pods,
     setuid_programs, work_in_untrusted,
@@ -41,6 +41,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::work_in_untrusted", work_in_untrusted),
         Case::plain("isolation::unknown_profile", unknown_profile),
         Case::plain("isolation::broken_profiles", broken_profiles),
+        Case::plain("isolation::drafts", drafts),
         Case::plain("isolation::profile_in_options", profile_in_options),
         Case::plain("isolation::single_calls", single_calls),
         Case::plain("isolation::networks_and_users", networks_and_users),

@@ -1,6 +1,8 @@
 //! Where a profile comes from, and what is wrong with one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use containerd_shim_protos::api::CreateTaskResponse;
@@ -149,6 +151,59 @@ pub(super) fn broken_profiles() {
     for name in ["standard", "hardened", "untrusted"] {
         assert!(listed.lines().any(|l| l.starts_with(name)), "{listed}");
     }
+}
+
+/// What an operator who writes a profile is told, and what the commands end with.
+pub(super) fn drafts() {
+    let dir = std::env::temp_dir().join(format!("cddraft-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let tool = dir.join("cofferdam");
+    fs::copy(program(), &tool).unwrap();
+    let run = |args: &[&str]| Output::of(Command::new(&tool).args(args).current_dir(&dir));
+    // A list replaces the inherited one.
+    fs::write(
+        dir.join("mine.toml"),
+        "extends = \"hardened\"\n[filesystem]\nmasked_paths = [\"/proc/mine\"]\n",
+    )
+    .unwrap();
+    let out = run(&["profile", "validate", "mine.toml"]).ok().stdout;
+    assert!(out.contains("masked_paths: "), "{out}");
+    assert!(out.contains("of \"hardened\" are not in it"), "{out}");
+    assert!(!out.contains("no shim would read it"), "{out}");
+    // What nobody but root can have written.
+    fs::set_permissions(dir.join("mine.toml"), fs::Permissions::from_mode(0o666)).unwrap();
+    let out = run(&["profile", "validate", "mine.toml"]).ok().stdout;
+    assert!(out.contains("no shim would read it"), "{out}");
+    fs::write(dir.join("bare.toml"), "").unwrap();
+    let out = run(&["profile", "validate", "bare.toml"]).ok().stdout;
+    assert!(out.contains("extends nothing"), "{out}");
+    // The spec of a bundle by a relative path.
+    run(&["spec"]).ok();
+    for path in ["config.json", "./config.json"] {
+        let out = run(&["profile", "diff", "hardened", "--spec", path]);
+        assert_eq!(out.status, 1, "{path}: {out:?}");
+        assert!(
+            out.stdout.contains("process.noNewPrivileges") || out.stdout.contains("linux."),
+            "{out:?}"
+        );
+    }
+    // 1 is an answer of these; an error is something else.
+    assert_eq!(run(&["profile", "diff", "hardened", "nosuch"]).status, 2);
+    assert_eq!(run(&["explain", "nosuch-pod"]).status, 2);
+    assert_eq!(run(&["help"]).status, 0);
+    for args in [vec!["top"], vec!["explain", "x"]] {
+        let out = Output::of(
+            Command::new(&tool)
+                .args(&args)
+                .current_dir(&dir)
+                .uid(65534)
+                .gid(65534),
+        );
+        assert_ne!(out.status, 0, "{out:?}");
+        assert!(out.stderr.contains("run this as root"), "{out:?}");
+    }
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Texts, and what must be said of each.

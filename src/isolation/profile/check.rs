@@ -29,7 +29,9 @@ impl Profile {
             if let (Some(default), Some(max)) = (limit.default, limit.max)
                 && default > max
             {
-                let text = format!("the default {default} is above the max {max}");
+                let text = format!(
+                    "the default {default} is above the max {max}: set both, an inherited default stays"
+                );
                 return Err(self.wrong(key, text));
             }
             for (value, part) in [(limit.default, "default"), (limit.max, "max")] {
@@ -91,6 +93,16 @@ impl Profile {
     fn check_paths(&self) -> Result<(), Error> {
         let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
         let landlock = &self.landlock;
+        // A path that is listed stands for itself and what is below it.
+        let plain = |p: &&PathBuf| {
+            let words = p.to_string_lossy();
+            !words.contains('*') && !words.split('/').any(|w| w == ".." || w == ".")
+        };
+        let listed = self.pod.host_paths.iter().flatten();
+        if let Some(path) = listed.into_iter().find(|p| !plain(p)) {
+            let text = format!("{path:?}: expected a path without wildcards, \"..\" and \".\"");
+            return Err(self.wrong("pod.host_paths", text));
+        }
         for (key, paths) in [
             ("pod.host_paths", self.pod.host_paths.as_ref()),
             (

@@ -120,7 +120,17 @@ impl Profile {
                     text: format!("{base:?} extends itself, and is not built in"),
                 })?
             } else {
-                text_of(directory, &base)?
+                text_of(directory, &base).map_err(|e| match e {
+                    Error::Unknown { file, .. } => Error::Value {
+                        name: name.to_owned(),
+                        key: "extends".into(),
+                        text: format!(
+                            "there is no {} and no built-in profile {base:?} (built in: standard, hardened, untrusted)",
+                            file.display()
+                        ),
+                    },
+                    e => e,
+                })?
             };
             let below = checked(&base, &origin, &text)?;
             extends = parent(&below);

@@ -14,3 +14,6 @@ pub(super) use schema::{
 pub use schema::{
     EgressRule, Landlock, LearnPolicy, Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode,
 };
+
+#[cfg(test)]
+mod tests;

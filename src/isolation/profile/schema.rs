@@ -1,4 +1,4 @@
-//! The keys of a profile's file: this is their documentation. Every key is known or an error.
+//! The keys of a profile's file; docs/profiles.md has them for operators. Every key is known or an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -308,7 +308,11 @@ pub struct Filesystem {
 
 /// A value for pods that set none, and a ceiling for those that do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "{ default = NUMBER, max = NUMBER }"
+)]
 pub struct Limit {
     /// Where the pod says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
