@@ -22,6 +22,8 @@ pub mod bootstrap;
 pub mod cgroup;
 pub mod cli;
 pub mod control;
+#[cfg(test)]
+mod documents;
 pub mod executor;
 pub mod id;
 pub mod inspect;

@@ -213,7 +213,7 @@ fn profile_diff() {
         dir.join("config.json").to_str().unwrap(),
     ]);
     assert!(
-        out.status == 1
+        out.status == 2
             && out
                 .stderr
                 .contains("refuses the hostPath volume /tmp at /volume"),
@@ -244,7 +244,7 @@ fn profile_diff() {
     assert_eq!(spec("standard", &file).status, 0);
     let out = spec("hardened", &dir.join("other.json"));
     assert!(
-        out.status == 1 && out.stderr.contains("config.json of a bundle"),
+        out.status == 2 && out.stderr.contains("config.json of a bundle"),
         "{out:?}"
     );
     fs::remove_dir_all(dir).unwrap();

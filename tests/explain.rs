@@ -314,7 +314,7 @@ fn execs() {
 fn names() {
     let out = explain(&["nothing-of-this-name"]);
     assert!(
-        out.status == 1
+        out.status == 2
             && out
                 .stderr
                 .contains("no pod and no container \"nothing-of-this-name\""),
@@ -328,7 +328,7 @@ fn names() {
     });
     let out = explain(&[&of(&s)]);
     assert!(
-        out.status == 1 && out.stderr.contains("has no containers"),
+        out.status == 2 && out.stderr.contains("has no containers"),
         "{out:?}"
     );
     let id = format!("explain-{}", std::process::id());
@@ -351,7 +351,7 @@ fn names() {
     s.wait(&format!("{id}-a"), "").unwrap();
     let out = explain(&[&format!("{id}-a")]);
     assert!(
-        out.status == 1 && out.stderr.contains("is stopped"),
+        out.status == 2 && out.stderr.contains("is stopped"),
         "{out:?}"
     );
     s.delete(&format!("{id}-a"), "").unwrap();

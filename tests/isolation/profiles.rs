@@ -291,7 +291,10 @@ const BROKEN: &[(&str, &str)] = &[
         "[filesystem]\nread_only = true",
         "line 2|unknown field `read_only`|read_only_root",
     ),
-    ("[limits]\npids = 100", "line 2|expected struct Limit"),
+    (
+        "[limits]\npids = 100",
+        "line 2|{ default = NUMBER, max = NUMBER }",
+    ),
     (
         "[limits]\npids = { max = 0 }",
         "limits.pids.max: 0 would start nothing",
@@ -338,7 +341,7 @@ const BROKEN: &[(&str, &str)] = &[
         "[exec]\npolicy = \"maybe\"",
         "line 2|unknown variant `maybe`|without-capabilities",
     ),
-    ("extends = \"nosuch\"", "profile \"nosuch\": there is no"),
+    ("extends = \"nosuch\"", "profile \"mine\": extends: there is no"),
     ("extends = \"mine\"", "extends|\"mine\" extends itself"),
     ("extends = 5", "line 1, column 11|expected a string"),
     (
