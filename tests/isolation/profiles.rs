@@ -341,7 +341,10 @@ const BROKEN: &[(&str, &str)] = &[
         "[exec]\npolicy = \"maybe\"",
         "line 2|unknown variant `maybe`|without-capabilities",
     ),
-    ("extends = \"nosuch\"", "profile \"mine\": extends: there is no"),
+    (
+        "extends = \"nosuch\"",
+        "profile \"mine\": extends: there is no",
+    ),
     ("extends = \"mine\"", "extends|\"mine\" extends itself"),
     ("extends = 5", "line 1, column 11|expected a string"),
     (
