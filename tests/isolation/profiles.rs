@@ -291,10 +291,7 @@ const BROKEN: &[(&str, &str)] = &[
         "[filesystem]\nread_only = true",
         "line 2|unknown field `read_only`|read_only_root",
     ),
-    (
-        "[limits]\npids = 100",
-        "line 2|{ default = NUMBER, max = NUMBER }",
-    ),
+    ("[limits]\npids = 100", "line 2|{ default = N, max = N }"),
     (
         "[limits]\npids = { max = 0 }",
         "limits.pids.max: 0 would start nothing",

@@ -308,11 +308,7 @@ pub struct Filesystem {
 
 /// A value for pods that set none, and a ceiling for those that do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    default,
-    deny_unknown_fields,
-    expecting = "{ default = NUMBER, max = NUMBER }"
-)]
+#[serde(default, deny_unknown_fields, expecting = "{ default = N, max = N }")]
 pub struct Limit {
     /// Where the pod says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,7 +34,7 @@ fn every_key_is_documented() {
 #[test]
 fn mistakes_say_what_to_write() {
     for (text, said) in [
-        ("[limits]\npids = 5", "{ default = NUMBER, max = NUMBER }"),
+        ("[limits]\npids = 5", "{ default = N, max = N }"),
         (
             "extends = \"hardened\"\n[limits]\npids = { max = 512 }",
             "set both",
