@@ -69,7 +69,7 @@ pub(super) enum ProfileCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say what is wrong with profiles, if anything is
+    /// Check profiles for mistakes
     Validate {
         /// Names, or files
         #[arg(required = true)]
@@ -357,13 +357,5 @@ impl Command {
             Self::Explain { .. } | Self::Profile(ProfileCommand::Diff { .. }) => 2,
             _ => 1,
         }
-    }
-
-    /// Whether it talks with the shims, whose sockets only root can open.
-    pub(super) fn asks_shims(&self) -> bool {
-        matches!(
-            self,
-            Self::Explain { .. } | Self::Learn(_) | Self::Top { .. }
-        )
     }
 }

@@ -49,19 +49,13 @@ const PROTECTIONS: [&str; 3] = [
 
 /// What is right in a profile, and perhaps not meant.
 fn notes(what: &str, profile: &Profile) -> Result<Vec<String>> {
-    let Some(parent) = &profile.extends else {
+    let Some(parent) = profile.parent(directory(what))? else {
         let is_standard = profile.name == "standard";
         let text = "it extends nothing: only its own keys are enforced";
         return Ok(Vec::from_iter((!is_standard).then(|| text.to_owned())));
     };
-    // A profile may extend the built-in one of its own name.
-    let base = if *parent == profile.name {
-        Path::new("/nonexistent")
-    } else {
-        directory(what)
-    };
-    let below = table(&Profile::load_from(base, parent)?)?;
-    let changes = changes(&below, &table(profile)?);
+    let changes = changes(&table(&parent)?, &table(profile)?);
+    let parent = parent.name;
     let lost = PROTECTIONS.into_iter().filter_map(|key| {
         let (Value::Array(gone), _) = changes.get(key)? else {
             return None;

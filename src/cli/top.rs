@@ -72,14 +72,14 @@ struct Row {
 
 pub(super) fn top(as_json: bool, sort: Sort) -> Result<i32> {
     if as_json {
-        let all: Vec<Value> = control::pods().into_iter().map(to_json).collect();
+        let all: Vec<Value> = control::pods()?.into_iter().map(to_json).collect();
         print_json(&format!("{:#}\n", Value::Array(all)));
         return Ok(0);
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        let (before, at) = (rows(control::pods()), Instant::now());
+        let (before, at) = (rows(control::pods()?), Instant::now());
         std::thread::sleep(ONCE);
-        let mut now = rows(control::pods());
+        let mut now = rows(control::pods()?);
         measure(&before, &mut now, at.elapsed());
         print(&table(&mut now, sort, usize::MAX));
         return Ok(0);
@@ -110,7 +110,7 @@ fn live(mut sort: Sort) -> Result<i32> {
     let stdin = std::io::stdin();
     let mut before: (Vec<Row>, Instant) = (Vec::new(), Instant::now());
     loop {
-        let mut now = rows(control::pods());
+        let mut now = rows(control::pods()?);
         measure(&before.0, &mut now, before.1.elapsed());
         before = (now.clone(), Instant::now());
         // A terminal that does not know its size says 0.

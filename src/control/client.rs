@@ -84,8 +84,14 @@ fn pids() -> Vec<u32> {
     pids
 }
 
-/// Every pod of this node, by their shims' pids. Those of dead shims are cleaned away.
-pub fn pods() -> Vec<Found> {
+/// Every pod of this node, by their shims' pids. The sockets of dead shims are removed.
+///
+/// # Errors
+/// The caller is not root, to whom there would seem to be none.
+pub fn pods() -> Result<Vec<Found>, Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
     let pids = pids();
     let (sender, receiver) = mpsc::channel();
     for pid in pids {
@@ -107,12 +113,12 @@ pub fn pods() -> Vec<Found> {
     drop(sender);
     let mut found: Vec<Found> = receiver.iter().collect();
     found.sort_by_key(|f| f.pid);
-    found
+    Ok(found)
 }
 
 /// The pod that `name` stands for: its id, a container's, the beginning of one of these, or the shim's pid.
 pub fn find(name: &str) -> Result<Pod, Error> {
-    let all = pods();
+    let all = pods()?;
     let mut silent = Vec::new();
     let (mut exact, mut begin) = (Vec::new(), Vec::new());
     for found in all {

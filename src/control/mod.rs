@@ -19,6 +19,9 @@ pub use server::Server;
 /// Why a shim has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Nobody else can open the sockets.
+    #[error("the shims answer root only: run this as root")]
+    NotRoot,
     /// It hangs, or has too many who ask.
     #[error("does not answer within {} ms", .0.as_millis())]
     Late(Duration),

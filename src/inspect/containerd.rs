@@ -326,21 +326,6 @@ mod tests {
     }
 
     #[test]
-    fn which_file_a_daemon_reads() {
-        for (args, expected) in [
-            ("containerd", super::super::daemon::DEFAULT_CONFIG),
-            ("containerd\0--config\0/x.toml\0", "/x.toml"),
-            ("containerd\0-c\0/y.toml\0--log-level\0info", "/y.toml"),
-            ("containerd\0--config=/z.toml", "/z.toml"),
-        ] {
-            assert_eq!(
-                super::super::daemon::configuration_of(args.as_bytes()),
-                Path::new(expected)
-            );
-        }
-    }
-
-    #[test]
     fn runtimes_of_both_versions() {
         for plugin in ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"] {
             let text = format!(

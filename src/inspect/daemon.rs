@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::findings::{Findings, State};
 
-pub(super) const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
+/// What containerd reads if its arguments name no file.
+const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
 
 /// Where to look.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ pub(super) fn daemon(source: &Source) -> Option<Daemon> {
 }
 
 /// The file that a daemon with these arguments reads.
-pub(super) fn configuration_of(cmdline: &[u8]) -> PathBuf {
+fn configuration_of(cmdline: &[u8]) -> PathBuf {
     let args: Vec<String> = cmdline
         .split(|b| *b == 0)
         .map(|a| String::from_utf8_lossy(a).into_owned())
@@ -111,7 +112,27 @@ pub(super) fn restarted(source: &Source, daemon: &Daemon, out: &mut Findings) {
     }
 }
 
+/// The file that containerd begins with.
 pub(super) fn main_file(source: &Source) -> PathBuf {
     let config = source.config.clone();
     config.unwrap_or_else(|| DEFAULT_CONFIG.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{DEFAULT_CONFIG, configuration_of};
+
+    #[test]
+    fn which_file_a_daemon_reads() {
+        for (args, expected) in [
+            ("containerd", DEFAULT_CONFIG),
+            ("containerd\0--config\0/x.toml\0", "/x.toml"),
+            ("containerd\0-c\0/y.toml\0--log-level\0info", "/y.toml"),
+            ("containerd\0--config=/z.toml", "/z.toml"),
+        ] {
+            assert_eq!(configuration_of(args.as_bytes()), Path::new(expected));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::fifo::{Fifo, pipe};
 use super::logger::Logger;
-use super::{Error, Flow, Owner, Pending, Result, Sink, StdioUris, Streams};
+use super::{Flow, Owner, Pending, Result, Sink, StdioUris, Streams};
 use crate::isolation::Judged;
 use crate::oci::streams::{Target, bad_address, target};
 use crate::{executor, sys};
@@ -21,11 +21,7 @@ fn null(write: bool) -> Result<OwnedFd> {
     } else {
         libc::O_RDONLY
     };
-    sys::null::open(flags).map_err(|e| Error::Address {
-        stream: "stdio",
-        address: "/dev/null".into(),
-        reason: e.desc().to_owned(),
-    })
+    sys::null::open(flags).map_err(|e| bad_address("stdio", "/dev/null", e.desc()))
 }
 
 /// Appends to the file, making it and its directory.

@@ -192,7 +192,12 @@ pub(super) fn drafts() {
     assert_eq!(run(&["profile", "diff", "hardened", "nosuch"]).status, 2);
     assert_eq!(run(&["explain", "nosuch-pod"]).status, 2);
     assert_eq!(run(&["help"]).status, 0);
-    for args in [vec!["top"], vec!["explain", "x"]] {
+    for args in [
+        vec!["top"],
+        vec!["explain", "x"],
+        vec!["learn", "show", "x"],
+        vec!["profile", "diff", "hardened", "--container", "x"],
+    ] {
         let out = Output::of(
             Command::new(&tool)
                 .args(&args)

@@ -93,28 +93,31 @@ impl Profile {
     fn check_paths(&self) -> Result<(), Error> {
         let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
         let landlock = &self.landlock;
-        // A path that is listed stands for itself and what is below it.
+        // These stand for themselves and what is below them. A wildcard would stand for nothing, and `..` hides the place that is meant.
         let plain = |p: &&PathBuf| {
             let words = p.to_string_lossy();
             !words.contains('*') && !words.split('/').any(|w| w == ".." || w == ".")
         };
-        let listed = self.pod.host_paths.iter().flatten();
-        if let Some(path) = listed.into_iter().find(|p| !plain(p)) {
-            let text = format!("{path:?}: expected a path without wildcards, \"..\" and \".\"");
-            return Err(self.wrong("pod.host_paths", text));
-        }
-        for (key, paths) in [
+        let places = [
             ("pod.host_paths", self.pod.host_paths.as_ref()),
             (
                 "pod.forbidden_host_paths",
                 Some(&self.pod.forbidden_host_paths),
             ),
+        ];
+        for (key, paths) in places {
+            if let Some(path) = paths.into_iter().flatten().find(|p| !plain(p)) {
+                let text = format!("{path:?}: expected a path without wildcards, \"..\" and \".\"");
+                return Err(self.wrong(key, text));
+            }
+        }
+        for (key, paths) in places.into_iter().chain([
             ("pod.hooks", self.pod.hooks.as_ref()),
             ("pod.loggers", self.pod.loggers.as_ref()),
             ("pod.seccomp_agents", self.pod.seccomp_agents.as_ref()),
             ("landlock.execute", landlock.execute.as_ref()),
             ("landlock.write", landlock.write.as_ref()),
-        ] {
+        ]) {
             if let Some(path) = paths.and_then(|p| absolute(p)) {
                 return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
             }

@@ -114,23 +114,9 @@ impl Profile {
                 });
             }
             let (origin, text) = if itself {
-                built_in(&base).ok_or_else(|| Error::Value {
-                    name: name.to_owned(),
-                    key: "extends".into(),
-                    text: format!("{base:?} extends itself, and is not built in"),
-                })?
+                extended_itself(name)?
             } else {
-                text_of(directory, &base).map_err(|e| match e {
-                    Error::Unknown { file, .. } => Error::Value {
-                        name: name.to_owned(),
-                        key: "extends".into(),
-                        text: format!(
-                            "there is no {} and no built-in profile {base:?} (built in: standard, hardened, untrusted)",
-                            file.display()
-                        ),
-                    },
-                    e => e,
-                })?
+                extended(directory, name, &base)?
             };
             let below = checked(&base, &origin, &text)?;
             extends = parent(&below);
@@ -148,6 +134,22 @@ impl Profile {
         profile.extends = own;
         profile.check()?;
         Ok(profile)
+    }
+
+    /// The profile that this one extends, without the keys that are set here. `directory` is that of [`Self::parse`].
+    ///
+    /// # Errors
+    /// It cannot be read any more, or is wrong by itself.
+    pub fn parent(&self, directory: &Path) -> Result<Option<Self>, Error> {
+        let Some(base) = &self.extends else {
+            return Ok(None);
+        };
+        let (origin, text) = if *base == self.name {
+            extended_itself(base)?
+        } else {
+            extended(directory, &self.name, base)?
+        };
+        Self::parse(directory, base, &origin, &text).map(Some)
     }
 
     pub(super) fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
@@ -237,6 +239,30 @@ fn text_of(directory: &Path, name: &str) -> Result<(String, String), Error> {
             source,
         }),
     }
+}
+
+/// What `name` extends if it names itself: the built-in profile, whose place it takes.
+fn extended_itself(name: &str) -> Result<(String, String), Error> {
+    built_in(name).ok_or_else(|| Error::Value {
+        name: name.to_owned(),
+        key: "extends".into(),
+        text: format!("{name:?} extends itself, and is not built in"),
+    })
+}
+
+/// What `name` extends, another profile.
+fn extended(directory: &Path, name: &str, base: &str) -> Result<(String, String), Error> {
+    text_of(directory, base).map_err(|e| match e {
+        Error::Unknown { file, .. } => Error::Value {
+            name: name.to_owned(),
+            key: "extends".into(),
+            text: format!(
+                "there is no {} and no built-in profile {base:?} (built in: standard, hardened, untrusted)",
+                file.display()
+            ),
+        },
+        e => e,
+    })
 }
 
 /// The file's own keys and values, each by itself: with line and column where one is wrong.

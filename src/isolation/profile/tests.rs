@@ -45,6 +45,10 @@ fn mistakes_say_what_to_write() {
         ),
         ("[pod]\nhost_paths = [\"/srv/*\"]", "without wildcards"),
         ("[pod]\nhost_paths = [\"/srv/../etc\"]", "without wildcards"),
+        (
+            "[pod]\nforbidden_host_paths = [\"/srv/*\"]",
+            "pod.forbidden_host_paths: \"/srv/*\": expected a path without wildcards",
+        ),
     ] {
         let refusal = refusal(text);
         assert!(refusal.contains(said), "{text:?}: {refusal}");
