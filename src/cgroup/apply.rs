@@ -111,41 +111,60 @@ impl Cgroup {
     /// Returns what was there before, for [`put_back`], if that is wanted.
     fn write_settings(&self, settings: &[Setting], undo: bool) -> Result<Vec<(PathBuf, String)>> {
         let mut done: Vec<(PathBuf, String)> = Vec::new();
+        let mut postponed = None;
         for s in settings {
-            let Some(dir) = self.controller_dir(s.controller) else {
-                if s.optional {
+            let written = match self.write_setting(s, undo) {
+                Err(Error::Refused { .. }) if s.retry_after_next && postponed.is_none() => {
+                    postponed = Some(s);
                     continue;
                 }
-                return Err(Error::Unavailable {
-                    field: s.field.clone(),
-                    reason: format!("this node has no {} cgroup controller", s.controller),
-                });
+                written => written,
             };
-            let file = dir.join(&s.file);
-            let before = if undo {
-                fs::read_to_string(&file).ok()
-            } else {
-                None
-            };
-            match fs::write(&file, s.value.as_bytes()) {
-                Ok(()) => {
-                    if let Some(before) = before {
-                        done.push((file, before.trim().to_owned()));
+            let again = postponed.take().map(|s| self.write_setting(s, undo));
+            for written in std::iter::once(written).chain(again) {
+                match written {
+                    Ok(before) => done.extend(before),
+                    Err(e) => {
+                        put_back(&done);
+                        return Err(e);
                     }
-                }
-                Err(e) if s.optional && e.kind() == ErrorKind::NotFound => {}
-                Err(source) => {
-                    put_back(&done);
-                    return Err(Error::Refused {
-                        field: s.field.clone(),
-                        value: s.value.clone(),
-                        file,
-                        source,
-                    });
                 }
             }
         }
+        if let Some(Err(e)) = postponed.map(|s| self.write_setting(s, undo)) {
+            put_back(&done);
+            return Err(e);
+        }
         Ok(done)
+    }
+
+    /// Returns the file and what was there before, if that is wanted.
+    fn write_setting(&self, s: &Setting, undo: bool) -> Result<Option<(PathBuf, String)>> {
+        let Some(dir) = self.controller_dir(s.controller) else {
+            if s.optional {
+                return Ok(None);
+            }
+            return Err(Error::Unavailable {
+                field: s.field.clone(),
+                reason: format!("this node has no {} cgroup controller", s.controller),
+            });
+        };
+        let file = dir.join(&s.file);
+        let before = if undo {
+            fs::read_to_string(&file).ok()
+        } else {
+            None
+        };
+        match fs::write(&file, s.value.as_bytes()) {
+            Ok(()) => Ok(before.map(|before| (file, before.trim().to_owned()))),
+            Err(e) if s.optional && e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Refused {
+                field: s.field.clone(),
+                value: s.value.clone(),
+                file,
+                source,
+            }),
+        }
     }
 }
 

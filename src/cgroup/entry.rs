@@ -3,26 +3,37 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::io_error;
-use super::{Cgroup, Result};
+use super::{Cgroup, Error, Hierarchy, Layout, Result};
 
 impl Cgroup {
     /// What a process needs to be born here or to move here: a directory for `CLONE_INTO_CGROUP`, and the open `tasks`
     /// files of the v1 hierarchies. A single-threaded process that writes `0` to `tasks` moves itself without the
     /// wait for an RCU grace period (about 10 ms) that a write to `cgroup.procs` pays.
     pub fn entry(&self) -> Result<Entry> {
+        self.entry_below(&Below::default())
+    }
+
+    /// The same for groups below the container's, which exist already.
+    pub fn entry_below(&self, below: &Below) -> Result<Entry> {
         let mut entry = Entry {
             v2: None,
             tasks: Vec::new(),
         };
         for h in &self.layout.hierarchies {
-            let dir = self.dir(h);
+            let below = below.of(h);
+            let dir = match below {
+                Some(below) => self.dir(h).join(below),
+                None => self.dir(h),
+            };
             if h.v2 {
                 entry.v2 = Some(V2Group {
                     fd: fs::File::open(&dir).map_err(io_error("open", &dir))?.into(),
-                    path: Path::new("/").join(&self.path),
+                    path: Path::new("/")
+                        .join(&self.path)
+                        .join(below.unwrap_or(Path::new(""))),
                     dir,
                 });
             } else {
@@ -42,6 +53,65 @@ impl Cgroup {
                 .extend(tasks.into_iter().map(|(path, file)| (path, file.into())));
         }
         Ok(entry)
+    }
+}
+
+/// Groups below a container's, one for each hierarchy.
+#[derive(Debug, Clone, Default)]
+pub struct Below {
+    /// Controllers with the group of their hierarchy; without controllers, of all others.
+    groups: Vec<(Vec<String>, PathBuf)>,
+}
+
+impl Below {
+    /// From `PATH`, or on cgroup v1 `CONTROLLER[,CONTROLLER]:PATH`, as runc's `exec --cgroup` has them. `/` is the container's own.
+    ///
+    /// # Errors
+    /// A path that leads out, or a controller that this node does not have.
+    pub fn parse(texts: &[String], layout: &Layout) -> Result<Self> {
+        let one = |text: &String| {
+            let wrong = |reason: String| Error::Unavailable {
+                field: format!("--cgroup {text}"),
+                reason,
+            };
+            let (controllers, path) = match text.split_once(':') {
+                Some((controllers, path)) => {
+                    (controllers.split(',').map(str::to_owned).collect(), path)
+                }
+                None => (Vec::new(), text.as_str()),
+            };
+            for c in &controllers {
+                if layout.is_v2() {
+                    return Err(wrong(
+                        "on cgroup v2 a group has no controller in its name".into(),
+                    ));
+                }
+                if layout.find(c).is_none() && layout.find(&format!("name={c}")).is_none() {
+                    return Err(wrong(format!("unknown controller {c}")));
+                }
+            }
+            let parts = Path::new(path).components();
+            let mut relative = PathBuf::new();
+            for part in parts {
+                match part {
+                    Component::Normal(name) => relative.push(name),
+                    Component::RootDir | Component::CurDir => {}
+                    Component::ParentDir | Component::Prefix(_) => {
+                        return Err(wrong(format!("{path} is not a sub cgroup path")));
+                    }
+                }
+            }
+            Ok((controllers, relative))
+        };
+        let groups = texts.iter().map(one).collect::<Result<_>>()?;
+        Ok(Self { groups })
+    }
+
+    fn of(&self, h: &Hierarchy) -> Option<&Path> {
+        let has = |c: &String| h.has(c) || h.has(&format!("name={c}"));
+        let named = self.groups.iter().find(|(c, _)| c.iter().any(has));
+        let any = || self.groups.iter().find(|(c, _)| c.is_empty());
+        named.or_else(any).map(|(_, path)| path.as_path())
     }
 }
 

@@ -33,7 +33,7 @@ use crate::sys;
 pub use apply::Comparison;
 use directory::{has_mark, make_group, remove_tree};
 pub use egress::Destination;
-pub use entry::{Entry, V2Group};
+pub use entry::{Below, Entry, V2Group};
 pub use error::Error;
 use error::Result;
 pub use layout::{Hierarchy, Layout};
@@ -92,6 +92,20 @@ impl Cgroup {
     /// The groups of `linux.intelRdt`, for [`Self::resume`] in another process.
     pub fn resctrl(&self) -> Option<&Resctrl> {
         self.resctrl.as_ref()
+    }
+
+    /// Changes the schemata of the groups of `linux.intelRdt`.
+    ///
+    /// # Errors
+    /// There are none of the container's own, or the kernel refuses a line.
+    pub fn update_resctrl(&self, schemata: &[&str]) -> Result<()> {
+        match &self.resctrl {
+            Some(groups) => groups.update(schemata),
+            None => Err(Error::Unavailable {
+                field: "linux.intelRdt".into(),
+                reason: "the container was created without it".into(),
+            }),
+        }
     }
 
     /// Adds groups of `linux.intelRdt` that were made already.
@@ -237,6 +251,12 @@ impl Cgroup {
                     });
                 }
             }
+            if is_frozen(h, &dir) {
+                return Err(Error::Foreign {
+                    path: dir,
+                    reason: "it is frozen, or a group above it is: nothing could run in it",
+                });
+            }
             if h.v2 {
                 v2::enable_controllers(&h.mount, &self.path);
             } else if h.has("cpuset") {
@@ -323,6 +343,20 @@ impl Cgroup {
     pub fn exists(&self) -> bool {
         self.layout.hierarchies.iter().any(|h| self.dir(h).exists())
     }
+}
+
+/// Whether what is in a group stands still, by its own state or by that of a group above it.
+fn is_frozen(h: &Hierarchy, dir: &Path) -> bool {
+    if h.v2 {
+        let events = stats::flat_keyed(&dir.join("cgroup.events"));
+        return events
+            .iter()
+            .any(|(key, value)| key == "frozen" && *value == 1);
+    }
+    let state = h
+        .has("freezer")
+        .then(|| fs::read_to_string(dir.join("freezer.state")));
+    state.is_some_and(|state| state.is_ok_and(|s| s.trim() != "THAWED"))
 }
 
 /// Holds the groups of a systemd scope until the container's first process is there; ends when it is dropped.

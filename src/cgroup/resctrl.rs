@@ -111,17 +111,10 @@ impl Groups {
         let file = self.clos.join("schemata");
         let failed = |e: io::Error| error("", format!("{}: {e}", self.clos.display()));
         if make_dir(&self.clos).map_err(failed)? {
-            for line in &self.schemata {
-                // One line each: the kernel says of the whole write only that something in it is wrong.
-                let written = OpenOptions::new()
-                    .append(true)
-                    .open(&file)
-                    .and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));
-                if let Err(e) = written {
-                    fs::remove_dir(&self.clos).ok();
-                    return Err(error(".schemata", format!("{line:?}: {e}")));
-                }
-            }
+            let lines = self.schemata.iter().map(String::as_str);
+            write_schemata(&file, lines).inspect_err(|_| {
+                fs::remove_dir(&self.clos).ok();
+            })?;
         } else if !self.schemata.is_empty() {
             let there = fs::read_to_string(&file).map_err(failed)?;
             let differs = |l: &&String| !there.lines().any(|t| t.trim() == l.as_str());
@@ -142,6 +135,18 @@ impl Groups {
         Ok(())
     }
 
+    /// Changes the schemata of a class that is the container's own.
+    pub(super) fn update(&self, schemata: &[&str]) -> Result<()> {
+        if !self.own {
+            return Err(error(
+                ".closID",
+                format!("{} is of several containers", self.clos.display()),
+            ));
+        }
+        let lines = schemata.iter().flat_map(|text| text.lines());
+        write_schemata(&self.clos.join("schemata"), lines)
+    }
+
     /// Removes what belongs to the container alone.
     pub(super) fn remove(&self) {
         if let Some(monitor) = &self.monitor {
@@ -151,6 +156,18 @@ impl Groups {
             fs::remove_dir(&self.clos).ok();
         }
     }
+}
+
+/// One line each: the kernel says of the whole write only that something in it is wrong.
+fn write_schemata<'a>(file: &Path, lines: impl Iterator<Item = &'a str>) -> Result<()> {
+    for line in lines.map(str::trim).filter(|line| !line.is_empty()) {
+        let written = OpenOptions::new()
+            .append(true)
+            .open(file)
+            .and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));
+        written.map_err(|e| error(".schemata", format!("{line:?}: {e}")))?;
+    }
+    Ok(())
 }
 
 /// Whether the directory is new.

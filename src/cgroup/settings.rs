@@ -1,6 +1,6 @@
 //! One write to one control file, and the JSON path of the spec field that asks for it.
 
-use oci_spec::runtime::LinuxMemory;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::{Error, Result};
 
@@ -17,6 +17,8 @@ pub(super) struct Setting {
     pub field: String,
     /// A default that may be missing on this kernel, rather than something that the user asked for.
     pub optional: bool,
+    /// Where the kernel refuses it, it may take it after the next one.
+    pub retry_after_next: bool,
 }
 
 impl Setting {
@@ -33,6 +35,20 @@ impl Setting {
             value: value.to_string(),
             field: format!("linux.resources.{field}"),
             optional: false,
+            retry_after_next: false,
+        }
+    }
+
+    /// Optional on a condition: a value of zero asks for what is so without it.
+    pub(crate) fn optional_if(self, zero: bool) -> Self {
+        if zero { self.optional() } else { self }
+    }
+
+    /// See the field.
+    pub(crate) fn retried_after_next(self) -> Self {
+        Self {
+            retry_after_next: true,
+            ..self
         }
     }
 
@@ -57,6 +73,14 @@ pub(super) fn check_kernel_memory(m: &LinuxMemory) -> Result<()> {
         reason: "kernel memory has no limit of its own any more; it counts towards memory.limit"
             .into(),
     })
+}
+
+/// `pids.limit`: -1 is no limit, and 0 asks for nothing.
+pub(super) fn pids(r: &LinuxResources, out: &mut Vec<Setting>) {
+    if let Some(pids) = r.pids().as_ref().filter(|p| p.limit() != 0) {
+        let limit = limit_or_max(pids.limit());
+        out.push(Setting::new("pids", "pids.max", limit, "pids.limit"));
+    }
 }
 
 /// A limit where a negative number means none.

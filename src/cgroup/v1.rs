@@ -20,18 +20,7 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
     }
     memory(cgroup, r, out)?;
     cpu(r, out);
-    if let Some(pids) = r.pids() {
-        out.push(Setting::new(
-            "pids",
-            "pids.max",
-            if pids.limit() > 0 {
-                pids.limit().to_string()
-            } else {
-                "max".into()
-            },
-            "pids.limit",
-        ));
-    }
+    super::settings::pids(r, out);
     block_io(cgroup, r, out);
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
         let v2 = cgroup.layout().find("hugetlb").is_some_and(|h| h.v2);
@@ -57,7 +46,7 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
         }
     }
     if let Some(n) = r.network() {
-        if let Some(id) = n.class_id() {
+        if let Some(id) = n.class_id().filter(|id| *id != 0) {
             out.push(Setting::new(
                 "net_cls",
                 "net_cls.classid",
@@ -163,7 +152,7 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
 fn cpu(r: &LinuxResources, out: &mut Vec<Setting>) {
     let Some(c) = r.cpu() else { return };
     if let Some(v) = c.idle() {
-        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle"));
+        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle").optional_if(v == 0));
     }
     if let Some(v) = c.shares().filter(|v| *v != 0) {
         out.push(Setting::new("cpu", "cpu.shares", v, "cpu.shares"));
@@ -185,13 +174,15 @@ fn cpu(r: &LinuxResources, out: &mut Vec<Setting>) {
         ));
     }
     if let Some(v) = c.period().filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.cfs_period_us", v, "cpu.period"));
+        // A shorter period makes more of the quota that is there, which the group above may not allow.
+        let setting = Setting::new("cpu", "cpu.cfs_period_us", v, "cpu.period");
+        out.push(setting.retried_after_next());
     }
     if let Some(v) = c.quota().filter(|v| *v != 0) {
         out.push(Setting::new("cpu", "cpu.cfs_quota_us", v, "cpu.quota"));
     }
     if let Some(v) = c.burst() {
-        out.push(Setting::new("cpu", "cpu.cfs_burst_us", v, "cpu.burst"));
+        out.push(Setting::new("cpu", "cpu.cfs_burst_us", v, "cpu.burst").optional_if(v == 0));
     }
     if let Some(v) = c.cpus().as_deref().filter(|v| !v.is_empty()) {
         out.push(Setting::new("cpuset", "cpuset.cpus", v, "cpu.cpus"));

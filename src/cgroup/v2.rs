@@ -13,24 +13,14 @@ use super::{Cgroup, Error, Result, stats};
 pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
     memory(cgroup, r, out)?;
     cpu(cgroup, r, out)?;
-    if let Some(pids) = r.pids() {
-        out.push(Setting::new(
-            "pids",
-            "pids.max",
-            if pids.limit() > 0 {
-                pids.limit().to_string()
-            } else {
-                "max".into()
-            },
-            "pids.limit",
-        ));
-    }
+    super::settings::pids(r, out);
     block_io(cgroup, r, out)?;
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
         hugetlb(h, &format!("hugepageLimits[{i}].limit"), out);
     }
     if let Some(n) = r.network()
-        && (n.class_id().is_some() || n.priorities().as_ref().is_some_and(|p| !p.is_empty()))
+        && (n.class_id().is_some_and(|id| id != 0)
+            || n.priorities().as_ref().is_some_and(|p| !p.is_empty()))
     {
         return Err(Error::Unavailable {
             field: "linux.resources.network".into(),
@@ -197,7 +187,7 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
         }
     }
     if let Some(v) = c.idle() {
-        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle"));
+        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle").optional_if(v == 0));
     }
     if let Some(shares) = c.shares().filter(|v| *v != 0) {
         out.push(Setting::new(
@@ -232,7 +222,7 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
         out.push(Setting::new("cpu", "cpu.max", value, field));
     }
     if let Some(v) = c.burst() {
-        out.push(Setting::new("cpu", "cpu.max.burst", v, "cpu.burst"));
+        out.push(Setting::new("cpu", "cpu.max.burst", v, "cpu.burst").optional_if(v == 0));
     }
     if let Some(v) = c.cpus().as_deref().filter(|v| !v.is_empty()) {
         out.push(Setting::new("cpuset", "cpuset.cpus", v, "cpu.cpus"));

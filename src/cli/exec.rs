@@ -5,45 +5,48 @@ use std::fs;
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
-use super::lifecycle::{filter, known, stdio, write_pid_file};
+use super::args::ExecArgs;
+use super::create::{filter, send_pidfd, stdio, write_pid_file};
 use super::store::{Status, Store};
 use super::terminal::{self, Console, Signals};
-use super::{Error, ExecArgs, Result};
+use super::{Error, Result};
+use crate::cgroup::Below;
 use crate::executor::{self, ExecPlan, JoinedNamespaces};
 use crate::isolation::Judged;
-use crate::oci::{self, Request};
+use crate::oci::{Inherited, Request};
 
 pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let entry = store.load(&args.id)?;
-    match entry.status() {
+    let status = entry.status();
+    match status {
         Status::Running | Status::Created => {}
-        status => {
-            return Err(Error::Other(format!(
-                "cannot exec in a {} container",
-                status.name()
-            )));
+        Status::Paused if args.ignore_paused => {}
+        Status::Paused => {
+            return Err(Error::Other(
+                "cannot exec in a paused container (use --ignore-paused to override)".into(),
+            ));
+        }
+        Status::Stopped | Status::Creating => {
+            let status = status.name();
+            return Err(Error::Other(format!("cannot exec in a {status} container")));
         }
     }
     let init = entry
         .pidfd()
         .ok_or_else(|| Error::Other("cannot exec in a stopped container".into()))?;
-    let container = known(&entry.saved.bundle)?;
-    let process = match &args.process {
-        Some(path) => {
-            let text = fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
-            oci::parse_process(&text)?
-        }
-        None => from_flags(&container, args)?,
-    };
+    let container = entry.request()?;
+    let process = process(&container, args)?;
     let console = Console::new(
         args.console_socket.as_deref(),
         process.terminal() == Some(true),
         args.detach,
     )?;
     let process = Judged::standard(process);
-    let cgroup = entry
-        .cgroup()?
-        .with_resctrl(&container.rest, &entry.saved.id)?;
+    let cgroup = entry.cgroup()?;
+    let below = match &cgroup {
+        Some(cgroup) => Below::parse(&args.cgroup, cgroup.layout())?,
+        None => Below::default(),
+    };
     let signals = if args.detach {
         None
     } else {
@@ -62,7 +65,9 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
             &entry.saved.bundle,
             "running",
         ),
-        cgroup: Some(&cgroup),
+        cgroup: cgroup.as_ref(),
+        below: &below,
+        patient: args.ignore_paused,
         stdio: stdio(&process)?,
         seccomp: filter,
         confinement: None,
@@ -73,8 +78,9 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     .spawn()?;
     let child = spawned.child;
     let master = console.take(spawned.terminal)?;
-    write_pid_file(args.pid_file.as_deref(), child.pid())?;
     let pidfd = child.pidfd().map_err(Error::io("duplicate a pidfd"))?;
+    send_pidfd(args.pidfd_socket.as_deref(), &pidfd)?;
+    write_pid_file(args.pid_file.as_deref(), child.pid())?;
     child.leave();
     match signals {
         Some(signals) => terminal::attend(&pidfd, master, &signals),
@@ -82,32 +88,42 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     }
 }
 
-/// The container's own process, changed by what the flags say.
-fn from_flags(container: &Request, args: &ExecArgs) -> Result<Process> {
-    if args.command.is_empty() {
-        return Err(Error::Other(
-            "exec needs a command, or --process FILE".into(),
-        ));
-    }
+/// The process to run, from a file or from flags.
+fn process(container: &Request, args: &ExecArgs) -> Result<Process> {
     let own = container
         .rest
         .process()
         .as_ref()
         .ok_or_else(|| Error::Other("process: is missing".into()))?;
+    match &args.process {
+        Some(path) => {
+            let text = fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+            Ok(Inherited::of(own).complete(&text)?)
+        }
+        None => from_flags(own, args),
+    }
+}
+
+/// The container's own process, changed by what the flags say.
+fn from_flags(own: &Process, args: &ExecArgs) -> Result<Process> {
+    if args.command.is_empty() {
+        return Err(Error::Other(
+            "exec needs a command, or --process FILE".into(),
+        ));
+    }
     let mut p = serde_json::to_value(own).map_err(|e| Error::Other(e.to_string()))?;
     p["args"] = json!(args.command);
     p["terminal"] = json!(args.tty);
     if let Some(cwd) = &args.cwd {
         p["cwd"] = json!(cwd);
     }
-    let mut append = |key: &str, values: Vec<Value>| {
-        if let (Some(list), false) = (p[key].as_array_mut(), values.is_empty()) {
-            list.extend(values);
-        } else if !values.is_empty() {
-            p[key] = Value::Array(values);
-        }
+    let extend = |list: &mut Value, values: Vec<Value>| match list.as_array_mut() {
+        Some(list) => list.extend(values),
+        None if values.is_empty() => {}
+        None => *list = Value::Array(values),
     };
-    append("env", args.env.iter().map(|e| json!(e)).collect());
+    let values = |texts: &[String]| texts.iter().map(|t| json!(t)).collect::<Vec<_>>();
+    extend(&mut p["env"], values(&args.env));
     if let Some(user) = &args.user {
         let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
         let number = |text: &str| {
@@ -115,23 +131,29 @@ fn from_flags(container: &Request, args: &ExecArgs) -> Result<Process> {
                 Error::Other(format!("--user {user:?}: expected UID[:GID], two numbers"))
             })
         };
-        p["user"] = json!({ "uid": number(uid)?, "gid": if gid.is_empty() { own.user().gid() } else { number(gid)? } });
+        p["user"]["uid"] = json!(number(uid)?);
+        if !gid.is_empty() {
+            p["user"]["gid"] = json!(number(gid)?);
+        }
     }
-    if !args.additional_gids.is_empty() {
-        p["user"]["additionalGids"] = json!(args.additional_gids);
-    }
-    for cap in &args.cap {
-        let cap = cap.to_uppercase();
-        let cap = if cap.starts_with("CAP_") {
-            cap
-        } else {
-            format!("CAP_{cap}")
+    let groups = args.additional_gids.iter().map(|g| json!(g)).collect();
+    extend(&mut p["user"]["additionalGids"], groups);
+    let caps: Vec<_> = args.cap.iter().map(|c| capability(c)).collect();
+    if !caps.is_empty() {
+        let mut sets = vec!["bounding", "effective", "permitted"];
+        // As with runc: what the container's process hands on, an exec's does, too.
+        let hands_on = |set: &str| {
+            p["capabilities"][set]
+                .as_array()
+                .is_some_and(|l| !l.is_empty())
         };
-        for set in ["bounding", "effective", "permitted"] {
-            match p["capabilities"][set].as_array_mut() {
-                Some(list) => list.push(json!(cap)),
-                None => p["capabilities"][set] = json!([cap]),
-            }
+        sets.extend(
+            ["inheritable", "ambient"]
+                .into_iter()
+                .filter(|s| hands_on(s)),
+        );
+        for set in sets {
+            extend(&mut p["capabilities"][set], values(&caps));
         }
     }
     if args.no_new_privs {
@@ -140,5 +162,18 @@ fn from_flags(container: &Request, args: &ExecArgs) -> Result<Process> {
     if let Some(profile) = &args.apparmor {
         p["apparmorProfile"] = json!(profile);
     }
+    if let Some(label) = &args.process_label {
+        p["selinuxLabel"] = json!(label);
+    }
     serde_json::from_value(p).map_err(|e| Error::Other(format!("exec: {e}")))
+}
+
+/// As the spec names it.
+fn capability(name: &str) -> String {
+    let name = name.to_uppercase();
+    if name.starts_with("CAP_") {
+        name
+    } else {
+        format!("CAP_{name}")
+    }
 }

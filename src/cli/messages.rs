@@ -1,54 +1,133 @@
-//! Messages for people: on standard error, and in the file of `--log`.
+//! Messages for people: on standard error, and where `--log` says.
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
-use super::args::LogFormat;
+use log::Level;
+
+use super::args::{Global, LogFormat, LogLevel, LogTarget};
 use crate::show::{Pairs, shown_lines};
 
-/// Where they go.
+/// Where systemd's journal takes messages: systemd.io, "Native Journal Protocol".
+const JOURNAL: &str = "/run/systemd/journal/socket";
+/// Where syslog(3) sends them.
+const SYSLOG: &str = "/dev/log";
+
+/// Where messages go, which, and in which form.
 pub(super) struct Messages {
-    pub log: Option<PathBuf>,
-    pub format: LogFormat,
+    log: Option<LogTarget>,
+    format: Option<LogFormat>,
+    level: log::LevelFilter,
 }
 
 pub(super) static MESSAGES: OnceLock<Messages> = OnceLock::new();
 
+/// As runc's log and the field's tools name it.
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
+    }
+}
+
+/// syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
 impl Messages {
-    pub(crate) fn write(&self, level: &str, text: &str) {
-        let prefix = if level == "error" { "" } else { "warning: " };
-        writeln!(
-            std::io::stderr(),
-            "cofferdam: {prefix}{}",
-            shown_lines(text)
-        )
-        .ok();
-        let Some(path) = &self.log else { return };
-        let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
-        let line = match self.format {
-            LogFormat::Json => {
-                serde_json::json!({ "level": level, "msg": text, "time": time }).to_string()
-            }
-            LogFormat::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
+    pub(crate) fn new(global: &Global) -> Self {
+        let level = match global.log_level {
+            _ if global.debug => log::LevelFilter::Debug,
+            LogLevel::Error => log::LevelFilter::Error,
+            LogLevel::Warning => log::LevelFilter::Warn,
+            LogLevel::Info => log::LevelFilter::Info,
+            LogLevel::Debug => log::LevelFilter::Debug,
         };
-        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
-            writeln!(file, "{line}").ok();
+        Self {
+            log: global.log.clone(),
+            format: global.log_format,
+            level,
         }
+    }
+
+    pub(crate) fn level(&self) -> log::LevelFilter {
+        self.level
+    }
+
+    /// Errors are always on standard error: who called reads them there. All else is where the log is.
+    pub(crate) fn write(&self, level: Level, text: &str) {
+        if let Some(target) = &self.log {
+            self.write_log(target, level, text);
+        }
+        if self.log.is_some() && level != Level::Error {
+            return;
+        }
+        let line = match self.format.filter(|_| self.log.is_none()) {
+            Some(format) => formatted(format, level, text),
+            None if level == Level::Error => format!("cofferdam: {}", shown_lines(text)),
+            None => format!("cofferdam: {}: {}", name(level), shown_lines(text)),
+        };
+        writeln!(std::io::stderr(), "{line}").ok();
+    }
+
+    fn write_log(&self, target: &LogTarget, level: Level, text: &str) {
+        let send = |to: &str, message: String| {
+            UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), to))
+        };
+        let one_line = || shown_lines(text).replace('\n', " ");
+        match target {
+            LogTarget::File(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let line = formatted(self.format.unwrap_or(LogFormat::Text), level, text);
+                file.and_then(|mut file| writeln!(file, "{line}")).ok();
+            }
+            LogTarget::Journald(id) => {
+                let (id, text, priority) = (shown_lines(id), one_line(), priority(level));
+                let fields =
+                    format!("SYSLOG_IDENTIFIER={id}\nPRIORITY={priority}\nMESSAGE={text}\n");
+                send(JOURNAL, fields).ok();
+            }
+            LogTarget::Syslog(id) => {
+                // Facility 3 is that of daemons.
+                let priority = 3 << 3 | priority(level);
+                let (id, pid) = (shown_lines(id), std::process::id());
+                send(SYSLOG, format!("<{priority}>{id}[{pid}]: {}", one_line())).ok();
+            }
+        }
+    }
+}
+
+fn formatted(format: LogFormat, level: Level, text: &str) -> String {
+    let time = crate::sys::time::rfc3339(std::time::SystemTime::now());
+    let level = name(level);
+    match format {
+        LogFormat::Json => {
+            serde_json::json!({ "level": level, "msg": text, "time": time }).to_string()
+        }
+        LogFormat::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
     }
 }
 
 impl log::Log for Messages {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
+        metadata.level() <= self.level
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let mut text = record.args().to_string();
             record.key_values().visit(&mut Pairs(&mut text)).ok();
-            self.write("warning", &text);
+            self.write(record.level(), &text);
         }
     }
 

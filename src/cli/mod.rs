@@ -3,6 +3,8 @@
 
 mod args;
 mod check;
+mod create;
+mod delete;
 mod exec;
 mod explain;
 mod learn;
@@ -11,16 +13,20 @@ mod messages;
 mod profile;
 mod report;
 mod signal;
+mod spec;
 mod store;
+mod systemd;
 mod terminal;
 mod top;
+mod update;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, CreateArgs, ExecArgs, Format, ProfileCommand, UpdateArgs};
+use args::{Cli, Command, Format, Global, ProfileCommand};
 use messages::{MESSAGES, Messages};
 
 use crate::executor;
@@ -71,39 +77,60 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
             return e.exit_code();
         }
     };
-    let messages = MESSAGES.get_or_init(|| Messages {
-        log: cli.global.log.clone(),
-        format: cli.global.log_format,
-    });
+    let messages = MESSAGES.get_or_init(|| Messages::new(&cli.global));
     if log::set_logger(messages).is_ok() {
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_max_level(messages.level());
     }
-    match dispatch(&cli) {
+    let command = match &cli.command {
+        _ if cli.version => &Command::Version,
+        Some(command) => command,
+        None => {
+            Cli::command().print_help().ok();
+            return 1;
+        }
+    };
+    match dispatch(&cli.global, command) {
         Ok(status) => status,
         Err(e) => {
-            messages.write("error", &e.to_string());
-            cli.command.failed()
+            messages.write(log::Level::Error, &e.to_string());
+            command.failed()
         }
     }
 }
 
+/// What a command is refused with that is not there.
+fn not_supported(command: &str) -> Error {
+    Error::Other(format!(
+        "{command} is not supported: Cofferdam cannot save and restore containers yet; use runc or crun for containers that must be"
+    ))
+}
+
 #[expect(clippy::too_many_lines, reason = "an arm for each command")]
-fn dispatch(cli: &Cli) -> Result<i32> {
-    let global = &cli.global;
-    let store = store::Store::new(&global.root);
+fn dispatch(global: &Global, command: &Command) -> Result<i32> {
+    let store = store::Store::new(&global.state_directory());
     let done = |r: Result<()>| r.map(|()| 0);
-    match &cli.command {
-        Command::Create(args) => lifecycle::create(&store, args, global.systemd_cgroup).map(|_| 0),
+    match command {
+        Command::Create(args) => done(create::create(&store, args, global)),
         Command::Start { id } => done(lifecycle::start(&store, id)),
-        Command::Run {
-            create,
-            detach,
-            keep,
-        } => lifecycle::run(&store, create, global.systemd_cgroup, *detach, *keep),
+        Command::Run(args) => create::run(&store, args, global),
         Command::State { id } => done(report::state(&store, id)),
-        Command::Kill { id, signal, all } => done(lifecycle::kill(&store, id, signal, *all)),
-        Command::Delete { id, force } => done(lifecycle::delete(&store, id, *force)),
+        Command::Kill {
+            id,
+            signal,
+            all,
+            regex,
+        } => done(each(&store, id, *regex, |id| {
+            lifecycle::kill(&store, id, signal, *all)
+        })),
+        Command::Delete { id, force, regex } => done(each(&store, id, *regex, |id| {
+            delete::delete(&store, id, *force)
+        })),
         Command::Exec(args) => exec::exec(&store, args),
+        Command::Checkpoint { .. } => Err(not_supported("checkpoint")),
+        Command::Restore { .. } => Err(not_supported("restore")),
+        Command::Mounts { .. } => Err(Error::Other(
+            "mounts is not supported: the mounts of a running container cannot be changed".into(),
+        )),
         Command::Ps {
             id,
             format,
@@ -111,7 +138,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         } => done(report::ps(&store, id, *format, ps_options)),
         Command::Pause { id } => done(lifecycle::set_paused(&store, id, true)),
         Command::Resume { id } => done(lifecycle::set_paused(&store, id, false)),
-        Command::Update(args) => done(lifecycle::update(&store, args)),
+        Command::Update(args) => done(update::update(&store, args)),
         Command::Events {
             id,
             stats,
@@ -121,7 +148,16 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             report::list(&store, *format, *quiet);
             Ok(0)
         }
-        Command::Spec { bundle } => done(report::spec(bundle.as_deref())),
+        Command::Spec {
+            bundle,
+            file,
+            rootless,
+        } => {
+            let directory = bundle.as_deref().unwrap_or(Path::new("."));
+            let file = file.clone();
+            let file = file.unwrap_or_else(|| directory.join("config.json"));
+            done(spec::spec(&file, *rootless))
+        }
         Command::Check {
             profiles,
             json,
@@ -174,6 +210,23 @@ fn dispatch(cli: &Cli) -> Result<i32> {
             Ok(0)
         }
     }
+}
+
+/// Does something to one container, or to each whose id a regular expression matches. All are tried; the first error is returned.
+fn each(
+    store: &store::Store,
+    id: &str,
+    is_regex: bool,
+    act: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
+    if !is_regex {
+        return act(id);
+    }
+    let regex = regex_lite::Regex::new(id)
+        .map_err(|e| Error::Other(format!("{id:?} is not a regular expression: {e}")))?;
+    let ids = store.ids();
+    let results = ids.iter().filter(|id| regex.is_match(id)).map(|id| act(id));
+    results.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// For people: lines of text in which nothing commands a terminal.

@@ -1,8 +1,5 @@
-//! `state`, `list`, `ps`, `events`, `spec`: what is there.
+//! `state`, `list`, `ps`, `events`: what is there.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,20 +9,33 @@ use super::store::{Entry, Status, Store};
 use super::{Error, Format, Result, print, print_json};
 use crate::show::shown;
 
+/// The name of the user who made it; the number where there is no name.
+fn owner(entry: &Entry) -> String {
+    let Some(uid) = entry.owner() else {
+        return String::new();
+    };
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
+    match user {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
 /// OCI runtime.md "State", with what runc adds.
 fn describe(entry: &Entry) -> Value {
     let s = &entry.saved;
     let status = entry.status();
+    let rootfs = s.spec.root().as_ref().map(|r| s.bundle.join(r.path()));
     json!({
-        "ociVersion": s.oci_version,
+        "ociVersion": s.spec.version(),
         "id": s.id,
-        "pid": if status == Status::Stopped { 0 } else { s.pid },
+        "pid": entry.pid(),
         "status": status.name(),
         "bundle": s.bundle,
-        "rootfs": s.rootfs,
+        "rootfs": rootfs,
         "created": s.created,
-        "annotations": s.annotations,
-        "owner": ""
+        "annotations": s.spec.annotations().clone().unwrap_or_default(),
+        "owner": owner(entry)
     })
 }
 
@@ -50,24 +60,25 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
         return;
     }
     print(&format!(
-        "{:<24} {:>10}  {:<10} {:<28} {}\n",
-        "ID", "PID", "STATUS", "CREATED", "BUNDLE"
+        "{:<24} {:<10} {:<10} {:<32} {:<24} {}\n",
+        "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"
     ));
     for e in &all {
-        let (s, status) = (&e.saved, e.status());
-        let pid = if status == Status::Stopped { 0 } else { s.pid };
+        let s = &e.saved;
         print(&format!(
-            "{:<24} {pid:>10}  {:<10} {:<28} {}\n",
+            "{:<24} {:<10} {:<10} {:<32} {:<24} {}\n",
             s.id,
-            status.name(),
+            e.pid(),
+            e.status().name(),
+            shown(&s.bundle.to_string_lossy()),
             s.created,
-            shown(&s.bundle.to_string_lossy())
+            shown(&owner(e))
         ));
     }
 }
 
 pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) -> Result<()> {
-    let pids = store.load(id)?.cgroup()?.pids();
+    let pids = store.load(id)?.own_cgroup()?.pids();
     if format == Format::Json {
         print_json(&format!("{}\n", json!(pids)));
         return Ok(());
@@ -101,9 +112,9 @@ pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) ->
     Ok(())
 }
 
-pub(super) fn events(store: &Store, id: &str, once: bool, interval: u64) -> Result<()> {
+pub(super) fn events(store: &Store, id: &str, once: bool, interval: Duration) -> Result<()> {
     let entry = store.load(id)?;
-    let cgroup = entry.cgroup()?;
+    let cgroup = entry.own_cgroup()?;
     let mut kills = cgroup.oom_kills();
     loop {
         if entry.status() == Status::Stopped {
@@ -120,61 +131,11 @@ pub(super) fn events(store: &Store, id: &str, once: bool, interval: u64) -> Resu
         if once {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_secs(interval));
+        std::thread::sleep(interval);
         let now = cgroup.oom_kills();
         if now > kills {
             print_json(&format!("{}\n", json!({ "type": "oom", "id": id })));
             kills = now;
         }
     }
-}
-
-pub(super) fn spec(bundle: Option<&Path>) -> Result<()> {
-    let path = bundle.unwrap_or(Path::new(".")).join("config.json");
-    match fs::File::create_new(&path) {
-        Ok(file) => serde_json::to_writer_pretty(file, &default_spec())
-            .map_err(|e| Error::Other(format!("write {}: {e}", path.display()))),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(Error::Other(format!(
-            "{} exists; remove it first",
-            path.display()
-        ))),
-        Err(e) => Err(Error::Io(format!("create {}", path.display()), e)),
-    }
-}
-
-/// A spec to start from: a shell on a read-only root, with few capabilities.
-fn default_spec() -> Value {
-    let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-    json!({
-        "ociVersion": "1.2.0",
-        "process": {
-            "terminal": true,
-            "user": { "uid": 0, "gid": 0 },
-            "args": ["sh"],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
-            "noNewPrivileges": true
-        },
-        "root": { "path": "rootfs", "readonly": true },
-        "hostname": "cofferdam",
-        "mounts": [
-            { "destination": "/proc", "type": "proc", "source": "proc" },
-            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-            { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
-            { "destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
-            { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"] },
-            { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] },
-            { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }
-        ],
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" }],
-            "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-        }
-    })
 }

@@ -1,46 +1,90 @@
 //! What is kept of a container between two commands: a directory for each, with `state.json` and, as long as the container
 //! is not started, the socket of its gate.
+//!
+//! The state is the container's own. It holds the spec that was created, so that no later command reads the bundle's again, and it is
+//! written before anything is made, so that `delete` finds what a command that was killed half-way has left.
 
-use std::collections::HashMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{Flock, FlockArg};
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, Resctrl};
 use crate::executor::AfterGate;
+use crate::executor::hooks::HookRunner;
+use crate::isolation::Judged;
+use crate::oci::{Reading, Request};
 use crate::sys::process;
 
 const STATE: &str = "state.json";
 const GATE: &str = "gate";
+/// Who holds it makes or removes the container.
+const LOCK: &str = "lock";
 
 /// A container as a command finds it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Saved {
+    pub version: u32,
     pub id: String,
-    pub oci_version: String,
     pub bundle: PathBuf,
-    pub rootfs: PathBuf,
-    pub pid: i32,
-    /// With the pid, who the init is.
-    pub start_time: u64,
-    /// Relative to every hierarchy.
-    pub cgroup: PathBuf,
+    /// What was created, whatever has become of the bundle's.
+    pub spec: Spec,
+    /// Its profile's name.
+    pub profile: Option<String>,
+    /// None as long as there is no process.
+    pub init: Option<Init>,
+    /// None for a container that stays in its caller's groups.
+    pub cgroup: Option<Groups>,
     /// RFC 3339.
     pub created: String,
-    pub annotations: HashMap<String, String>,
-    pub behind_gate: AfterGate,
+    /// None as long as the init is not at its gate.
+    pub behind_gate: Option<AfterGate>,
     pub new_keyring: bool,
+}
+
+impl Saved {
+    /// Of `state.json`. Another version is another command's, and is refused.
+    pub(super) const VERSION: u32 = 2;
+}
+
+/// Who the init is: a pid alone may be somebody else's by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Init {
+    pub pid: i32,
+    /// In clock ticks since boot, field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+}
+
+impl Init {
+    pub(crate) fn of(pid: i32) -> Self {
+        Self {
+            pid,
+            start_time: process::start_time(pid).unwrap_or(0),
+        }
+    }
+}
+
+/// The container's control groups.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Groups {
+    /// As a `linux.cgroupsPath` that gives them again.
+    pub path: PathBuf,
+    /// Those of `linux.intelRdt`.
+    pub resctrl: Option<Resctrl>,
 }
 
 /// OCI runtime.md "State".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
+    /// A command makes it, or was killed while it did.
+    Creating,
     Created,
     Running,
     Paused,
@@ -50,6 +94,7 @@ pub(super) enum Status {
 impl Status {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
@@ -94,7 +139,14 @@ impl Store {
         private(&self.root, true).map_err(Error::io(format!("create {}", self.root.display())))?;
         let dir = self.root.join(id);
         match private(&dir, false) {
-            Ok(()) => Ok(Reserved { dir, kept: false }),
+            Ok(()) => {
+                let lock = lock(&dir, FlockArg::LockExclusiveNonblock)?;
+                Ok(Reserved {
+                    dir,
+                    kept: false,
+                    _lock: lock,
+                })
+            }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 Err(Error::Other(format!("container with id exists: {id}")))
             }
@@ -106,17 +158,27 @@ impl Store {
     pub(crate) fn load(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let text = fs::read(dir.join(STATE)).map_err(|e| match e.kind() {
+        let file = dir.join(STATE);
+        let wrong = |what: String| Error::Other(format!("{}: {what}", file.display()));
+        let text = fs::read(&file).map_err(|e| match e.kind() {
             ErrorKind::NotFound => Error::Other(format!("container {id:?} does not exist")),
             _ => Error::Io(format!("read the state of {id}"), e),
         })?;
-        let saved = serde_json::from_slice(&text)
-            .map_err(|e| Error::Other(format!("{}: {e}", dir.join(STATE).display())))?;
+        let json: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+        if json["version"] != Saved::VERSION {
+            return Err(wrong(format!(
+                "another version of cofferdam has written it (its format is {}, this one's {}): use that version for this container",
+                json["version"],
+                Saved::VERSION
+            )));
+        }
+        let saved = serde_json::from_value(json).map_err(|e| wrong(e.to_string()))?;
         Ok(Entry { dir, saved })
     }
 
-    /// All containers, by their ids.
-    pub(crate) fn all(&self) -> Vec<Entry> {
+    /// The ids of all containers, sorted.
+    pub(crate) fn ids(&self) -> Vec<String> {
         let mut ids: Vec<_> = fs::read_dir(&self.root)
             .into_iter()
             .flatten()
@@ -124,13 +186,27 @@ impl Store {
             .filter_map(|e| e.file_name().into_string().ok())
             .collect();
         ids.sort();
+        ids
+    }
+
+    /// All containers, by their ids.
+    pub(crate) fn all(&self) -> Vec<Entry> {
+        let ids = self.ids();
         ids.iter().filter_map(|id| self.load(id).ok()).collect()
     }
 
-    /// Removes a directory that has no readable state: a creation that was killed half-way.
-    pub(crate) fn remove_broken(&self, id: &str) {
-        if check_id(id).is_ok() {
-            fs::remove_dir_all(self.root.join(id)).ok();
+    /// Removes a directory without a state: of a creation that was killed before it made anything.
+    pub(crate) fn remove_empty(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        let dir = self.root.join(id);
+        if dir.join(STATE).exists() {
+            return self.load(id).map(drop);
+        }
+        match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::Io(format!("remove {}", dir.display()), e))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -139,25 +215,47 @@ impl Store {
 pub(super) struct Reserved {
     dir: PathBuf,
     kept: bool,
+    /// Until then nobody else removes it, and that it is free says that its maker is gone.
+    _lock: Option<Flock<fs::File>>,
 }
 
 impl Reserved {
+    /// The container's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// A listener for the gate.
     pub(crate) fn gate(&self) -> Result<OwnedFd> {
         let (_dir, path) = short_path(&self.dir)?;
         Ok(crate::executor::listen_at_gate(&path)?)
     }
 
+    /// Writes the state, atomically.
+    pub(crate) fn write(&self, saved: &Saved) -> Result<()> {
+        let failed = |e| Error::Io(format!("write {}", self.dir.join(STATE).display()), e);
+        let text = serde_json::to_vec(saved).map_err(|e| failed(e.into()))?;
+        let temporary = self.dir.join(".state.json");
+        let options = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary);
+        options
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&temporary, self.dir.join(STATE)))
+            .map_err(failed)
+    }
+
+    /// The container is made.
     pub(crate) fn keep(mut self, saved: Saved) -> Result<Entry> {
-        let entry = Entry {
+        self.write(&saved)?;
+        self.kept = true;
+        Ok(Entry {
             dir: self.dir.clone(),
             saved,
-        };
-        let text = serde_json::to_vec(&entry.saved).map_err(|e| Error::Other(e.to_string()))?;
-        let file = entry.dir.join(STATE);
-        fs::write(&file, text).map_err(Error::io(format!("write {}", file.display())))?;
-        self.kept = true;
-        Ok(entry)
+        })
     }
 }
 
@@ -169,6 +267,29 @@ impl Drop for Reserved {
     }
 }
 
+/// `None` where the directory is gone, or went while this waited.
+fn lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<fs::File>>> {
+    let path = dir.join(LOCK);
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
+    let file = match file {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(Error::io(format!("open {}", path.display())))?,
+    };
+    let same = |file: &fs::File| {
+        let inode = |m: fs::Metadata| (m.dev(), m.ino());
+        let ours = file.metadata().map(inode).ok();
+        ours.is_some() && ours == fs::metadata(&path).map(inode).ok()
+    };
+    let locked = Flock::lock(file, how)
+        .map_err(|(_, e)| Error::Io(format!("lock {}", path.display()), e.into()))?;
+    Ok(same(&locked).then_some(locked))
+}
+
 /// The gate's socket under a name that is short whatever the directory's is: a socket's path has 107 bytes.
 fn short_path(dir: &Path) -> Result<(fs::File, PathBuf)> {
     let file = fs::File::open(dir).map_err(Error::io(format!("open {}", dir.display())))?;
@@ -178,45 +299,126 @@ fn short_path(dir: &Path) -> Result<(fs::File, PathBuf)> {
 
 impl Entry {
     pub(crate) fn status(&self) -> Status {
-        let s = &self.saved;
-        if process::start_time(s.pid) != Some(s.start_time) || process::is_zombie(s.pid) {
+        let gone = |init: Init| {
+            process::start_time(init.pid) != Some(init.start_time) || process::is_zombie(init.pid)
+        };
+        if self.saved.behind_gate.is_none() {
+            // Its maker has the lock for as long as it lives.
+            match lock(&self.dir, FlockArg::LockExclusiveNonblock) {
+                Err(_) => Status::Creating,
+                Ok(_) => Status::Stopped,
+            }
+        } else if self.saved.init.is_none_or(gone) {
             Status::Stopped
-        } else if self.dir.join(GATE).exists() {
-            Status::Created
-        } else if self.cgroup().is_ok_and(|c| c.is_frozen()) {
+        } else if self.is_frozen() {
             Status::Paused
+        } else if self.is_at_gate() {
+            Status::Created
         } else {
             Status::Running
         }
     }
 
-    pub(crate) fn cgroup(&self) -> Result<Cgroup> {
+    /// Whether the container was not started yet, frozen or not.
+    pub(crate) fn is_at_gate(&self) -> bool {
+        self.dir.join(GATE).exists()
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.cgroup()
+            .is_ok_and(|c| c.is_some_and(|c| c.is_frozen()))
+    }
+
+    /// Its groups; none where it stays in its caller's.
+    pub(crate) fn cgroup(&self) -> Result<Option<Cgroup>> {
+        let Some(groups) = &self.saved.cgroup else {
+            return Ok(None);
+        };
         let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-        Ok(Cgroup::new(
-            Arc::new(layout),
-            Some(&self.saved.cgroup),
+        let cgroup = Cgroup::new(Arc::new(layout), Some(&groups.path), &self.saved.id)?;
+        Ok(Some(cgroup.resume(groups.resctrl.clone())))
+    }
+
+    /// Its groups, for what cannot be done without.
+    pub(crate) fn own_cgroup(&self) -> Result<Cgroup> {
+        let none = || {
+            Error::Other(format!(
+                "container {} has no control groups of its own: it was created where none could be made",
+                self.saved.id
+            ))
+        };
+        self.cgroup()?.ok_or_else(none)
+    }
+
+    /// What it was made from, for commands that change nothing of it.
+    pub(crate) fn request(&self) -> Result<Judged<Request>> {
+        let (spec, bundle) = (self.saved.spec.clone(), &self.saved.bundle);
+        Ok(Judged::standard(Request::read(
+            spec,
+            bundle,
+            Reading::Show,
+        )?))
+    }
+
+    /// Its hooks, if it has any.
+    pub(crate) fn hooks(&self) -> Result<Option<HookRunner>> {
+        let request = self.request()?;
+        Ok(HookRunner::new(
+            &request,
             &self.saved.id,
-        )?)
+            &self.saved.bundle,
+        ))
+    }
+
+    /// Whether its processes end with its init.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        let linux = self.saved.spec.linux().as_ref();
+        let all = linux.and_then(|l| l.namespaces().as_deref());
+        let pid = oci_spec::runtime::LinuxNamespaceType::Pid;
+        let mut all = all.into_iter().flatten();
+        all.any(|n| n.typ() == pid && n.path().is_none())
+    }
+
+    /// The init's pid; 0 where it is gone.
+    pub(crate) fn pid(&self) -> i32 {
+        match (self.status(), self.saved.init) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(init)) => init.pid,
+        }
     }
 
     /// The init's pidfd, if it is still there.
     pub(crate) fn pidfd(&self) -> Option<OwnedFd> {
-        let pidfd = process::pidfd_open(self.saved.pid).ok()?;
+        let init = self.saved.init?;
+        let pidfd = process::pidfd_open(init.pid).ok()?;
         // Looked at after the descriptor is open, so that it cannot be somebody else's.
-        (process::start_time(self.saved.pid) == Some(self.saved.start_time)).then_some(pidfd)
+        (process::start_time(init.pid) == Some(init.start_time)).then_some(pidfd)
     }
 
     pub(crate) fn gate(&self) -> Result<crate::executor::Gate> {
         let (_dir, path) = short_path(&self.dir)?;
-        Ok(crate::executor::Gate::connect(
-            &path,
-            self.saved.behind_gate.clone(),
-        )?)
+        let behind = self.saved.behind_gate.clone().unwrap_or_default();
+        Ok(crate::executor::Gate::connect(&path, behind)?)
     }
 
     /// The gate is behind the container.
     pub(crate) fn gate_opened(&self) {
         fs::remove_file(self.dir.join(GATE)).ok();
+    }
+
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Who made it.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        fs::metadata(&self.dir).ok().map(|m| m.uid())
+    }
+
+    /// Waits until no other command makes or removes the container. `None`: there is no such container any more.
+    pub(crate) fn lock(&self) -> Result<Option<Flock<fs::File>>> {
+        lock(&self.dir, FlockArg::LockExclusive)
     }
 
     pub(crate) fn remove(self) -> Result<()> {

@@ -106,6 +106,8 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
     if mounts.any(|m| m.is_bind() && m.destination == dev) {
         return Ok(());
     }
+    let pts = Path::new("/dev/pts");
+    let has_ptmx = request.mounts.iter().any(|m| m.destination == pts);
     for (number, (name, rdev)) in made().enumerate() {
         let path = Path::new("/").join(name);
         if request.devices.iter().any(|d| same(&d.path, &path)) {
@@ -129,6 +131,10 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
         if same(&d.path, Path::new("/")) {
             return Err(Error::field(format!("{}.path", d.field()), "is empty"));
         }
+        // What it leads to is the container's own, not the node's: the link comes below.
+        if has_ptmx && same(&d.path, Path::new("/dev/ptmx")) {
+            continue;
+        }
         let node = Node {
             path: d.path.clone(),
             kind: d.kind,
@@ -146,8 +152,7 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
             replace: false,
         });
     }
-    let pts = Path::new("/dev/pts");
-    if request.mounts.iter().any(|m| m.destination == pts) {
+    if has_ptmx {
         steps.push(Step::Symlink {
             target: c"pts/ptmx".to_owned(),
             path: c"dev/ptmx".to_owned(),

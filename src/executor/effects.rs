@@ -9,7 +9,7 @@ use super::{Result, hooks, rootfs};
 use crate::isolation::Judged;
 use crate::oci::capabilities::Sets;
 use crate::oci::{Request, RootMount};
-use crate::sys::mount::fstat;
+use crate::sys::mount::{attr, fstat};
 
 /// One effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,11 @@ pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)>
     let (job, subject) = planned(request, &Judged::standard(Vec::new()), None)?;
     let (steps, new, pid) = job.parts();
     let mut out: Vec<Effect> = steps.iter().filter_map(one).collect();
+    for step in steps {
+        if let Step::MakeReadOnly(path) = step {
+            make_read_only(&mut out, &absolute(path));
+        }
+    }
     out.push(Effect::New(new));
     out.extend(pid.map(|fd| join(libc::CLONE_NEWPID, fd)));
     let hooks = subject
@@ -194,6 +199,17 @@ fn mount(m: &Mount) -> Effect {
         ),
         shared: m.propagation.iter().any(|(p, _)| *p == libc::MS_SHARED),
         data,
+    }
+}
+
+/// Changes what was mounted there.
+fn make_read_only(effects: &mut [Effect], path: &Path) {
+    let last = effects.iter_mut().rev().find_map(|effect| match effect {
+        Effect::Mount { at, attributes, .. } if at == path => Some(attributes),
+        _ => None,
+    });
+    if let Some(attributes) = last {
+        *attributes |= attr::RDONLY;
     }
 }
 

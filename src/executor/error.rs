@@ -45,11 +45,13 @@ pub enum Error {
         "the container's process ended during set-up (while: {0}); was it killed, or did it run out of memory?"
     )]
     Died(String),
-    /// A lifecycle hook failed.
-    #[error("{kind} hook {}: {reason}", path.display())]
+    /// A lifecycle hook failed. The beginning is runc's, which clients match on.
+    #[error("error running {kind} hook #{index}: {}: {reason}", path.display())]
     Hook {
         /// Such as `createRuntime`.
         kind: &'static str,
+        /// Its place among those of its kind.
+        index: usize,
         /// The program.
         path: PathBuf,
         /// Exit status with its output, time-out or the system's reason.

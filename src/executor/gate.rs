@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::talk::{NotifyHandler, SeccompAgent, explain, hand_over, receive};
 use super::times::trace_steps;
 use super::wire::{self, Message};
-use super::{Error, Result};
+use super::{Error, Result, hooks};
 use crate::sys::memory::SharedTimes;
 use crate::sys::{process, socket};
 use crate::trace;
@@ -68,6 +68,12 @@ impl Gate {
         }
     }
 
+    /// What a step behind the gate does.
+    fn step(&self, number: u16) -> Option<&str> {
+        let index = usize::from(number).checked_sub(self.behind.first)?;
+        self.behind.steps.get(index).map(String::as_str)
+    }
+
     /// What is behind it.
     pub fn behind(&self) -> &AfterGate {
         &self.behind
@@ -88,11 +94,12 @@ impl Gate {
         {
             match message {
                 Message::Failed { step, op, number } => {
-                    let what = usize::from(step)
-                        .checked_sub(self.behind.first)
-                        .and_then(|i| self.behind.steps.get(i))
-                        .map(String::as_str);
+                    let what = self.step(step);
                     return Err(explain(&self.behind.program, what, op, number));
+                }
+                Message::HookFailed { step, status, said } => {
+                    let what = self.step(step).unwrap_or("startContainer hook");
+                    return Err(hooks::explain(what, status, said));
                 }
                 Message::Listener(number) => {
                     let told = (self.watcher.as_ref(), self.behind.seccomp_agent.as_ref());

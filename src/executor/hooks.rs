@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
@@ -66,15 +67,17 @@ pub(super) struct Inside<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The node's root in the init's mount namespace.
     pub root: OwnedFd,
+    /// The container's root.
+    pub directory: OwnedFd,
     /// Whether the container has users of its own.
     pub mapped: bool,
 }
 
 fn status(kind: HookKind) -> &'static str {
     match kind {
-        HookKind::CreateRuntime | HookKind::CreateContainer => "creating",
-        // OCI config.md has prestart "after the start operation is called".
-        HookKind::Prestart | HookKind::StartContainer => "created",
+        // Also those of kind prestart, which config.md has "after the start operation": they run in the create operation, as with runc.
+        HookKind::Prestart | HookKind::CreateRuntime | HookKind::CreateContainer => "creating",
+        HookKind::StartContainer => "created",
         HookKind::Poststart => "running",
         HookKind::Poststop => "stopped",
     }
@@ -141,26 +144,35 @@ impl HookRunner {
         pid: i32,
         inside: Option<&Inside<'_>>,
     ) -> Result<()> {
-        let state = self.state(kind, pid.unsigned_abs());
-        for hook in self.hooks.of(kind) {
-            log::info!(
-                id = self.id, hook = kind.name(), path:% = hook.path.display();
-                "run hook"
-            );
-            run_one(hook, &state, inside).map_err(|reason| Error::Hook {
-                kind: kind.name(),
-                path: hook.path.clone(),
-                reason: reason.to_string(),
-            })?;
-        }
-        Ok(())
+        let mut hooks = self.hooks.of(kind);
+        hooks.try_for_each(|hook| self.run_one(hook, pid, inside))
     }
 
-    /// As [`HookRunner::run`], for the kinds whose failure must not stop the lifecycle: logs each and goes on.
-    pub fn run_all_logged(&self, kind: HookKind, pid: i32) {
-        if let Err(e) = self.run(kind, pid) {
-            log::warn!(id = self.id, error:% = e; "a hook failed");
+    /// Runs the poststop hooks: all of them, whatever becomes of one. A failure is logged. OCI runtime.md 1.3, "Lifecycle", step 13.
+    pub(super) fn run_poststop(&self) {
+        for hook in self.hooks.of(HookKind::Poststop) {
+            if let Err(e) = self.run_one(hook, 0, None) {
+                log::warn!(id = self.id, error:% = e; "a hook failed");
+            }
         }
+    }
+
+    fn run_one(&self, hook: &Hook, pid: i32, inside: Option<&Inside<'_>>) -> Result<()> {
+        log::info!(
+            id = self.id, hook = hook.kind.name(), path:% = hook.path.display();
+            "run hook"
+        );
+        let state = self.state(hook.kind, pid.unsigned_abs());
+        // The bundle may be gone: nothing forbids to remove it once the container is created.
+        let directory = Some(self.bundle.as_path()).filter(|dir| dir.is_dir());
+        let directory = directory.unwrap_or(Path::new("/"));
+        let ended = run_program(hook, &state, directory, inside);
+        ended.map_err(|reason| Error::Hook {
+            kind: hook.kind.name(),
+            index: hook.index,
+            path: hook.path.clone(),
+            reason: reason.to_string(),
+        })
     }
 }
 
@@ -185,9 +197,10 @@ enum Failure {
     Late(u64),
 }
 
-fn run_one(
+fn run_program(
     hook: &Hook,
     state: &[u8],
+    directory: &Path,
     inside: Option<&Inside<'_>>,
 ) -> std::result::Result<(), Failure> {
     let mut command = Command::new(&hook.path);
@@ -195,54 +208,85 @@ fn run_one(
         command.arg0(first).args(rest);
     }
     command.env_clear();
-    for entry in &hook.env {
+    for entry in hook.env.iter().flatten() {
         if let Some((k, v)) = entry.split_once('=') {
             command.env(k, v);
         }
     }
-    let said = in_memory(b"")?;
+    let (mut output, theirs) = std::io::pipe()?;
     command
+        .current_dir(directory)
+        // What it has started ends with it where it is late.
+        .process_group(0)
         .stdin(Stdio::from(in_memory(state)?))
         .stdout(Stdio::null())
-        .stderr(Stdio::from(said.try_clone()?));
+        .stderr(Stdio::from(theirs));
     if let Some(inside) = inside {
         let entry = Entry {
             pidfd: inside.pidfd.try_clone_to_owned()?,
             root: inside.root.try_clone()?,
+            directory: inside.directory.try_clone()?,
             mapped: inside.mapped,
         };
         entry.before_exec(&mut command);
     }
     let child = process::spawn(&mut command)?;
-    let ended = match hook.timeout {
-        None => child.wait(),
-        Some(seconds) => child.wait_within(Duration::from_secs(seconds)),
+    // Its copy of the pipe's end goes with it.
+    drop(command);
+    let deadline = hook
+        .timeout
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut said = Vec::new();
+    let mut open = true;
+    let ended = loop {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let other = if open { output.as_fd() } else { child.as_fd() };
+        let ready = process::wait_either(child.as_fd(), other, left);
+        match ready.map_err(std::io::Error::from)? {
+            // What it writes is taken, however much it is, or it would wait for ever.
+            (_, true) if open && said.len() < TOLD => {
+                open = keep_beginning(&mut output, &mut said)?
+            }
+            (true, _) => break child.try_wait().map_err(std::io::Error::from)?,
+            (false, true) => open = keep_beginning(&mut output, &mut said)?,
+            (false, false) => break None,
+        }
     };
-    // A hook that is late is killed by the drop of its child.
-    let status = ended
-        .map_err(std::io::Error::from)?
-        .ok_or(Failure::Late(hook.timeout.unwrap_or_default()))?;
+    let Some(status) = ended else {
+        process::kill_group(child.pid());
+        return Err(Failure::Late(hook.timeout.unwrap_or_default()));
+    };
     if status.success() {
         return Ok(());
     }
-    let mut buffer = vec![0; TOLD];
-    let n = said.read_at(&mut buffer, 0).unwrap_or(0);
-    buffer.truncate(n);
-    let said = String::from_utf8_lossy(&buffer).trim().to_owned();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
     Err(Failure::Status(status, said))
+}
+
+/// Reads once, and keeps the first [`TOLD`] bytes. False at the end of the output.
+fn keep_beginning(output: &mut impl Read, said: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut buffer = [0; 4096];
+    let n = output.read(&mut buffer)?;
+    let room = TOLD.saturating_sub(said.len());
+    said.extend(buffer.iter().take(n.min(room)));
+    Ok(n > 0)
 }
 
 /// The wait status of a hook that the container's init has ended because it was late: no process ends with it.
 pub(super) const LATE: i32 = -1;
 
-/// How a startContainer hook ended, for people. `what` names it.
-pub(super) fn explain(what: &str, status: i32) -> Error {
-    let reason = if status == LATE {
+/// How a startContainer hook ended, for people. `what` names it, and it has said this.
+pub(super) fn explain(what: &str, status: i32, said: &[u8]) -> Error {
+    let mut reason = if status == LATE {
         "did not finish within its timeout".to_owned()
     } else {
         use std::os::unix::process::ExitStatusExt;
         std::process::ExitStatus::from_raw(status).to_string()
     };
+    let said = String::from_utf8_lossy(said);
+    if !said.trim().is_empty() {
+        reason = format!("{reason}: {}", said.trim());
+    }
     Error::field(what, reason)
 }
 
@@ -274,10 +318,19 @@ pub(super) fn start_steps(subject: Option<&HookRunner>, steps: &mut Vec<Step>) -
             strings(&hook.args)?
         };
         steps.push(Step::StartHook(Box::new(StartHook {
-            label: format!("startContainer hook {}", hook.path.display()),
+            label: format!(
+                "error running startContainer hook #{}: {}",
+                hook.index,
+                hook.path.display()
+            ),
             program: path,
             argv: CStrVec::new(argv),
-            env: CStrVec::new(strings(&hook.env)?),
+            env: hook
+                .env
+                .as_deref()
+                .map(strings)
+                .transpose()?
+                .map(CStrVec::new),
             state: in_memory(&state).map_err(failed)?.into(),
             pid_at: at + marker.len(),
             null: null::open(libc::O_RDWR).map_err(|e| failed(e.into()))?,

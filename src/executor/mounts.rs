@@ -37,26 +37,36 @@ struct Planner<'a> {
     label: Option<&'a str>,
 }
 
-/// Appends a step for each mount of the spec.
+/// Appends a step for each mount of the spec. What is returned comes when everything below the mounts is made: what makes them
+/// read-only.
 pub(super) fn plan(
     request: &Request,
     cgroup: Option<&Cgroup>,
     users: Users<'_>,
     steps: &mut Vec<Step>,
-) -> Result<()> {
+) -> Result<Vec<Step>> {
     let planner = Planner {
         request,
         cgroup,
         users,
         label: mount_label(request)?,
     };
+    let mut last = Vec::new();
     for mount in &request.mounts {
         match mount.kind {
-            Kind::Cgroup => planner.cgroup_view(mount, steps)?,
-            Kind::Bind { .. } | Kind::New { .. } => steps.push(Step::Mount(planner.one(mount)?)),
+            Kind::Cgroup => planner.cgroup_view(mount, steps, &mut last)?,
+            Kind::Bind { .. } => steps.push(Step::Mount(planner.one(mount)?)),
+            Kind::New { .. } => {
+                let mut planned = planner.one(mount)?;
+                if planned.attr.attr_set & attr::RDONLY != 0 && planner.is_filled(mount) {
+                    planned.attr.attr_set &= !attr::RDONLY;
+                    last.push(Step::MakeReadOnly(planned.dest.clone()));
+                }
+                steps.push(Step::Mount(planned));
+            }
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 /// Whether one of the mounts is a sysfs that has to be made before the container's users are entered.
@@ -114,6 +124,24 @@ pub(super) fn of_own(label: String, dest: CString, number: usize) -> Mount {
 }
 
 impl Planner<'_> {
+    /// Whether something is to be made below a mount: a place for another one, a device, a link, the working directory. Not where
+    /// a later mount covers it.
+    fn is_filled(&self, mount: &oci::Mount) -> bool {
+        let all = &self.request;
+        let place = |m: &oci::Mount| oci::path::lexical(&m.destination);
+        let mut later = all.mounts.iter().filter(|m| m.index > mount.index);
+        if later.any(|m| place(m) == place(mount)) {
+            return false;
+        }
+        let process = all.rest.process().as_ref();
+        let made = all.mounts.iter().map(|m| m.destination.as_path());
+        let made = made.chain(all.devices.iter().map(|d| d.path.as_path()));
+        let made = made.chain(process.map(|p| p.cwd().as_path()));
+        // The default devices.
+        let mut made = made.chain([Path::new("/dev/null")]);
+        made.any(|path| path != mount.destination && path.starts_with(&mount.destination))
+    }
+
     fn one(&self, mount: &oci::Mount) -> Result<Mount> {
         let field = mount.field();
         let dest = mount.destination.display();
@@ -249,7 +277,12 @@ impl Planner<'_> {
     }
 
     /// A `cgroup` mount: on v2 the one tree, on v1 a tmpfs with one mount per hierarchy.
-    fn cgroup_view(&self, mount: &oci::Mount, steps: &mut Vec<Step>) -> Result<()> {
+    fn cgroup_view(
+        &self,
+        mount: &oci::Mount,
+        steps: &mut Vec<Step>,
+        last: &mut Vec<Step>,
+    ) -> Result<()> {
         let field = mount.field();
         let Some(cgroup) = self.cgroup else {
             return Err(Error::field(
@@ -306,7 +339,7 @@ impl Planner<'_> {
             }
         }
         if mount.flags.effective() & attr::RDONLY != 0 {
-            steps.push(Step::ReadOnly(dest_c));
+            last.push(Step::MakeReadOnly(dest_c));
         }
         Ok(())
     }

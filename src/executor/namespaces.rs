@@ -135,6 +135,8 @@ impl Namespaces {
                 flags: libc::CLONE_NEWUSER,
                 what: "the user namespace".into(),
             });
+            // Before the others are made: what the kernel makes in them is their maker's, the message queues' directory among it.
+            steps.push(Step::BecomeRoot);
         }
         if user.is_some() || self.new_time.is_some() {
             steps.push(Step::CloneSibling {
@@ -142,9 +144,6 @@ impl Namespaces {
             });
         } else {
             birth.namespaces = self.new;
-        }
-        if user.is_some() {
-            steps.push(Step::BecomeRoot);
         }
         if self.new_cgroup {
             steps.push(Step::NewCgroupNamespace);

@@ -1,6 +1,7 @@
 //! What init and exec have in common: everything in `process`. The same code for both, so that an exec is never confined
 //! less than its container's init.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::sync::Arc;
 
@@ -37,6 +38,26 @@ pub(super) struct Plan<'a> {
     pub init: Option<i32>,
 }
 
+/// Each variable once: the last one counts, as for every program that looks one up. An empty `HOME` is none, as with runc.
+fn environment(list: &[String]) -> Result<Vec<&str>> {
+    let mut seen = HashSet::new();
+    let mut env = Vec::with_capacity(list.len());
+    for (i, entry) in list.iter().enumerate().rev() {
+        let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(Error::field(
+                format!("process.env[{i}]"),
+                format!("{entry:?} is not KEY=VALUE"),
+            ));
+        };
+        let is_last = seen.insert(key);
+        if is_last && !(key == "HOME" && value.is_empty()) {
+            env.push(entry.as_str());
+        }
+    }
+    env.reverse();
+    Ok(env)
+}
+
 /// The program, its arguments and environment.
 pub(super) fn program(process: &Process) -> Result<UserProgram> {
     let args = process.args().as_deref().unwrap_or_default();
@@ -46,10 +67,9 @@ pub(super) fn program(process: &Process) -> Result<UserProgram> {
             "is empty: the container has no program to run",
         ));
     };
-    let env = process.env().as_deref().unwrap_or_default();
+    let env = environment(process.env().as_deref().unwrap_or_default())?;
     let value = |key: &str| {
         env.iter()
-            .rev()
             .find_map(|e| e.strip_prefix(key)?.strip_prefix('='))
     };
     let candidates = if name.contains('/') {
@@ -70,17 +90,14 @@ pub(super) fn program(process: &Process) -> Result<UserProgram> {
             })
             .collect::<Result<_>>()?
     };
-    let strings = |list: &[String], field: &str| -> Result<Vec<CString>> {
-        list.iter()
-            .enumerate()
-            .map(|(i, s)| c_string(s.as_str(), &format!("{field}[{i}]")))
-            .collect()
-    };
-    let env_strings = strings(env, "process.env")?;
+    let args = args.iter().enumerate();
+    let args = args.map(|(i, s)| c_string(s.as_str(), &format!("process.args[{i}]")));
+    let env_strings = env.iter().map(|s| c_string(*s, "process.env"));
+    let env_strings = env_strings.collect::<Result<_>>()?;
     let has_home = value("HOME").is_some();
     Ok(UserProgram {
         candidates,
-        argv: CStrVec::new(strings(args, "process.args")?),
+        argv: CStrVec::new(args.collect::<Result<_>>()?),
         env: if has_home {
             CStrVec::new(env_strings)
         } else {
@@ -253,6 +270,7 @@ impl Plan<'_> {
         } else {
             caps.grantable(creds::permitted())
         };
+        let caps = caps.possible();
         if caps.effective & !caps.permitted != 0 {
             return Err(Error::field(
                 "process.capabilities.effective",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::hooks::HookRunner;
 use crate::cgroup::{self, Cgroup, Placeholder};
 use crate::isolation::Judged;
-use crate::oci::{HookKind, Request};
+use crate::oci::Request;
 use crate::sys::mount::umount_detach;
 
 /// How long the processes of a failed creation may take to end, and its groups to go.
@@ -96,7 +96,7 @@ impl Gone<'_> {
     /// Runs the hooks. One that fails is logged.
     pub fn run_poststop(self) {
         if let Some(hooks) = self.0 {
-            hooks.run_all_logged(HookKind::Poststop, 0);
+            hooks.run_poststop();
         }
     }
 }

@@ -111,10 +111,18 @@ fn mask(list: &str, field: &str) -> Result<Vec<u64>> {
     }
 }
 
+/// As many as any kernel is built for.
+const PROCESSORS: usize = 8192;
+
+/// All processors of the container's cpuset, whatever the runtime's own affinity is: a process would inherit that.
+pub(super) fn whole_affinity() -> Step {
+    Step::Affinity(vec![u64::MAX; PROCESSORS / 64])
+}
+
 /// The affinity of an exec before and after it enters the container's cgroup.
-pub(super) fn exec_affinity(process: &Process) -> Result<(Option<Step>, Option<Step>)> {
+pub(super) fn exec_affinity(process: &Process) -> Result<(Option<Step>, Step)> {
     let Some(affinity) = process.exec_cpu_affinity() else {
-        return Ok((None, None));
+        return Ok((None, whole_affinity()));
     };
     let step = |list: Option<&String>, name: &str| -> Result<Option<Step>> {
         let Some(list) = list.filter(|l| !l.is_empty()) else {
@@ -127,7 +135,7 @@ pub(super) fn exec_affinity(process: &Process) -> Result<(Option<Step>, Option<S
     };
     Ok((
         step(affinity.initial().as_ref(), "initial")?,
-        step(affinity.cpu_affinity_final().as_ref(), "final")?,
+        step(affinity.cpu_affinity_final().as_ref(), "final")?.unwrap_or_else(whole_affinity),
     ))
 }
 

@@ -112,12 +112,13 @@ pub(super) struct StartHook {
     pub label: String,
     pub program: CString,
     pub argv: CStrVec,
-    pub env: CStrVec,
+    /// None: that of the container's program.
+    pub env: Option<CStrVec>,
     /// Its standard input: the container's state, with room for the pid at `pid_at`.
     pub state: OwnedFd,
     /// Where in the state the pid's last digit's successor is.
     pub pid_at: usize,
-    /// Its standard output and error.
+    /// Its standard output.
     pub null: OwnedFd,
     pub timeout: Option<Duration>,
 }
@@ -213,6 +214,10 @@ pub(super) enum Step {
         replace: bool,
     },
     Mask(CString),
+    /// Changes the mount that is there, where [`Step::ReadOnly`] makes one on top of what is there.
+    MakeReadOnly(CString),
+    /// Makes the working directory while that can be done. What stands in the way is told by [`Step::WorkingDirectory`].
+    MakeWorkingDirectory(CString),
     ReadOnly(CString),
     PivotRoot,
     MoveRoot,
@@ -318,6 +323,8 @@ impl Step {
             Self::Device(device) => format!("create device node /{}", lossy(&device.path)),
             Self::Symlink { path, .. } => format!("create link /{}", lossy(path)),
             Self::Mask(path) => format!("linux.maskedPaths: hide /{}", lossy(path)),
+            Self::MakeReadOnly(path) => format!("make the mount on /{} read-only", lossy(path)),
+            Self::MakeWorkingDirectory(path) => format!("process.cwd: make {}", lossy(path)),
             Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
             Self::PivotRoot | Self::MoveRoot | Self::ChangeRoot => "change the root".into(),
             Self::PrivateRoot => "keep the root's mounts to itself".into(),
@@ -340,7 +347,7 @@ impl Step {
             }
             Self::IoPriority(_) => "process.ioPriority: set".into(),
             Self::Scheduler(_) => "process.scheduler: set".into(),
-            Self::Affinity(_) => "process.execCPUAffinity: set".into(),
+            Self::Affinity(_) => "process.execCPUAffinity: set the CPU affinity".into(),
             Self::Personality(_) => "linux.personality: set".into(),
             Self::MemoryPolicy { .. } => "linux.memoryPolicy: set".into(),
             Self::Umask(_) => "set umask".into(),

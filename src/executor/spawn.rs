@@ -41,6 +41,7 @@ pub struct Launch {
     net_devices: Vec<NetDevice>,
     watcher: Option<NotifyHandler>,
     mapped: bool,
+    patient: bool,
 }
 
 /// A process that sets itself up.
@@ -90,7 +91,13 @@ impl Launch {
             net_devices: Vec::new(),
             watcher: None,
             mapped: false,
+            patient: false,
         }
+    }
+
+    /// For an exec: without a limit of its time.
+    pub(super) fn patient(self, patient: bool) -> Self {
+        Self { patient, ..self }
     }
 
     /// In a user namespace of its own, or not.
@@ -209,9 +216,13 @@ impl Launch {
         subject.run(HookKind::Prestart, pid)?;
         subject.run(HookKind::CreateRuntime, pid)?;
         let root = root.ok_or_else(|| Error::Died("wait for the create hooks".into()))?;
+        let directory = std::fs::File::open(format!("/proc/{pid}/cwd"));
+        let directory = directory
+            .map_err(|e| Error::field("hooks", format!("open the container's root: {e}")))?;
         let inside = hooks::Inside {
             pidfd: child.as_fd(),
             root,
+            directory: directory.into(),
             mapped: self.mapped,
         };
         subject.run_in(HookKind::CreateContainer, pid, Some(&inside))
@@ -291,7 +302,7 @@ impl<'a> Launched<'a> {
         let mut last = "start".to_owned();
         let job = &self.job;
         let control = &self.control;
-        let deadline = (!job.has_gate()).then(|| Instant::now() + EXEC_WITHIN);
+        let deadline = (!job.has_gate() && !job.patient).then(|| Instant::now() + EXEC_WITHIN);
         let mut sibling_to_come = job.script.has_sibling().then(Making::begin);
         let mut buffer = [0; wire::LONGEST];
         while let Some((message, fd)) = receive(control, deadline, &mut buffer)? {
@@ -316,6 +327,11 @@ impl<'a> Launched<'a> {
                     let step = job.script.steps.get(usize::from(step));
                     let what = step.map(Step::describe);
                     return Err(explain(&job.program(), what.as_deref(), op, number));
+                }
+                (Message::HookFailed { step, status, said }, _) => {
+                    let step = job.script.steps.get(usize::from(step));
+                    let what = step.map(Step::describe).unwrap_or_default();
+                    return Err(hooks::explain(&what, status, said));
                 }
                 (Message::Listener(number), _) => {
                     let told = (job.watcher.as_ref(), job.seccomp_agent.as_ref());

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{self, Message};
-use super::{Error, Result, hooks};
+use super::{Error, Result};
 use crate::seccomp;
 use crate::sys::{process, socket};
 
@@ -51,9 +51,6 @@ pub(super) fn misunderstood() -> Error {
 }
 
 pub(super) fn explain(program: &str, what: Option<&str>, op: &str, number: i32) -> Error {
-    if op == wire::HOOK {
-        return hooks::explain(what.unwrap_or("startContainer hook"), number);
-    }
     let errno = Errno::from_raw(number);
     let exec = |reason: String| Error::Exec {
         program: program.to_owned(),

@@ -9,17 +9,15 @@
 /// The parent's answer: the process may go on. There is no other one; a process whose socket closes instead exits.
 pub(super) const GO_ON: u8 = b'g';
 
-/// In place of a system call's name in [`Message::Failed`]: a startContainer hook has failed.
-pub(super) const HOOK: &str = "hook";
-
 /// Bytes of the longest message.
-pub(super) const LONGEST: usize = 96;
+pub(super) const LONGEST: usize = 1024;
 
 const FAILED: u8 = b'F';
 const ASKS: u8 = b'A';
 const TERMINAL: u8 = b'T';
 const SIBLING: u8 = b'S';
 const LISTENER: u8 = b'L';
+const HOOK_FAILED: u8 = b'H';
 
 /// A question. The process goes on when it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +40,19 @@ pub(super) enum Message<'a> {
     Failed {
         /// The number of the step in its script; one more than there are for the execution of the program.
         step: u16,
-        /// The system call that failed, or [`HOOK`].
+        /// The system call that failed.
         op: &'a str,
-        /// The error number, or the wait status of a hook.
+        /// The error number.
         number: i32,
+    },
+    /// A startContainer hook has failed, and the process exits.
+    HookFailed {
+        /// The number of the step.
+        step: u16,
+        /// The hook's wait status.
+        status: i32,
+        /// The beginning of what it wrote to its standard error.
+        said: &'a [u8],
     },
     /// The master of its terminal, as a descriptor beside the message.
     Terminal,
@@ -73,6 +80,12 @@ impl<'a> Message<'a> {
                 put(&number.to_le_bytes());
                 put(op.as_bytes());
             }
+            Self::HookFailed { step, status, said } => {
+                put(&[HOOK_FAILED]);
+                put(&step.to_le_bytes());
+                put(&status.to_le_bytes());
+                put(said);
+            }
             Self::Terminal => put(&[TERMINAL]),
             Self::Sibling => put(&[SIBLING]),
             Self::Listener(number) => {
@@ -97,6 +110,11 @@ impl<'a> Message<'a> {
                 number: i32::from_le_bytes([*n0, *n1, *n2, *n3]),
                 op: std::str::from_utf8(op).ok()?,
             },
+            [HOOK_FAILED, s0, s1, n0, n1, n2, n3, said @ ..] => Self::HookFailed {
+                step: u16::from_le_bytes([*s0, *s1]),
+                status: i32::from_le_bytes([*n0, *n1, *n2, *n3]),
+                said,
+            },
             [TERMINAL] => Self::Terminal,
             [SIBLING] => Self::Sibling,
             [LISTENER, a, b, c, d] => Self::Listener(i32::from_le_bytes([*a, *b, *c, *d])),
@@ -118,7 +136,11 @@ mod tests {
             Message::Asks(Question::NetDevices),
             failed(0, "mount", 13),
             failed(u16::MAX, "", i32::MIN),
-            failed(258, HOOK, -1),
+            Message::HookFailed {
+                step: 258,
+                status: -1,
+                said: b"no \xff text",
+            },
             Message::Terminal,
             Message::Sibling,
             Message::Listener(7),
@@ -131,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_long_name_is_cut_and_nothing_else_is_understood() {
-        let long = "x".repeat(200);
+        let long = "x".repeat(2000);
         let message = Message::Failed {
             step: 1,
             op: &long,

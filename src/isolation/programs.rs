@@ -46,8 +46,8 @@ pub(super) fn judge(
             let (field, key) = (format!("{}.path", h.field()), "pod.hooks");
             return Err(refuse(profile, "the hook", &h.path, &field, key));
         }
-        if h.env != [PATH] {
-            h.env = vec![PATH.to_owned()];
+        if h.env.as_deref() != Some(&[PATH.to_owned()]) {
+            h.env = Some(vec![PATH.to_owned()]);
             report.push(format!("{}.env: {PATH}", h.field()));
         }
     }

@@ -88,6 +88,23 @@ impl Sets {
 }
 
 impl Sets {
+    /// Without ambient capabilities that are not permitted and inheritable as well: the kernel allows no others
+    /// (capabilities(7)), and old versions of `runc spec` write some.
+    #[must_use]
+    pub fn possible(self) -> Self {
+        let without = self.ambient & !(self.inheritable & self.permitted);
+        if without != 0 {
+            log::warn!(
+                "process.capabilities.ambient: {} is left out: it is not inheritable and permitted as well",
+                names(without)
+            );
+        }
+        Self {
+            ambient: self.ambient & !without,
+            ..self
+        }
+    }
+
     /// Without what this process does not have itself and so cannot give: OCI config.md "capabilities" wants a warning, not
     /// a failure.
     #[must_use]

@@ -79,8 +79,8 @@ pub struct Hook {
     pub path: PathBuf,
     /// The whole `argv`; empty means the path alone.
     pub args: Vec<String>,
-    /// The whole environment, as `KEY=VALUE`.
-    pub env: Vec<String>,
+    /// The whole environment, as `KEY=VALUE`; none where the spec does not say.
+    pub env: Option<Vec<String>>,
     /// In seconds; none is no limit.
     pub timeout: Option<u64>,
 }
@@ -109,7 +109,7 @@ impl Hooks {
                 index,
                 path: h.path().clone(),
                 args: h.args().clone().unwrap_or_default(),
-                env: h.env().clone().unwrap_or_default(),
+                env: h.env().clone(),
                 timeout: h
                     .timeout()
                     .and_then(|t| u64::try_from(t).ok())

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde_json::{Value, json};
 
 use super::{Error, Result, capabilities};
 
@@ -16,6 +17,18 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 pub fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
     fs::read(&path).map_err(|source| Error::Read { path, source })
+}
+
+/// Reads and parses a spec under any name.
+pub fn load_file(path: &Path) -> Result<Spec> {
+    let text = fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text, "/process").map_err(|source| Error::Parse {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Parses the `config.json` of a bundle.
@@ -38,6 +51,14 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T
     if let Ok(parsed) = serde_json::from_slice(text) {
         return Ok(parsed);
     }
+    // As Go's encoding/json reads it, which every other runtime uses.
+    if let Err(e) = std::str::from_utf8(text) {
+        log::warn!(
+            "{} bytes are UTF-8, and then come others: they are replaced",
+            e.valid_up_to()
+        );
+        return parse(String::from_utf8_lossy(text).as_bytes(), process);
+    }
     // Once more, slowly, to say what is wrong and where.
     if let Ok(mut json) = serde_json::from_slice(text)
         && capabilities::remove_unknown(&mut json, process)
@@ -50,9 +71,22 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T
 
 type Wrong = serde_path_to_error::Error<serde_json::Error>;
 
-/// Parses the process of an exec request.
-pub fn parse_process(json: &[u8]) -> Result<Process> {
-    parse(json, "").map_err(|source| Error::Parse {
+/// Parses the process of an exec request. Without a user it is root's.
+pub(super) fn parse_process(json: &[u8]) -> Result<Process> {
+    let parsed = parse(json, "").or_else(|wrong| {
+        let with_user = serde_json::from_slice(json)
+            .ok()
+            .and_then(|mut value: Value| {
+                let missing = value.as_object()?.get("user").is_none_or(Value::is_null);
+                missing.then(|| value["user"] = json!({ "uid": 0, "gid": 0 }))?;
+                Some(value.to_string())
+            });
+        match with_user {
+            Some(json) => parse(json.as_bytes(), ""),
+            None => Err(wrong),
+        }
+    });
+    parsed.map_err(|source| Error::Parse {
         path: PathBuf::from("the exec's process"),
         source,
     })

@@ -9,6 +9,7 @@
 pub mod capabilities;
 mod device;
 mod error;
+mod exec;
 mod hook;
 mod load;
 mod mount;
@@ -22,10 +23,11 @@ mod validate;
 
 pub use device::{Device, DeviceKind, LINKS, NODES, Node, is_default, is_usable};
 pub use error::{Error, Result};
+pub use exec::Inherited;
 pub use hook::{Hook, HookKind, Hooks};
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub use load::parse_spec;
-pub use load::{load, parse_of, parse_process, parse_resources, read};
+pub use load::{load, load_file, parse_of, parse_resources, read};
 pub use mount::{Flags, Kind, Mount, Options};
 pub use namespace::{Joined, Namespace, Namespaces};
 pub use request::{Request, Root};

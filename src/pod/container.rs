@@ -17,6 +17,7 @@ use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{JoinedNamespaces, SeccompAgent, hooks};
 use crate::learn::Recorder;
+use crate::oci::Inherited;
 use crate::seccomp;
 
 /// How long a kill waits for processes to go.
@@ -33,6 +34,8 @@ pub struct Container {
     pub(super) enter: JoinedNamespaces,
     /// What its ids are on the node.
     pub(super) maps: Maps,
+    /// What an exec has of the init's process.
+    pub(super) inherited: Inherited,
     /// Who decides on the calls that the filter of an exec asks about.
     pub(super) seccomp_agent: Option<SeccompAgent>,
     pub(super) seccomp: Option<Arc<seccomp::Program>>,

@@ -22,7 +22,7 @@ use crate::executor::userns::Maps;
 use crate::executor::{self, Gate, InitPlan, JoinedNamespaces, Spawned, hooks};
 use crate::isolation::Judged;
 use crate::oci::StdioUris;
-use crate::oci::{HookKind, Request, RootMount};
+use crate::oci::{HookKind, Inherited, Request, RootMount};
 use crate::seccomp;
 use crate::stdio::{Owner, Streams};
 use crate::sys;
@@ -68,6 +68,13 @@ fn at_gate(child: &Child, gate: Option<Gate>) -> Result<State> {
         pid: child.pid(),
         pidfd: Arc::new(duplicate(child)?),
     })
+}
+
+/// What an exec has of the container's process. Judged already, and judged again as the exec's.
+fn inherited(spec: &Spec) -> Result<Inherited> {
+    let process = spec.process().as_ref();
+    let process = process.ok_or_else(|| Error::InvalidArgument("process: is missing".into()))?;
+    Ok(Inherited::of(process))
 }
 
 /// An id that is taken while its container is created. Dropped, it is free again.
@@ -257,6 +264,7 @@ impl Pod {
             own_pids: request.namespaces.pid.is_new(),
             enter: JoinedNamespaces::of(request),
             maps: Maps::of(spec),
+            inherited: inherited(spec)?,
             allowed: learn::allowed(spec),
             users: admitted.users.own().map(|u| u.first()),
             init: Process::new(String::new(), admitted.stdio, state, streams),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::isolation::OfPod;
 use super::{Isolation, Result};
-use crate::cgroup::Layout;
+use crate::cgroup::{Below, Layout};
 use crate::executor::fuzz::{steps_of_exec, steps_of_init};
 use crate::executor::{ExecPlan, InitPlan, JoinedNamespaces, NotifyHandler, Stdio};
 use crate::isolation::Judged;
@@ -144,6 +144,8 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
         id: "box",
         init: null(),
         cgroup: None,
+        below: &Below::default(),
+        patient: false,
         stdio: stdio(),
         seccomp: filter(),
         confinement: isolation.confinement(),

@@ -9,10 +9,11 @@ use tokio::io::unix::AsyncFd;
 use super::blocking::{REMOVE_WITHIN, blocking, console_size, duplicate, no_streams, watchable};
 use super::process::{Exit, Process, State};
 use super::{Container, Error, Event, Pod, Result};
+use crate::cgroup::Below;
 use crate::executor::{self, ExecPlan, Spawned};
 use crate::isolation::Judged;
+use crate::oci::HookKind;
 use crate::oci::StdioUris;
-use crate::oci::{self, HookKind};
 use crate::stdio::{Owner, Streams};
 use crate::sys::process::Child;
 use crate::trace;
@@ -25,8 +26,8 @@ impl Pod {
             return Err(Error::InvalidArgument("an exec needs an id".into()));
         }
         crate::id::check(exec_id)?;
-        let mut process =
-            oci::parse_process(spec).map_err(|e| Error::InvalidArgument(e.to_string()))?;
+        let process = container.inherited.complete(spec);
+        let mut process = process.map_err(|e| Error::InvalidArgument(e.to_string()))?;
         process.set_terminal(Some(addresses.terminal));
         let process = container.isolation.judge_exec(&self.layout, process)?;
         let addresses = container.isolation.judge_streams(addresses)?;
@@ -86,12 +87,24 @@ impl Pod {
         });
         log::info!(id:% = container.id, pid:%, took_us:% = began.elapsed().as_micros(); "started");
         drop(turn);
-        if let Some(hooks) = container.hooks.clone() {
-            tokio::task::spawn_blocking(move || hooks.run_all_logged(HookKind::Poststart, pid))
+        self.run_poststart(container, pid).await?;
+        Ok(pid)
+    }
+
+    /// If a hook fails the container is stopped: OCI runtime.md 1.3, "Lifecycle", step 9.
+    async fn run_poststart(&self, container: &Arc<Container>, pid: i32) -> Result<()> {
+        let Some(hooks) = container.hooks.clone() else {
+            return Ok(());
+        };
+        let run = blocking(move || Ok(hooks.run(HookKind::Poststart, pid)?)).await;
+        if let Err(e) = &run {
+            log::error!(id:% = container.id, error:% = e; "a hook failed: the container is stopped");
+            container.init.signal(libc::SIGKILL).ok();
+            tokio::time::timeout(REMOVE_WITHIN, container.init.wait())
                 .await
                 .ok();
         }
-        Ok(pid)
+        run
     }
 
     async fn start_exec(
@@ -161,6 +174,8 @@ fn spawn_exec(
         enter: container.enter,
         seccomp_agent: container.seccomp_agent.clone(),
         cgroup: Some(&container.cgroup),
+        below: &Below::default(),
+        patient: false,
         stdio,
         seccomp: container.seccomp.clone(),
         confinement: container.isolation.confinement(),

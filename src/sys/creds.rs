@@ -134,3 +134,14 @@ pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<i64> {
     // SAFETY: `name` is NUL-terminated.
     check(unsafe { libc::syscall(libc::SYS_keyctl, 1, name.as_ptr()) })
 }
+
+/// What the processes of a container may do with its session keyring, keyctl(2): its possessors everything, its user view, read,
+/// search and link.
+pub const KEYS_OF_CONTAINER: u32 = 0x3f1b_0000;
+
+/// `keyctl(KEYCTL_SETPERM)`.
+pub fn set_key_permissions(key: i64, permissions: u32) -> Result<()> {
+    // SAFETY: plain numbers; 5 is KEYCTL_SETPERM.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, 5, key, permissions) })?;
+    Ok(())
+}

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 
 use self::devices::{connect_streams, link, make_device, make_devices, terminal};
 use self::hooks::start_hook;
-use self::mounts::{attach, mask, new_file_system, protect};
+use self::mounts::{attach, make_read_only, mask, new_file_system, protect};
 use self::namespaces::{become_root, continue_as_sibling, new_time_namespace, write_proc};
 use self::program::{credentials, find_program, landlock};
 use self::root::{clone_root, open_slash, take_root};
@@ -112,10 +112,14 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         }
         note(index + 1, script);
     }
-    let errno = match script.program.candidates.get(ctx.chosen) {
+    let path = script.program.candidates.get(ctx.chosen);
+    let errno = match path {
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),
         None => Errno::ENOENT,
     };
+    if let (Errno::ENOEXEC, Some(path)) = (errno, path) {
+        program::not_executable(path);
+    }
     report(ctx.control(), script.steps.len(), "execve", errno as i32);
     process::exit_now(1)
 }
@@ -151,7 +155,7 @@ fn step(
         Step::Ask(Question::CreateHooks) => ask_for_hooks(ctx),
         Step::Ask(question) => ask(ctx.control(), *question),
         Step::Gate { listener } => wait_at_gate(ctx, listener.take()),
-        Step::StartHook(hook) => start_hook(ctx, index, hook),
+        Step::StartHook(hook) => start_hook(ctx, index, hook, program),
         Step::TakeRoot { path } => clone_root(ctx, path).map(|tree| ctx.root_tree = Some(tree)),
         Step::AttachRoot => root::attach_root(ctx),
         Step::PlaceRoot { tree, target, .. } => root::place_root(ctx, tree, target),
@@ -176,6 +180,11 @@ fn step(
         Step::TakeSysfs => new_file_system(c"sysfs", &[], 0).map(|fs| ctx.sysfs = Some(fs)),
         Step::Mount(mount) => attach(ctx, mount),
         Step::Mask(path) => mask(ctx, path),
+        Step::MakeReadOnly(path) => make_read_only(ctx.root()?, path),
+        Step::MakeWorkingDirectory(path) => {
+            paths::make_directories(ctx.root()?, path).ok();
+            Ok(())
+        }
         Step::ReadOnly(path) => protect(ctx.root()?, path),
         Step::MakeDevices(devices) => make_devices(ctx, devices),
         Step::Device(device) => make_device(ctx, device),

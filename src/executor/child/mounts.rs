@@ -248,6 +248,16 @@ fn hides_files(root: BorrowedFd<'_>) -> Outcome<(OwnedFd, MountAttr)> {
     Ok((clone?, read_only))
 }
 
+/// Changes the mount on a path. It was made a moment ago.
+pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
+    let target = open_in(root, path, libc::O_PATH).map_err(at("openat2"))?;
+    let set = MountAttr {
+        attr_set: attr::RDONLY,
+        ..MountAttr::default()
+    };
+    change(target.as_fd(), false, &set)
+}
+
 pub(super) fn protect(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
     let target = match open_in(root, path, libc::O_PATH) {
         Ok(fd) => fd,

@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use super::{Failure, Outcome, at};
 use crate::sys::mount::{self as m, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS};
 
+/// The kernel's limit of links on one path, `path_resolution(7)`.
+const MAX_LINKS: usize = 40;
 /// Longest path that we build in the child.
 const PATH_MAX: usize = 4096;
 
@@ -96,7 +98,7 @@ pub(super) fn make_directories(root: BorrowedFd<'_>, path: &CStr) -> Outcome<Own
                         Err(Errno::EEXIST) => {
                             // A link to nowhere: put its target in the name's place and begin again.
                             links += 1;
-                            if links > 40 {
+                            if links > MAX_LINKS {
                                 return Err(Failure("resolve links", Errno::ELOOP));
                             }
                             let mut target = [0u8; PATH_MAX];
@@ -162,16 +164,36 @@ pub(super) fn open_target(
     if directory {
         return make_directories(root, path);
     }
-    let (parent, name) = parent_of(root, path)?;
-    match m::openat2(
-        parent.as_fd(),
-        name,
-        libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
-        0o644,
-        RESOLVE_NO_SYMLINKS,
-    ) {
-        Ok(_) | Err(Errno::EEXIST) => {}
-        Err(e) => return Err(Failure("create file", e)),
+    make_file(root, path)?;
+    m::openat2(root.as_fd(), path, libc::O_PATH, 0, rules).map_err(at("openat2"))
+}
+
+/// Makes an empty file, at the end of the links that are there: an image's may lead to what it lacks.
+fn make_file(root: BorrowedFd<'_>, path: &CStr) -> Outcome<()> {
+    let mut pending = PathBuffer::new();
+    pending.push(path.to_bytes())?;
+    for _ in 0..MAX_LINKS {
+        let (parent, name) = parent_of(root, pending.as_c_str())?;
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        match m::openat2(parent.as_fd(), name, flags, 0o644, RESOLVE_NO_SYMLINKS) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EEXIST) => {}
+            Err(e) => return Err(Failure("create file", e)),
+        }
+        let mut target = [0u8; PATH_MAX];
+        let target = match m::readlinkat(parent.as_fd(), name, &mut target) {
+            Ok(n) => target.get(..n).unwrap_or_default(),
+            // Something else is there by now.
+            Err(_) => return Ok(()),
+        };
+        let bytes = pending.as_c_str().to_bytes();
+        let slash = bytes.iter().rposition(|b| *b == b'/').map_or(0, |s| s + 1);
+        pending.truncate(if target.first() == Some(&b'/') {
+            0
+        } else {
+            slash
+        });
+        pending.push(target)?;
     }
-    open_in(root, path, libc::O_PATH).map_err(at("openat2"))
+    Err(Failure("resolve links", Errno::ELOOP))
 }

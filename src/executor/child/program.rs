@@ -12,6 +12,7 @@ use super::paths::make_directories;
 use super::{Context, Failure, Outcome, at};
 use crate::oci::capabilities::Sets;
 use crate::sys::mount::{self as m, CWD, RESOLVE_NO_MAGICLINKS};
+use crate::sys::process::Standard;
 use crate::sys::{confine, creds, process};
 
 pub(super) fn credentials(
@@ -62,6 +63,16 @@ pub(super) fn find_program(ctx: &mut Context<'_>, program: &mut UserProgram) -> 
         }
     }
     Err(Failure("find", reason))
+}
+
+/// A file that is no program and no script that names its interpreter. It ends the container as it would end with runc, and as a
+/// shell says it (POSIX, "Exit Status for Commands"): it is the image that is wrong, not the node.
+pub(super) fn not_executable(path: &CStr) -> ! {
+    let error = Standard::Error.borrowed();
+    for part in [b"exec ", path.to_bytes(), b": exec format error\n"] {
+        process::write_all(error, part).ok();
+    }
+    process::exit_now(126)
 }
 
 /// How much of `/etc/passwd` is read, in bytes.
@@ -171,7 +182,12 @@ pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
 /// could leak.
 pub(super) fn join_keyring(name: &CStr) -> Outcome<()> {
     match creds::join_session_keyring(name) {
-        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
+        Ok(keyring) => {
+            // An exec can only join what it may search. By default that is a keyring's possessor alone.
+            creds::set_key_permissions(keyring, creds::KEYS_OF_CONTAINER).ok();
+            Ok(())
+        }
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
         Err(e) => Err(Failure("keyctl", e)),
     }
 }

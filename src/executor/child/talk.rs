@@ -35,6 +35,8 @@ pub(super) fn ask_for_hooks(ctx: &mut Context<'_>) -> Outcome<()> {
         Some(root) => root,
         None => open_slash()?,
     };
+    // They run in the container's root: the parent finds it where we are.
+    process::fchdir(ctx.root()?).map_err(at("fchdir"))?;
     let question = Message::Asks(Question::CreateHooks);
     hand(ctx.control(), question, root.as_fd())?;
     wait_for_answer(ctx.control())

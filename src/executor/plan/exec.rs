@@ -11,7 +11,7 @@ use super::super::spawn::{BornIn, Launch};
 use super::super::talk::{NotifyHandler, SeccompAgent};
 use super::super::{Error, Result, Stdio, namespaces, process, scheduling, userns};
 use super::{enter_cgroup, keyring};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Below, Cgroup};
 use crate::isolation::Judged;
 use crate::oci::Request;
 use crate::seccomp::Program;
@@ -54,6 +54,10 @@ pub struct ExecPlan<'a> {
     pub init: OwnedFd,
     /// The container's control groups.
     pub cgroup: Option<&'a Cgroup>,
+    /// Groups below them, to run in instead.
+    pub below: &'a Below,
+    /// Whether to wait for as long as it takes: in a frozen group, until that is thawed.
+    pub patient: bool,
     /// Standard streams.
     pub stdio: Stdio,
     /// The filter of the container's init.
@@ -91,8 +95,9 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     let mut steps = Vec::new();
     let (before, after) = scheduling::exec_affinity(plan.process)?;
     steps.extend(before);
-    enter_cgroup(plan.cgroup, &mut birth, &mut steps)?;
-    steps.extend(after);
+    let entry = plan.cgroup.map(|c| c.entry_below(plan.below));
+    enter_cgroup(entry.transpose()?, &mut birth, &mut steps);
+    steps.push(after);
     own.early_steps(&mut steps)?;
     own.label_steps(&mut steps);
     let mut flags = libc::CLONE_NEWNS
@@ -131,5 +136,6 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
         program,
         preserve_fds: plan.preserve_fds,
     };
-    Ok(Launch::new(script, birth, terminal, seccomp_agent).with_watcher(plan.watcher))
+    let launch = Launch::new(script, birth, terminal, seccomp_agent);
+    Ok(launch.with_watcher(plan.watcher).patient(plan.patient))
 }

@@ -136,7 +136,9 @@ impl Init<'_> {
     /// Groups and namespaces, as far as they are entered before there is a root. What is returned is for later: kernel
     /// parameters that the container's own root may set.
     fn enter_namespaces(&mut self, cgroup: Option<&Cgroup>) -> Result<Vec<Step>> {
-        enter_cgroup(cgroup, &mut self.birth, &mut self.steps)?;
+        let entry = cgroup.map(Cgroup::entry).transpose()?;
+        enter_cgroup(entry, &mut self.birth, &mut self.steps);
+        self.steps.push(scheduling::whole_affinity());
         self.own.early_steps(&mut self.steps)?;
         self.namespaces.join(&mut self.birth, &mut self.steps)?;
         let all = &self.request.namespaces;
@@ -201,7 +203,7 @@ impl Init<'_> {
     /// Mounts, devices, hooks of the creation, and the standard streams. Returns the node's network devices that move in.
     fn fill_root(&mut self, cgroup: Option<&Cgroup>) -> Result<Vec<NetDevice>> {
         let mapped = self.mapped();
-        mounts::plan(self.request, cgroup, self.users, &mut self.steps)?;
+        let last = mounts::plan(self.request, cgroup, self.users, &mut self.steps)?;
         devices::plan(self.request, mapped, &mut self.steps)?;
         let has_net = !self.request.namespaces.network.is_host();
         let net_devices = netdev::plan(&self.request.rest, has_net)?;
@@ -217,6 +219,15 @@ impl Init<'_> {
             self.steps.push(Step::Ask(Question::CreateHooks));
         }
         self.own.stdio_step(true, &mut self.steps);
+        // Read-only comes last.
+        if self.request.root.read_only || !last.is_empty() {
+            let cwd = c_string(
+                self.own.process.cwd().as_os_str().as_encoded_bytes(),
+                "process.cwd",
+            )?;
+            self.steps.push(Step::MakeWorkingDirectory(cwd));
+        }
+        self.steps.extend(last);
         Ok(net_devices)
     }
 

@@ -17,7 +17,7 @@ use super::script::Step;
 use super::spawn::{BornIn, Launched};
 use super::talk::{NotifyHandler, SeccompAgent};
 use super::{Error, PodUsers, Result, Stdio, hooks};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Entry};
 use crate::isolation::Judged;
 use crate::oci::{Request, RootMount};
 use crate::seccomp::Program;
@@ -110,9 +110,8 @@ pub fn seccomp_agent(
     Some(SeccompAgent { listener, state })
 }
 
-fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
-    let Some(cgroup) = cgroup else { return Ok(()) };
-    let entry = cgroup.entry()?;
+fn enter_cgroup(entry: Option<Entry>, birth: &mut BornIn, steps: &mut Vec<Step>) {
+    let Some(entry) = entry else { return };
     birth.cgroup = entry.v2;
     steps.extend(
         entry
@@ -123,7 +122,6 @@ fn enter_cgroup(cgroup: Option<&Cgroup>, birth: &mut BornIn, steps: &mut Vec<Ste
                 path: path.display().to_string(),
             }),
     );
-    Ok(())
 }
 
 /// Makes the directory that the root will be mounted on.

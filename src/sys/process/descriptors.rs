@@ -5,6 +5,7 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::{Result, check};
@@ -42,6 +43,12 @@ pub enum Standard {
 impl Standard {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Input, Self::Output, Self::Error];
+
+    /// Its descriptor. One that is closed is an error of the call that it is used in.
+    pub fn borrowed(self) -> BorrowedFd<'static> {
+        // SAFETY: nobody owns the numbers 0 to 2, so nobody closes them.
+        unsafe { BorrowedFd::borrow_raw(self as RawFd) }
+    }
 }
 
 /// `fd` becomes a standard stream of this process, and of the program that it executes: `dup3(2)` without close-on-exec. Nobody
@@ -115,6 +122,22 @@ pub unsafe fn inherited_fd(number: RawFd) -> Option<OwnedFd> {
 /// Waits until a descriptor can be read, or its other end is closed; false if `within` has passed before. Signals, such as a child's
 /// end, do not end the wait: `poll(2)`.
 pub fn wait_readable(fd: BorrowedFd<'_>, within: Option<Duration>) -> Result<bool> {
+    wait_any([fd], within).map(|[ready]| ready)
+}
+
+/// The same for two: which of them can be read. Neither: `within` has passed.
+pub fn wait_either(
+    one: BorrowedFd<'_>,
+    other: BorrowedFd<'_>,
+    within: Option<Duration>,
+) -> Result<(bool, bool)> {
+    wait_any([one, other], within).map(|[one, other]| (one, other))
+}
+
+fn wait_any<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    within: Option<Duration>,
+) -> Result<[bool; N]> {
     // A time that the clock does not have is for ever.
     let end = within.and_then(|within| Instant::now().checked_add(within));
     loop {
@@ -122,13 +145,19 @@ pub fn wait_readable(fd: BorrowedFd<'_>, within: Option<Duration>) -> Result<boo
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+        let mut all = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut all, timeout) {
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e),
             Ok(0) if end.is_none_or(|end| Instant::now() < end) => {}
-            Ok(ready) => return Ok(ready > 0),
+            Ok(_) => return Ok(all.map(|fd| fd.any().unwrap_or(false))),
         }
     }
+}
+
+/// A pipe: what is written to the second can be read from the first. `pipe2(2)`, close-on-exec.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
 /// The number of bytes that wait in a pipe or fifo: `FIONREAD`.

@@ -42,13 +42,19 @@ pub fn unshare(flags: i32) -> Result<()> {
     nix::sched::unshare(CloneFlags::from_bits_retain(flags))
 }
 
-/// Empties the signal mask and gives SIGPIPE, which Rust ignores, its default action back.
+/// The kernel's `_NSIG`, on all machines but MIPS.
+const SIGNALS: i32 = 64;
+
+/// Empties the signal mask, and gives every signal its default action: SIGPIPE, which Rust ignores, and what our own caller had us
+/// ignore.
 pub fn reset_signals() {
-    // SAFETY: a zeroed sigset_t is the empty set, and both calls only read their arguments.
+    // SAFETY: a zeroed sigset_t is the empty set, and the calls only read their arguments.
     unsafe {
         let set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in 1..=SIGNALS {
+            libc::signal(signal, libc::SIG_DFL);
+        }
     }
 }
 
@@ -160,6 +166,8 @@ pub struct Entry {
     /// The node's root in that mount namespace: the program, its loader and its libraries are found there, whatever has been
     /// mounted over `/` since.
     pub root: OwnedFd,
+    /// Where it starts.
+    pub directory: OwnedFd,
     /// Whether there is a user namespace; then the program runs as its root.
     pub mapped: bool,
 }
@@ -190,6 +198,7 @@ impl Entry {
         setns(self.pidfd.as_fd(), flags)?;
         fchdir(self.root.as_fd())?;
         chroot(c".")?;
+        fchdir(self.directory.as_fd())?;
         if self.mapped {
             super::creds::setgroups(&[])?;
             super::creds::setresgid(0)?;

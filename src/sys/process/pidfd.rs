@@ -105,6 +105,13 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// Kills all processes of a group, whose first one is `leader`.
+pub fn kill_group(leader: i32) {
+    if leader > 1 {
+        kill(-leader, libc::SIGKILL).ok();
+    }
+}
+
 /// A copy of another process's descriptor: `pidfd_getfd(2)`, Linux 5.6.
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
     // SAFETY: plain numbers.

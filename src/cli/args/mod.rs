@@ -1,40 +1,121 @@
-//! The command line: its commands, their arguments, and what `--help` says of them.
+//! The command line: its commands, their arguments, and what `--help` says of them. Those of an OCI runtime take every flag of
+//! runc 1.3 and crun 1.29; what is not done is refused by name.
+
+mod process;
+mod update;
+mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{learn, top};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+pub(super) use process::{CreateArgs, ExecArgs, RunArgs};
+pub(super) use update::UpdateArgs;
+pub(super) use values::LogTarget;
 
 /// Runs containers from OCI bundles, and shows what the shim `containerd-shim-cofferdam-v1` can do.
 #[derive(Debug, Parser)]
-#[command(name = "cofferdam", version)]
+#[command(name = "cofferdam", disable_version_flag = true)]
 pub(super) struct Cli {
+    /// Print the version
+    #[arg(short, long, short_alias = 'V', action = ArgAction::SetTrue)]
+    pub version: bool,
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Where the state of containers is kept
-    #[arg(long, global = true, default_value = "/run/cofferdam/oci")]
-    pub root: PathBuf,
-    /// Also write errors to this file
-    #[arg(long, global = true)]
-    pub log: Option<PathBuf>,
-    /// How to write them
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
-    /// Accepted for compatibility: there is nothing more to say
+    /// Where the state of containers is kept [default: /run/cofferdam/oci; for a user other than root $XDG_RUNTIME_DIR/cofferdam/oci]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Where messages are written beside standard error: a file, `file:PATH`, `journald:ID` or `syslog:ID`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<LogTarget>,
+    /// How they are written there, and on standard error where there is no --log
+    #[arg(long, global = true, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// What is written
+    #[arg(long, global = true, value_enum, default_value = "warning")]
+    pub log_level: LogLevel,
+    /// The same as --log-level debug
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Let systemd make the cgroups: linux.cgroupsPath must be slice:prefix:name, or missing
+    /// Who makes the cgroups
+    #[arg(long, global = true, value_enum, default_value = "cgroupfs")]
+    pub cgroup_manager: CgroupManager,
+    /// The same as --cgroup-manager systemd
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Accepted for compatibility: Cofferdam needs root
-    #[arg(long, global = true, value_name = "true|false|auto")]
-    pub rootless: Option<String>,
+    /// Whether containers go without cgroups that cannot be made; auto does so for a user other than root
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub rootless: Rootless,
+    /// An isolation profile, by its name. Without it the command's own name has one: a link `cofferdam-hardened` has the profile
+    /// `hardened`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+}
+
+impl Global {
+    /// Where the state of containers is kept.
+    pub(super) fn state_directory(&self) -> PathBuf {
+        let runtime = || {
+            let root = nix::unistd::geteuid().is_root();
+            std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !root && !dir.is_empty())
+        };
+        let default = || match runtime() {
+            Some(runtime) => PathBuf::from(runtime).join("cofferdam/oci"),
+            None => "/run/cofferdam/oci".into(),
+        };
+        self.root.clone().unwrap_or_else(default)
+    }
+
+    /// Who makes cgroups.
+    pub(super) fn cgroups(&self) -> CgroupManager {
+        if self.systemd_cgroup {
+            CgroupManager::Systemd
+        } else {
+            self.cgroup_manager
+        }
+    }
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CgroupManager {
+    /// This command.
+    Cgroupfs,
+    /// systemd, by its D-Bus: linux.cgroupsPath must be slice:prefix:name, or missing.
+    Systemd,
+    /// Nobody: the container stays in the groups of its caller, without limits.
+    Disabled,
+}
+
+/// Whether cgroups that cannot be made are an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Rootless {
+    /// They are not.
+    #[value(alias = "yes", alias = "1", alias = "t")]
+    True,
+    /// They are.
+    #[value(alias = "no", alias = "0", alias = "f")]
+    False,
+    /// They are not where the user is not root.
+    Auto,
+}
+
+/// From which level on messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevel {
+    Error,
+    #[value(alias = "warn")]
+    Warning,
+    Info,
+    Debug,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,16 +168,7 @@ pub(super) enum Command {
         id: String,
     },
     /// Create and start a container, wait for its end, and delete it
-    Run {
-        #[command(flatten)]
-        create: CreateArgs,
-        /// Do not wait
-        #[arg(short, long)]
-        detach: bool,
-        /// Do not delete the container at its end
-        #[arg(long)]
-        keep: bool,
-    },
+    Run(RunArgs),
     /// Print the state of a container, as JSON
     State {
         /// Container id
@@ -112,6 +184,9 @@ pub(super) enum Command {
         /// Send it to every process of the container
         #[arg(short, long)]
         all: bool,
+        /// The id is a regular expression: send it to every container whose id matches
+        #[arg(short, long)]
+        regex: bool,
     },
     /// Remove what a container leaves
     Delete {
@@ -120,6 +195,9 @@ pub(super) enum Command {
         /// Kill it first; an unknown container is no error
         #[arg(short, long)]
         force: bool,
+        /// The id is a regular expression: remove every container whose id matches
+        #[arg(short, long)]
+        regex: bool,
     },
     /// Run a process in a container
     Exec(ExecArgs),
@@ -140,6 +218,7 @@ pub(super) enum Command {
         id: String,
     },
     /// Thaw a container
+    #[command(alias = "unpause")]
     Resume {
         /// Container id
         id: String,
@@ -153,9 +232,9 @@ pub(super) enum Command {
         /// Print the counters once
         #[arg(long)]
         stats: bool,
-        /// Seconds between counters
-        #[arg(long, default_value = "5", value_parser = seconds)]
-        interval: u64,
+        /// Time between counters, as in 5s, 500ms or 1m30s; a number is seconds
+        #[arg(long, default_value = "5s", value_parser = values::duration)]
+        interval: Duration,
     },
     /// List containers
     List {
@@ -171,6 +250,30 @@ pub(super) enum Command {
         /// Directory to write it into
         #[arg(short, long)]
         bundle: Option<PathBuf>,
+        /// File to write
+        #[arg(short, long, conflicts_with = "bundle")]
+        file: Option<PathBuf>,
+        /// For a container of a user other than root
+        #[arg(long)]
+        rootless: bool,
+    },
+    /// Not supported: save a running container
+    #[command(hide = true)]
+    Checkpoint {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Not supported: start a container from a saved one
+    #[command(hide = true)]
+    Restore {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Not supported: change the mounts of a running container
+    #[command(hide = true)]
+    Mounts {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
     /// Isolation profiles
     #[command(subcommand)]
@@ -227,133 +330,12 @@ pub(super) enum Format {
     Json,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("expected a number of seconds above 0")]
-pub(super) struct NotSeconds;
-
-pub(super) fn seconds(text: &str) -> Result<u64, NotSeconds> {
-    text.trim_end_matches('s')
-        .parse()
-        .ok()
-        .filter(|n| *n > 0)
-        .ok_or(NotSeconds)
-}
-
-#[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    /// Container id
-    pub id: String,
-    /// Directory of config.json (default: the current one)
-    #[arg(short, long)]
-    pub bundle: Option<PathBuf>,
-    /// Where to write the init's pid
-    #[arg(long)]
-    pub pid_file: Option<PathBuf>,
-    /// A socket to send the master of the container's terminal to
-    #[arg(long)]
-    pub console_socket: Option<PathBuf>,
-    /// How many descriptors after the standard three to pass on
-    #[arg(long, default_value_t = 0)]
-    pub preserve_fds: u32,
-    /// Move the root instead of pivoting to it; for a root on a RAM disk
-    #[arg(long)]
-    pub no_pivot: bool,
-    /// Do not join a session keyring of the container's own
-    #[arg(long)]
-    pub no_new_keyring: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ExecArgs {
-    /// Container id
-    pub id: String,
-    /// A file with the process, as in config.json
-    #[arg(short, long)]
-    pub process: Option<PathBuf>,
-    /// Where to write the process's pid
-    #[arg(long)]
-    pub pid_file: Option<PathBuf>,
-    /// A socket to send the master of the terminal to
-    #[arg(long)]
-    pub console_socket: Option<PathBuf>,
-    /// Do not wait
-    #[arg(short, long)]
-    pub detach: bool,
-    /// With a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-    /// Working directory
-    #[arg(long)]
-    pub cwd: Option<PathBuf>,
-    /// A variable of the environment, KEY=VALUE
-    #[arg(short, long)]
-    pub env: Vec<String>,
-    /// User and group: UID, or UID:GID
-    #[arg(short, long)]
-    pub user: Option<String>,
-    /// One more group id
-    #[arg(short = 'g', long)]
-    pub additional_gids: Vec<u32>,
-    /// One more capability
-    #[arg(short, long)]
-    pub cap: Vec<String>,
-    /// Forbid new privileges
-    #[arg(long)]
-    pub no_new_privs: bool,
-    /// An `AppArmor` profile
-    #[arg(long)]
-    pub apparmor: Option<String>,
-    /// How many descriptors after the standard three to pass on
-    #[arg(long, default_value_t = 0)]
-    pub preserve_fds: u32,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct UpdateArgs {
-    /// Container id
-    pub id: String,
-    /// A file with linux.resources, or - for standard input
-    #[arg(short, long)]
-    pub resources: Option<PathBuf>,
-    /// Bytes
-    #[arg(long, allow_hyphen_values = true)]
-    pub memory: Option<i64>,
-    /// Bytes, memory and swap together
-    #[arg(long, allow_hyphen_values = true)]
-    pub memory_swap: Option<i64>,
-    /// Bytes
-    #[arg(long, allow_hyphen_values = true)]
-    pub memory_reservation: Option<i64>,
-    /// Relative weight
-    #[arg(long, alias = "cpu-share")]
-    pub cpu_shares: Option<u64>,
-    /// Microseconds
-    #[arg(long)]
-    pub cpu_period: Option<u64>,
-    /// Microseconds in a period
-    #[arg(long, allow_hyphen_values = true)]
-    pub cpu_quota: Option<i64>,
-    /// A list of processors
-    #[arg(long)]
-    pub cpuset_cpus: Option<String>,
-    /// A list of memory nodes
-    #[arg(long)]
-    pub cpuset_mems: Option<String>,
-    /// Number of processes
-    #[arg(long, allow_hyphen_values = true)]
-    pub pids_limit: Option<i64>,
-    /// Relative weight
-    #[arg(long)]
-    pub blkio_weight: Option<u16>,
-}
-
 impl Command {
     /// The exit status of an error. Where 1 is an answer of the command, it is another.
     pub(super) fn failed(&self) -> i32 {
         match self {
+            // As runc's: the program's own statuses are 0 to 254.
+            Self::Exec(_) => 255,
             Self::Explain { .. } | Self::Profile(ProfileCommand::Diff { .. }) => 2,
             _ => 1,
         }
