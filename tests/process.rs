@@ -436,7 +436,7 @@ fn lifecycle_hooks(d: &mut Daemon) {
     );
     for (line, status) in text
         .lines()
-        .zip(["created", "creating", "creating", "running", "stopped"])
+        .zip(["creating", "creating", "creating", "running", "stopped"])
     {
         let json = &line[line.find('{').unwrap()..=line.rfind('}').unwrap()];
         let state: serde_json::Value = serde_json::from_str(json).unwrap();
@@ -459,7 +459,7 @@ fn lifecycle_hooks(d: &mut Daemon) {
         out.status != 0
             && out
                 .stderr
-                .contains("createRuntime hook /bin/sh: exit status: 3: no network"),
+                .contains("createRuntime hook #0: /bin/sh: exit status: 3: no network"),
         "{out:?}"
     );
 }

@@ -247,14 +247,14 @@ impl Cgroup {
                 if left > 0 {
                     return Err(Error::Foreign {
                         path: dir,
-                        reason: "it has processes already, of another container",
+                        reason: "container's cgroup is not empty: it has processes of another container",
                     });
                 }
             }
             if is_frozen(h, &dir) {
                 return Err(Error::Foreign {
                     path: dir,
-                    reason: "it is frozen, or a group above it is: nothing could run in it",
+                    reason: "container's cgroup unexpectedly frozen, itself or by a group above it: nothing could run in it",
                 });
             }
             if h.v2 {

@@ -15,7 +15,9 @@ pub(super) fn settings(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Settin
         let key = unified.keys().min().map_or("", String::as_str);
         return Err(Error::Unavailable {
             field: format!("linux.resources.unified[{key:?}]"),
-            reason: "this node runs cgroup v1; unified resources need cgroup v2".into(),
+            reason:
+                "invalid configuration: this node runs cgroup v1; unified resources need cgroup v2"
+                    .into(),
         });
     }
     memory(cgroup, r, out)?;

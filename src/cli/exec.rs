@@ -77,6 +77,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     })?
     .spawn()?;
     let child = spawned.child;
+    log::debug!(id = args.id, pid = child.pid(); "exec");
     let master = console.take(spawned.terminal)?;
     let pidfd = child.pidfd().map_err(Error::io("duplicate a pidfd"))?;
     send_pidfd(args.pidfd_socket.as_deref(), &pidfd)?;

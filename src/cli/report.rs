@@ -112,6 +112,13 @@ pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) ->
     Ok(())
 }
 
+/// One line, with its keys in runc's order.
+fn print_event(kind: &str, id: &str, data: Option<Value>) {
+    let data = data.map(|data| format!(",\"data\":{data}"));
+    let (kind, id, data) = (json!(kind), json!(id), data.unwrap_or_default());
+    print_json(&format!("{{\"type\":{kind},\"id\":{id}{data}}}\n"));
+}
+
 pub(super) fn events(store: &Store, id: &str, once: bool, interval: Duration) -> Result<()> {
     let entry = store.load(id)?;
     let cgroup = entry.own_cgroup()?;
@@ -124,17 +131,14 @@ pub(super) fn events(store: &Store, id: &str, once: bool, interval: Duration) ->
                 Ok(())
             };
         }
-        print_json(&format!(
-            "{}\n",
-            json!({ "type": "stats", "id": id, "data": cgroup.counters().to_json() })
-        ));
+        print_event("stats", id, Some(cgroup.counters().to_json()));
         if once {
             return Ok(());
         }
         std::thread::sleep(interval);
         let now = cgroup.oom_kills();
         if now > kills {
-            print_json(&format!("{}\n", json!({ "type": "oom", "id": id })));
+            print_event("oom", id, None);
             kills = now;
         }
     }

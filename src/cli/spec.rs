@@ -8,10 +8,17 @@ use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::{Error, Result};
+use crate::cgroup::Layout;
 
 /// Writes it, with `rootless` for a user other than root.
 pub(super) fn spec(path: &Path, rootless: bool) -> Result<()> {
     let mut spec = default_spec();
+    // As with runc: on cgroup v1 the container sees where it is.
+    if Layout::detect().is_ok_and(|layout| layout.is_v2())
+        && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
     if rootless {
         without_root(&mut spec);
     }
@@ -55,7 +62,7 @@ fn default_spec() -> Value {
         ],
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" }],
+            "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }],
             "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
                 "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]

@@ -173,6 +173,8 @@ pub(super) enum Step {
     /// Says that all is ready, and waits for Start: from the parent, or from whoever connects to `listener`.
     Gate {
         listener: Option<OwnedFd>,
+        /// The descriptors of the steps behind the gate, sorted: who is in the container already must not find others here.
+        keep: Vec<RawFd>,
     },
     /// Makes a sysfs while the network's owner may.
     TakeSysfs,
@@ -376,7 +378,7 @@ impl Step {
             Self::StartHook(hook) => out.extend([hook.state.as_raw_fd(), hook.null.as_raw_fd()]),
             Self::MapLayers { maps, .. } | Self::MapRoot { maps, .. } => out.push(maps.as_raw_fd()),
             Self::Stdio(fds) => out.extend(fds.iter().map(AsRawFd::as_raw_fd)),
-            Self::Gate { listener } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
+            Self::Gate { listener, .. } => out.extend(listener.iter().map(AsRawFd::as_raw_fd)),
             _ => {}
         }
     }
@@ -392,8 +394,24 @@ impl Script {
     /// Every descriptor that the steps use, sorted. The child closes all others first: a copy of another container's
     /// output held at this one's gate would keep that one's reader waiting.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.descriptors_from(0)
+    }
+
+    /// Tells the gate which descriptors are needed from there on.
+    pub(crate) fn with_kept_at_gate(mut self) -> Self {
+        let is_gate = |step: &Step| matches!(step, Step::Gate { .. });
+        if let Some(gate) = self.steps.iter().position(is_gate) {
+            let needed = self.descriptors_from(gate);
+            if let Some(Step::Gate { keep, .. }) = self.steps.get_mut(gate) {
+                *keep = needed;
+            }
+        }
+        self
+    }
+
+    fn descriptors_from(&self, first: usize) -> Vec<RawFd> {
         let mut fds = Vec::new();
-        for step in &self.steps {
+        for step in self.steps.iter().skip(first) {
             step.descriptors(&mut fds);
         }
         fds.extend((3..).take(self.preserve_fds as usize));

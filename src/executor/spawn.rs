@@ -83,6 +83,7 @@ impl Launch {
             times: times(script.steps.len()),
             ..script
         };
+        let script = script.with_kept_at_gate();
         Self {
             script,
             birth,

@@ -63,10 +63,6 @@ pub(super) fn explain(program: &str, what: Option<&str>, op: &str, number: i32) 
         ("find", Errno::ENOENT) => exec("executable file not found in $PATH".into()),
         ("find" | "execve", Errno::EISDIR) => exec("is a directory".into()),
         ("find" | "execve", Errno::EACCES | Errno::EPERM) => exec("permission denied".into()),
-        ("execve", Errno::ENOEXEC) => exec("exec format error".into()),
-        ("execve", Errno::ENOENT) => {
-            exec("no such file or directory (is its interpreter or dynamic loader missing?)".into())
-        }
         ("find" | "execve", e) => exec(e.desc().to_lowercase()),
         _ => Error::Step {
             what: what.unwrap_or("set up the container").to_owned(),

@@ -95,7 +95,7 @@ impl Sets {
         let without = self.ambient & !(self.inheritable & self.permitted);
         if without != 0 {
             log::warn!(
-                "process.capabilities.ambient: {} is left out: it is not inheritable and permitted as well",
+                "process.capabilities.ambient: can't raise ambient capability {}: it is not inheritable and permitted as well",
                 names(without)
             );
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
-use super::refused;
+use super::{exec_refused, refused};
 use crate::support::Output;
 use crate::support::is_alive;
 use crate::support::place::Place;
@@ -104,7 +104,7 @@ pub(super) fn states_and_their_errors() {
         &p.call(&["start", &p.id]),
         "cannot start a container that has stopped",
     );
-    refused(
+    exec_refused(
         &p.call(&["exec", &p.id, "true"]),
         "cannot exec in a stopped container",
     );
@@ -234,11 +234,11 @@ pub(super) fn exec_with_flags_and_files() {
     wait_until("the new program", Duration::from_secs(5), || {
         fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains("2000"))
     });
-    refused(
+    exec_refused(
         &p.call(&["exec", &p.id, "nosuch"]),
         "executable file not found in $PATH",
     );
-    refused(
+    exec_refused(
         &p.call(&["exec", "--user", "root", &p.id, "true"]),
         "expected UID[:GID]",
     );
@@ -249,7 +249,7 @@ pub(super) fn pause_resume_update_events() {
     p.start();
     p.call(&["pause", &p.id]).ok();
     assert_eq!(p.status(), "paused");
-    refused(&p.exec("true"), "cannot exec in a paused container");
+    exec_refused(&p.exec("true"), "cannot exec in a paused container");
     p.call(&["resume", &p.id]).ok();
     assert_eq!(p.status(), "running");
     p.call(&[

@@ -98,6 +98,15 @@ fn refused(out: &Output, text: &str) {
     );
 }
 
+/// An exec's own errors: to be told from its program's statuses.
+#[track_caller]
+fn exec_refused(out: &Output, text: &str) {
+    assert!(
+        out.status == 255 && out.stderr.contains(text),
+        "{text:?} is not in {out:?}"
+    );
+}
+
 /// Wrong specs are refused before anything is made, and the JSON path says where.
 fn wrong_specs_name_the_path() {
     for (pointer, value, text) in [

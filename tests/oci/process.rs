@@ -36,7 +36,7 @@ pub(super) fn hooks_in_order() {
     p.set("/hooks", json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1 }] }));
     refused(
         &p.run(),
-        "createRuntime hook /bin/sleep: did not finish within 1 s",
+        "createRuntime hook #0: /bin/sleep: did not finish within 1 s",
     );
 }
 

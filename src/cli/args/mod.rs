@@ -52,7 +52,8 @@ pub(super) struct Global {
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Whether containers go without cgroups that cannot be made; auto does so for a user other than root
-    #[arg(long, global = true, value_enum, default_value = "auto")]
+    // Before the command only: `spec` has a flag of this name.
+    #[arg(long, value_enum, default_value = "auto")]
     pub rootless: Rootless,
     /// An isolation profile, by its name. Without it the command's own name has one: a link `cofferdam-hardened` has the profile
     /// `hardened`
@@ -338,6 +339,30 @@ impl Command {
             Self::Exec(_) => 255,
             Self::Explain { .. } | Self::Profile(ProfileCommand::Diff { .. }) => 2,
             _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        for line in [
+            "cofferdam --rootless true spec --rootless",
+            "cofferdam -v",
+            "cofferdam --debug --log file:/a --log-format json --systemd-cgroup --root /r run -d --keep --no-subreaper -b /b -f /c id",
+            "cofferdam --cgroup-manager disabled exec -t -e A=1 -g 5 -c CAP_KILL -u 1:2 --cgroup memory:/x --ignore-paused id sh -c x",
+            "cofferdam update --memory 64M --cpu-share 5 --cpu-rt-period 5 --l3-cache-schema x --kernel-memory-tcp 1m id",
+            "cofferdam events --interval 500ms id",
+            "cofferdam kill --regex .* 9",
+            "cofferdam checkpoint --image-path x id",
+            "cofferdam unpause id",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap();
         }
     }
 }

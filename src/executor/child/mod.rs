@@ -65,6 +65,29 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Closes everything but what is needed from the gate on.
+    fn let_go(&mut self, keep: &[RawFd]) {
+        for own in [
+            &mut self.root,
+            &mut self.empty,
+            &mut self.root_tree,
+            &mut self.node_root,
+            &mut self.sysfs,
+            &mut self.lsm,
+        ]
+        .into_iter()
+        .chain(&mut self.devices)
+        {
+            *own = None;
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: what the steps before this one own is used no more, and this process never drops them: it ends by execve(2) or
+        // _exit(2).
+        unsafe {
+            process::close_all_but(self.parent.as_raw_fd(), keep)
+        };
+    }
+
     /// The container's root, once there is one.
     fn root(&self) -> Outcome<BorrowedFd<'_>> {
         let root = self.root.as_ref().map(AsFd::as_fd);
@@ -117,8 +140,9 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),
         None => Errno::ENOENT,
     };
-    if let (Errno::ENOEXEC, Some(path)) = (errno, path) {
-        program::not_executable(path);
+    // What the node denies is told to who asked; what is wrong with the program ends it.
+    if let (Some(path), false) = (path, matches!(errno, Errno::EACCES | Errno::EPERM)) {
+        program::not_executable(path, errno);
     }
     report(ctx.control(), script.steps.len(), "execve", errno as i32);
     process::exit_now(1)
@@ -154,7 +178,7 @@ fn step(
         Step::Domainname(name) => process::setdomainname(name).map_err(at("setdomainname")),
         Step::Ask(Question::CreateHooks) => ask_for_hooks(ctx),
         Step::Ask(question) => ask(ctx.control(), *question),
-        Step::Gate { listener } => wait_at_gate(ctx, listener.take()),
+        Step::Gate { listener, keep } => wait_at_gate(ctx, listener.take(), keep),
         Step::StartHook(hook) => start_hook(ctx, index, hook, program),
         Step::TakeRoot { path } => clone_root(ctx, path).map(|tree| ctx.root_tree = Some(tree)),
         Step::AttachRoot => root::attach_root(ctx),

@@ -24,20 +24,20 @@ pub(super) fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<O
 }
 
 /// A path under construction, NUL-terminated at all times.
-struct PathBuffer {
+pub(super) struct PathBuffer {
     bytes: [u8; PATH_MAX],
     len: usize,
 }
 
 impl PathBuffer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bytes: [0; PATH_MAX],
             len: 0,
         }
     }
 
-    fn push(&mut self, part: &[u8]) -> Outcome<()> {
+    pub(crate) fn push(&mut self, part: &[u8]) -> Outcome<()> {
         let to = self
             .bytes
             .get_mut(self.len..self.len + part.len())
@@ -57,7 +57,7 @@ impl PathBuffer {
         self.len = len;
     }
 
-    fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
     }
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::super::script::Ruleset;
 use super::super::script::UserProgram;
-use super::paths::make_directories;
+use super::paths::{PathBuffer, make_directories};
 use super::{Context, Failure, Outcome, at};
 use crate::oci::capabilities::Sets;
 use crate::sys::mount::{self as m, CWD, RESOLVE_NO_MAGICLINKS};
@@ -65,13 +65,20 @@ pub(super) fn find_program(ctx: &mut Context<'_>, program: &mut UserProgram) -> 
     Err(Failure("find", reason))
 }
 
-/// A file that is no program and no script that names its interpreter. It ends the container as it would end with runc, and as a
-/// shell says it (POSIX, "Exit Status for Commands"): it is the image that is wrong, not the node.
-pub(super) fn not_executable(path: &CStr) -> ! {
-    let error = Standard::Error.borrowed();
-    for part in [b"exec ", path.to_bytes(), b": exec format error\n"] {
-        process::write_all(error, part).ok();
+/// A file that is there and is no program: a script that names no interpreter, or one that the image lacks. The process ends as it
+/// would with runc, with word on its standard error, and with a shell's status (POSIX, "Exit Status for Commands"): it is the image that
+/// is wrong, not the node. So the start succeeds, and a probe fails instead of being an error of the runtime.
+pub(super) fn not_executable(path: &CStr, errno: Errno) -> ! {
+    let reason = match errno {
+        Errno::ENOEXEC => "exec format error",
+        Errno::ENOENT => "no such file or directory",
+        e => e.desc(),
+    };
+    let mut line = PathBuffer::new();
+    for part in [b"exec ", path.to_bytes(), b": ", reason.as_bytes(), b"\n"] {
+        line.push(part).ok();
     }
+    process::write_all(Standard::Error.borrowed(), line.as_c_str().to_bytes()).ok();
     process::exit_now(126)
 }
 

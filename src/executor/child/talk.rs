@@ -1,6 +1,6 @@
 //! What the child says to its parent, and how it waits for an answer: see [`wire`].
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::super::wire::{self, Message, Question};
 use super::root::open_slash;
@@ -66,7 +66,12 @@ pub(super) fn load_filter(control: BorrowedFd<'_>, program: &Program) -> Outcome
 }
 
 /// The gate. Without a listener only the parent can open it.
-pub(super) fn wait_at_gate(ctx: &mut Context<'_>, listener: Option<OwnedFd>) -> Outcome<()> {
+pub(super) fn wait_at_gate(
+    ctx: &mut Context<'_>,
+    listener: Option<OwnedFd>,
+    keep: &[RawFd],
+) -> Outcome<()> {
+    ctx.let_go(keep);
     let Some(listener) = listener else {
         return ask(ctx.parent, Question::Gate);
     };

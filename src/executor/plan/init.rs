@@ -82,6 +82,7 @@ pub(in super::super) fn init(
     this.enter_root(plan.pivot)?;
     let gate = Step::Gate {
         listener: plan.gate,
+        keep: Vec::new(),
     };
     let Init {
         own,
