@@ -34,6 +34,8 @@ pub struct MountInfo {
     pub root: PathBuf,
     /// Where.
     pub point: PathBuf,
+    /// The file system's type.
+    pub fstype: String,
 }
 
 impl MountInfo {
@@ -56,11 +58,13 @@ impl MountInfo {
         fields.next()?; // its parent
         let device = String::from_utf8_lossy(fields.next()?).into_owned();
         let (root, point) = (fields.next()?, fields.next()?);
+        let fstype = fields.skip_while(|f| *f != b"-").nth(1)?;
         Some(Self {
             id,
             device,
             root: unescape(root),
             point: unescape(point),
+            fstype: String::from_utf8_lossy(fstype).into_owned(),
         })
     }
 }
@@ -91,6 +95,7 @@ mod tests {
         let mount = MountInfo::parse(line).unwrap();
         assert_eq!((mount.id, mount.device.as_str()), (36, "98:0"));
         assert_eq!(mount.root, Path::new("/a b"));
+        assert_eq!(mount.fstype, "ext3");
         assert_eq!(mount.point.as_os_str().as_encoded_bytes(), b"/mnt\\x\xff");
         assert!(MountInfo::parse(b"nonsense").is_none());
         assert!(!MountInfo::of_self().unwrap().is_empty());

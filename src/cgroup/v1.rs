@@ -160,12 +160,8 @@ fn cpu(r: &LinuxResources, out: &mut Vec<Setting>) {
         out.push(Setting::new("cpu", "cpu.shares", v, "cpu.shares"));
     }
     if let Some(v) = c.realtime_period().filter(|v| *v != 0) {
-        out.push(Setting::new(
-            "cpu",
-            "cpu.rt_period_us",
-            v,
-            "cpu.realtimePeriod",
-        ));
+        let setting = Setting::new("cpu", "cpu.rt_period_us", v, "cpu.realtimePeriod");
+        out.push(setting.retried_after_next());
     }
     if let Some(v) = c.realtime_runtime().filter(|v| *v != 0) {
         out.push(Setting::new(

@@ -53,18 +53,24 @@ pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(
     let signal = parse_signal(signal)?;
     let not_running = || Error::Other("container not running".into());
     if all {
-        // What a dead init left behind, too.
-        let cgroup = entry.own_cgroup()?;
-        if entry.status() == Status::Stopped && cgroup.pids().is_empty() {
-            return Err(not_running());
-        }
-        cgroup.signal_all(signal);
+        // What a dead init left behind, too. That there is nobody is no error, as with runc.
+        entry.own_cgroup()?.signal_all(signal);
         return Ok(());
     }
     let status = entry.status();
     let pidfd = entry.pidfd().filter(|_| status != Status::Stopped);
     let Some(pidfd) = pidfd else {
-        return Err(not_running());
+        // Where the init was no process 1, others may have outlived it.
+        let left = entry
+            .cgroup()?
+            .filter(|c| !entry.has_own_pids() && !c.pids().is_empty());
+        return match left {
+            Some(cgroup) if signal == libc::SIGKILL => {
+                cgroup.signal_all(signal);
+                Ok(())
+            }
+            _ => Err(not_running()),
+        };
     };
     process::pidfd_send_signal(pidfd.as_fd(), signal)
         .map_err(|e| Error::Other(format!("send {signal}: {}", e.desc())))?;

@@ -1,8 +1,11 @@
 //! `state`, `list`, `ps`, `events`: what is there.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::store::{Entry, Status, Store};
@@ -21,26 +24,46 @@ fn owner(entry: &Entry) -> String {
     }
 }
 
-/// OCI runtime.md "State", with what runc adds.
-fn describe(entry: &Entry) -> Value {
-    let s = &entry.saved;
-    let status = entry.status();
-    let rootfs = s.spec.root().as_ref().map(|r| s.bundle.join(r.path()));
-    json!({
-        "ociVersion": s.spec.version(),
-        "id": s.id,
-        "pid": entry.pid(),
-        "status": status.name(),
-        "bundle": s.bundle,
-        "rootfs": rootfs,
-        "created": s.created,
-        "annotations": s.spec.annotations().clone().unwrap_or_default(),
-        "owner": owner(entry)
-    })
+/// OCI runtime.md "State", with what runc adds, in its order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Description<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: &'static str,
+    bundle: &'a Path,
+    rootfs: Option<PathBuf>,
+    created: &'a str,
+    annotations: HashMap<String, String>,
+    owner: String,
+}
+
+impl<'a> Description<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let s = &entry.saved;
+        let rootfs = s.spec.root().as_ref().map(|r| s.bundle.join(r.path()));
+        Self {
+            oci_version: s.spec.version(),
+            id: &s.id,
+            pid: entry.pid(),
+            status: entry.status().name(),
+            bundle: &s.bundle,
+            rootfs,
+            created: &s.created,
+            annotations: s.spec.annotations().clone().unwrap_or_default(),
+            owner: owner(entry),
+        }
+    }
 }
 
 pub(super) fn state(store: &Store, id: &str) -> Result<()> {
-    print_json(&format!("{:#}\n", describe(&store.load(id)?)));
+    let entry = store.load(id)?;
+    let text = serde_json::to_string_pretty(&Description::of(&entry));
+    print_json(&format!(
+        "{}\n",
+        text.map_err(|e| Error::Other(e.to_string()))?
+    ));
     Ok(())
 }
 
@@ -53,10 +76,9 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
         return;
     }
     if format == Format::Json {
-        print_json(&format!(
-            "{}\n",
-            Value::Array(all.iter().map(describe).collect())
-        ));
+        let all: Vec<_> = all.iter().map(Description::of).collect();
+        let text = serde_json::to_string(&all).unwrap_or_default();
+        print_json(&format!("{text}\n"));
         return;
     }
     print(&format!(

@@ -176,11 +176,13 @@ impl Planner<'_> {
             return Err(Error::field(field, "only bind mounts can map ids"));
         }
         let has_mode = mount.data.iter().any(|(k, _)| k == "mode");
-        let copy_up = mount.copy_up.then_some(if has_mode {
-            CopyUp::Contents
-        } else {
-            CopyUp::All
-        });
+        let copy_up = match (mount.copy_up, has_mode) {
+            (true, true) => Some(CopyUp::Contents),
+            (true, false) => Some(CopyUp::All),
+            // As with runc: the directory keeps the mode that it has in the image.
+            (false, false) if mount.fstype() == Some("tmpfs") => Some(CopyUp::Mode),
+            (false, _) => None,
+        };
         Ok(Mount {
             label,
             dest: below_root(&mount.destination, &field)?,

@@ -147,11 +147,15 @@ pub(super) fn personality(p: &LinuxPersonality) -> Result<Step> {
             "no flag is defined by the specification",
         ));
     }
-    // linux/personality.h
-    Ok(Step::Personality(match p.domain() {
+    Ok(Step::Personality(domain(p)))
+}
+
+/// linux/personality.h
+pub(super) fn domain(p: &LinuxPersonality) -> u64 {
+    match p.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
-    }))
+    }
 }
 
 /// The step for `linux.memoryPolicy`, `set_mempolicy(2)`.

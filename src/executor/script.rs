@@ -60,6 +60,8 @@ pub(super) enum CopyUp {
     All,
     /// From the mount's own options.
     Contents,
+    /// Nothing is copied; its mode is that of the image's directory, if there is one.
+    Mode,
 }
 
 /// One mount below the new root.
@@ -222,7 +224,10 @@ pub(super) enum Step {
     MakeWorkingDirectory(CString),
     ReadOnly(CString),
     PivotRoot,
-    MoveRoot,
+    MoveRoot {
+        /// Where the node has procfs and sysfs: they are still there, covered, and would let a container mount its own unmasked.
+        hide: Vec<CString>,
+    },
     ChangeRoot,
     /// Keeps what is mounted below the root from appearing anywhere else.
     PrivateRoot,
@@ -328,7 +333,7 @@ impl Step {
             Self::MakeReadOnly(path) => format!("make the mount on /{} read-only", lossy(path)),
             Self::MakeWorkingDirectory(path) => format!("process.cwd: make {}", lossy(path)),
             Self::ReadOnly(path) => format!("linux.readonlyPaths: protect /{}", lossy(path)),
-            Self::PivotRoot | Self::MoveRoot | Self::ChangeRoot => "change the root".into(),
+            Self::PivotRoot | Self::MoveRoot { .. } | Self::ChangeRoot => "change the root".into(),
             Self::PrivateRoot => "keep the root's mounts to itself".into(),
             Self::RootReadOnly => "root.readonly: make the root read-only".into(),
             Self::OpenOwnRoot => "open the container's root".into(),

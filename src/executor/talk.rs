@@ -135,7 +135,8 @@ pub(super) fn hand_over(
         "state": state
     });
     let connected = socket::connect_at_once(&listener.path).map(UnixStream::from);
-    let stream = connected.map_err(|e| failed("connect to", e.desc().to_owned()))?;
+    let stream = connected
+        .map_err(|e| failed("failed to connect with seccomp agent", e.desc().to_owned()))?;
     stream
         .set_write_timeout(Some(AGENT_WITHIN))
         .map_err(|e| failed("limit the time for", e.to_string()))?;

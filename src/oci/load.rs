@@ -60,13 +60,35 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T
         return parse(String::from_utf8_lossy(text).as_bytes(), process);
     }
     // Once more, slowly, to say what is wrong and where.
-    if let Ok(mut json) = serde_json::from_slice(text)
-        && capabilities::remove_unknown(&mut json, process)
-        && let Ok(parsed) = serde_json::from_value(json)
-    {
-        return Ok(parsed);
+    if let Ok(mut json) = serde_json::from_slice(text) {
+        let with_unknown = capabilities::remove_unknown(&mut json, process);
+        let with_flags = rename_scheduler_flags(&mut json, process);
+        if (with_unknown || with_flags)
+            && let Ok(parsed) = serde_json::from_value(json)
+        {
+            return Ok(parsed);
+        }
     }
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
+}
+
+/// The names of config.md and of its Go types, as `oci_spec` has them.
+const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
+fn rename_scheduler_flags(json: &mut Value, process: &str) -> bool {
+    let flags = json.pointer_mut(&format!("{process}/scheduler/flags"));
+    let mut renamed = false;
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        let known = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name);
+        if let Some((_, name)) = known {
+            *flag = json!(name);
+            renamed = true;
+        }
+    }
+    renamed
 }
 
 type Wrong = serde_path_to_error::Error<serde_json::Error>;

@@ -213,7 +213,7 @@ fn listener(spec: &LinuxSeccomp) -> Result<Option<Listener>> {
     if let Some((i, _)) = rules.find(|(_, r)| r.names().iter().any(|n| n == "write")) {
         return Err(Error::field(
             format!("linux.seccomp.syscalls[{i}]"),
-            "SCMP_ACT_NOTIFY for write is not possible: the filter's descriptor is handed over with it",
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall: the filter's descriptor is handed over with it",
         ));
     }
     let path = spec

@@ -194,7 +194,7 @@ fn step(
         Step::OpenRoot { path } => take_root(ctx, path).map(|root| ctx.root = Some(root)),
         Step::OpenOwnRoot => open_slash().map(|root| ctx.root = Some(root)),
         Step::PivotRoot => root::pivot_root(ctx),
-        Step::MoveRoot => root::move_root(ctx),
+        Step::MoveRoot { hide } => root::move_root(ctx, hide),
         Step::ChangeRoot => root::change_root(ctx),
         Step::PrivateRoot => root::make_private(ctx),
         Step::RootReadOnly => root::make_read_only(ctx),

@@ -112,15 +112,11 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             (tree, directory)
         }
     };
+    let existed = mount.copy_up.is_some() && open_in(root, &mount.dest, libc::O_PATH).is_ok();
     let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
     not_by_links(root, &mount.dest, target.as_fd())?;
     if let Some(copy_up) = mount.copy_up {
-        copy::contents(target.as_fd(), tree.as_fd()).map_err(at("copy what is there"))?;
-        if copy_up == CopyUp::All {
-            let stat = m::fstat(target.as_fd()).map_err(at("fstat"))?;
-            let root = open_in(tree.as_fd(), c".", libc::O_RDONLY).map_err(at("openat2"))?;
-            copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))?;
-        }
+        fill(tree.as_fd(), target.as_fd(), copy_up, existed)?;
     }
     // A new file system was made with its attributes, unless something had to be copied first.
     let own = !matches!(mount.source, Source::New { .. }) || mount.copy_up.is_some();
@@ -137,6 +133,33 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
         .filter(|(wanted, _, a)| *wanted && (a.attr_set | a.attr_clr | a.propagation) != 0)
         .map(|(_, recursive, attr)| (recursive, attr));
     place(tree.as_fd(), target.as_fd(), changes)
+}
+
+/// Gives a new file system what its image's directory has.
+fn fill(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    copy_up: CopyUp,
+    existed: bool,
+) -> Outcome<()> {
+    let whole = match copy_up {
+        CopyUp::Mode if !existed => return Ok(()),
+        CopyUp::Mode => false,
+        CopyUp::All | CopyUp::Contents => true,
+    };
+    if whole {
+        copy::contents(target, tree).map_err(at("copy what is there"))?;
+    }
+    if copy_up == CopyUp::Contents {
+        return Ok(());
+    }
+    let stat = m::fstat(target).map_err(at("fstat"))?;
+    let root = open_in(tree, c".", libc::O_RDONLY).map_err(at("openat2"))?;
+    if whole {
+        copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))
+    } else {
+        copy::mode_as(root.as_fd(), &stat).map_err(at("fchmod"))
+    }
 }
 
 /// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.

@@ -159,6 +159,12 @@ pub(super) fn open_target(
     match m::openat2(root.as_fd(), path, libc::O_PATH, 0, rules) {
         Ok(fd) => return Ok(fd),
         Err(Errno::ENOENT) => {}
+        Err(Errno::ELOOP) if no_symlinks => {
+            return Err(Failure(
+                "it must be mounted on ordinary directory, not on a link of the image",
+                Errno::ELOOP,
+            ));
+        }
         Err(e) => return Err(Failure("openat2", e)),
     }
     if directory {

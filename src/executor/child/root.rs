@@ -133,8 +133,20 @@ pub(super) fn pivot_root(ctx: &mut Context<'_>) -> Outcome<()> {
 }
 
 /// Mounts the root over the node's: `--no-pivot`, for a node's root that cannot be pivoted away.
-pub(super) fn move_root(ctx: &mut Context<'_>) -> Outcome<()> {
+/// What the kernel shows of itself on the node goes first: a covered mount that is whole is enough for the kernel to allow a container
+/// another whole one (`mount_too_revealing` in fs/namespace.c).
+pub(super) fn move_root(ctx: &mut Context<'_>, hide: &[CString]) -> Outcome<()> {
     leave_node(ctx);
+    for path in hide.iter().rev() {
+        if m::umount_detach(path).is_err() {
+            // Locked: covered by what is empty.
+            match m::mount(Some(c"tmpfs"), path, Some(c"tmpfs"), libc::MS_RDONLY, None) {
+                // It was below another one.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(e) => return Err(Failure("hide the node's procfs and sysfs: mount", e)),
+            }
+        }
+    }
     process::fchdir(ctx.root()?).map_err(at("fchdir"))?;
     m::mount(Some(c"."), c"/", None, libc::MS_MOVE, None).map_err(at("mount"))?;
     change_root(ctx)

@@ -72,6 +72,14 @@ pub(super) fn wait_at_gate(
     keep: &[RawFd],
 ) -> Outcome<()> {
     ctx.let_go(keep);
+    // A container that is not started can be asked to end like one that is.
+    process::end_when_asked();
+    let outcome = wait_for_start(ctx, listener);
+    process::reset_signals();
+    outcome
+}
+
+fn wait_for_start(ctx: &mut Context<'_>, listener: Option<OwnedFd>) -> Outcome<()> {
     let Some(listener) = listener else {
         return ask(ctx.parent, Question::Gate);
     };

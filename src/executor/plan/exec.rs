@@ -16,7 +16,8 @@ use crate::isolation::Judged;
 use crate::oci::Request;
 use crate::seccomp::Program;
 
-/// The namespaces that an exec joins only if the container has its own. It always joins the other five; joining one
+/// What an exec has of its container beside its process's own fields. First, the namespaces that it joins only if the container has its
+/// own. It always joins the other five; joining one
 /// of these that is the node's would fail, because `setns(2)` does not tell them apart.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JoinedNamespaces {
@@ -26,6 +27,8 @@ pub struct JoinedNamespaces {
     pub user: bool,
     /// The time namespace.
     pub time: bool,
+    /// The execution domain of its programs, `personality(2)`.
+    personality: Option<u64>,
 }
 
 impl JoinedNamespaces {
@@ -36,6 +39,12 @@ impl JoinedNamespaces {
             pid: !namespaces.pid.is_host(),
             user: !namespaces.user.is_host(),
             time: !namespaces.time.is_host(),
+            personality: request
+                .rest
+                .linux()
+                .as_ref()
+                .and_then(|l| l.personality().as_ref())
+                .map(scheduling::domain),
         }
     }
 }
@@ -129,6 +138,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     }
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
+    steps.extend(enter.personality.map(Step::Personality));
     own.late_steps(None, &mut steps)?;
     let script = Script {
         times: None,

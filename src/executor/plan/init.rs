@@ -19,6 +19,7 @@ use super::sysctl::{Owned, sysctls};
 use super::{InitPlan, enter_cgroup, keyring, seccomp_agent};
 use crate::cgroup::Cgroup;
 use crate::oci::{HookKind, Request, RootMount};
+use crate::procfs::MountInfo;
 
 /// Plans a container's init.
 pub(in super::super) fn init(
@@ -266,7 +267,9 @@ impl Init<'_> {
         self.steps
             .push(match (self.namespaces.has_new_mounts(), pivot) {
                 (true, true) => Step::PivotRoot,
-                (true, false) => Step::MoveRoot,
+                (true, false) => Step::MoveRoot {
+                    hide: node_kernel_mounts()?,
+                },
                 // The root of others must stay what it is.
                 (false, _) => Step::ChangeRoot,
             });
@@ -287,6 +290,23 @@ impl Init<'_> {
         }
         Ok(())
     }
+}
+
+/// Where the node has procfs and sysfs.
+fn node_kernel_mounts() -> Result<Vec<CString>> {
+    let all =
+        MountInfo::of_self().map_err(|e| Error::field("/proc/self/mountinfo", e.to_string()))?;
+    let of_kernel = all
+        .iter()
+        .filter(|m| matches!(m.fstype.as_str(), "proc" | "sysfs"));
+    of_kernel
+        .map(|m| {
+            c_string(
+                m.point.as_os_str().as_encoded_bytes(),
+                "/proc/self/mountinfo",
+            )
+        })
+        .collect()
 }
 
 fn names(spec: &Spec, has_uts: bool, steps: &mut Vec<Step>) -> Result<()> {

@@ -58,6 +58,20 @@ pub fn reset_signals() {
     }
 }
 
+/// Makes the signals that ask a process to end do so, with a shell's status, also where it is process 1 of a pid namespace: those are
+/// spared a signal's default action (`pid_namespaces(7)`). Undone by [`reset_signals`].
+pub fn end_when_asked() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: async-signal-safe.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        let handler: extern "C" fn(libc::c_int) = end;
+        // SAFETY: the handler only makes a call that is async-signal-safe.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
 /// `setsid(2)`.
 pub fn setsid() -> Result<()> {
     nix::unistd::setsid().map(drop)
