@@ -34,7 +34,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     } else {
         PathBuf::from(&flags.bundle)
     };
-    let layout = Arc::new(Layout::detect().map_err(Error::io("find the node's cgroups"))?);
+    let layout = Arc::new(Layout::detect_or_explain());
     let record = clean(&bundle, &flags.id, &layout);
     for sibling in siblings(&bundle, &flags.id) {
         let id = sibling

@@ -69,7 +69,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .local_addr()
         .ok()
         .and_then(|a| a.as_pathname().map(ToOwned::to_owned));
-    let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
+    let layout = Layout::detect_or_explain();
     let address = std::env::var("TTRPC_ADDRESS")
         .ok()
         .filter(|a| !a.is_empty())

@@ -79,6 +79,12 @@ impl Cgroup {
 
     /// Applies `resources` to live groups. A refused value puts the earlier ones back.
     pub fn update(&self, resources: &Judged<LinuxResources>) -> Result<()> {
+        if self.is_none() {
+            return Err(Error::Unavailable {
+                field: "linux.resources".into(),
+                reason: "the container has no control groups of its own".into(),
+            });
+        }
         self.apply(Some(resources), false)
     }
 

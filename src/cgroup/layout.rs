@@ -29,9 +29,41 @@ pub struct Layout {
     pub hierarchies: Vec<Hierarchy>,
     /// Our own group in each hierarchy, for specs without a `cgroupsPath`: `(controllers, path)`.
     own: Vec<(String, PathBuf)>,
+    /// Why containers have no groups, where they have none.
+    without: Option<Without>,
+}
+
+/// Why containers have no groups of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Without {
+    /// Nobody asked for them, or this user may not make any: containers stay in their caller's.
+    Accepted,
+    /// There is nothing to make them in, and no container can be made. With the reason.
+    Impossible(String),
 }
 
 impl Layout {
+    /// No groups at all: containers stay in their caller's, without limits.
+    pub fn none() -> Self {
+        Self {
+            without: Some(Without::Accepted),
+            ..Self::default()
+        }
+    }
+
+    /// As [`Layout::detect`]; where that fails, a layout that says why to whoever wants to make groups.
+    pub fn detect_or_explain() -> Self {
+        Self::detect().unwrap_or_else(|e| Self {
+            without: Some(Without::Impossible(e.to_string())),
+            ..Self::default()
+        })
+    }
+
+    /// Why there are no groups.
+    pub fn without(&self) -> Option<&Without> {
+        self.without.as_ref()
+    }
+
     /// Reads the layout of this node.
     pub fn detect() -> io::Result<Self> {
         let mut layout = Self::parse(
@@ -100,7 +132,11 @@ impl Layout {
                 Some((parts.next()?.to_owned(), PathBuf::from(parts.next()?)))
             })
             .collect();
-        Self { hierarchies, own }
+        Self {
+            hierarchies,
+            own,
+            without: None,
+        }
     }
 
     /// Whether the node is on pure v2: a v2 tree and no v1 controller.

@@ -36,7 +36,7 @@ pub use egress::Destination;
 pub use entry::{Below, Entry, V2Group};
 pub use error::Error;
 use error::Result;
-pub use layout::{Hierarchy, Layout};
+pub use layout::{Hierarchy, Layout, Without};
 pub use oom::OomWatch;
 use path::Unit;
 pub use path::is_systemd_form;
@@ -121,6 +121,35 @@ impl Cgroup {
         Self { own_only, ..self }
     }
 
+    /// No groups, where this process has not the rights to make these. For containers of ordinary users: on cgroup v1, and on v2
+    /// without delegation, they have none.
+    #[must_use]
+    pub fn or_none(self) -> Self {
+        let may_write = |dir: &Path| {
+            let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes());
+            path.is_ok_and(|p| sys::process::access(&p, libc::W_OK | libc::X_OK).is_ok())
+        };
+        let mut all = self.layout.hierarchies.iter();
+        let blocked = all.any(|h| {
+            let dir = self.dir(h);
+            let mut existing = dir.ancestors().filter(|d| d.exists());
+            !existing.next().is_some_and(may_write)
+        });
+        if !blocked || self.unit.is_some() {
+            return self;
+        }
+        Self {
+            layout: Arc::new(Layout::none()),
+            resctrl: None,
+            ..self
+        }
+    }
+
+    /// Whether the container stays in its caller's groups.
+    pub fn is_none(&self) -> bool {
+        self.layout.without().is_some()
+    }
+
     /// A `linux.cgroupsPath` that gives the same groups again, in another process too.
     pub fn cgroups_path(&self) -> PathBuf {
         match &self.unit {
@@ -163,6 +192,19 @@ impl Cgroup {
     pub fn create(&self, request: &Judged<Request>) -> Result<Option<Placeholder>> {
         let linux = request.rest.linux().as_ref();
         let resources = linux.and_then(|l| l.resources().as_ref());
+        match self.layout.without() {
+            None => {}
+            Some(Without::Accepted) => {
+                warn_of_limits(resources);
+                return Ok(None);
+            }
+            Some(Without::Impossible(reason)) => {
+                return Err(Error::Unavailable {
+                    field: "linux.cgroupsPath".into(),
+                    reason: reason.clone(),
+                });
+            }
+        }
         let placeholder = match &self.unit {
             Some(unit) => self.start_unit(unit, resources)?,
             None => None,
@@ -342,6 +384,35 @@ impl Cgroup {
     /// Whether any hierarchy still has the group.
     pub fn exists(&self) -> bool {
         self.layout.hierarchies.iter().any(|h| self.dir(h).exists())
+    }
+}
+
+/// A container without groups has no limits, whatever its spec says.
+fn warn_of_limits(resources: Option<&LinuxResources>) {
+    let Some(r) = resources else { return };
+    let asked = [
+        ("memory", r.memory().is_some()),
+        ("cpu", r.cpu().is_some()),
+        ("pids", r.pids().as_ref().is_some_and(|p| p.limit() > 0)),
+        ("blockIO", r.block_io().is_some()),
+        (
+            "hugepageLimits",
+            r.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty()),
+        ),
+        (
+            "unified",
+            r.unified().as_ref().is_some_and(|u| !u.is_empty()),
+        ),
+    ];
+    let asked: Vec<&str> = asked
+        .into_iter()
+        .filter_map(|(name, set)| set.then_some(name))
+        .collect();
+    if !asked.is_empty() {
+        log::warn!(
+            "linux.resources: {} not enforced: this user may make no control groups (on cgroup v2 systemd can delegate some)",
+            asked.join(", ")
+        );
     }
 }
 

@@ -9,21 +9,21 @@ use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
 
-use super::args::{CgroupManager, CreateArgs, Global, RunArgs};
+use super::args::{CgroupManager, CreateArgs, Global, Rootless, RunArgs};
 use super::store::{Entry, Groups, Init, Reserved, Saved, Store};
 use super::systemd::{Listeners, Notify};
 use super::terminal::{self, Console, Signals};
 use super::{Error, Result, delete, lifecycle};
 use crate::cgroup::{Cgroup, Layout, is_systemd_form};
 use crate::executor::hooks::HookRunner;
-use crate::executor::{self, InitPlan, Spawned, Stdio};
+use crate::executor::{self, InitPlan, Spawned, Stdio, userns};
 use crate::isolation::Judged;
 use crate::oci::{self, Links, Reading, Request};
 use crate::seccomp;
-use crate::sys::{socket, time};
+use crate::sys::{creds, socket, time};
 
 /// The streams of a process that a command starts: our own, or a terminal.
-pub(super) fn stdio(process: &oci_spec::runtime::Process) -> Result<Stdio> {
+pub(super) fn stdio(process: &oci_spec::runtime::Process, console: &Console) -> Result<Stdio> {
     if process.terminal() == Some(true) {
         let short = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
         let size = process
@@ -31,6 +31,8 @@ pub(super) fn stdio(process: &oci_spec::runtime::Process) -> Result<Stdio> {
             .map(|s| (short(s.width()), short(s.height())));
         return Ok(Stdio::Terminal {
             size: size.or_else(terminal::own_size),
+            // Our own terminal adds what it needs, and a file or a pipe needs nothing.
+            plain: matches!(console, Console::Keep),
         });
     }
     let own = |fd: std::os::fd::BorrowedFd<'_>| {
@@ -122,10 +124,13 @@ pub(super) fn run(store: &Store, args: &RunArgs, global: &Global) -> Result<i32>
 }
 
 /// Where the container's groups are to be; with systemd its path must have systemd's form, and there is a default one.
-fn groups(spec: &Spec, id: &str, manager: CgroupManager) -> Result<Option<Cgroup>> {
+fn groups(spec: &Spec, id: &str, global: &Global) -> Result<Cgroup> {
+    let manager = global.cgroups();
     let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
     let path = match (path.filter(|p| !p.as_os_str().is_empty()), manager) {
-        (_, CgroupManager::Disabled) => return Ok(None),
+        (_, CgroupManager::Disabled) => {
+            return Ok(Cgroup::new(Arc::new(Layout::none()), None, id)?);
+        }
         (None, CgroupManager::Systemd) => Some(PathBuf::from(format!(":cofferdam:{id}"))),
         (Some(p), CgroupManager::Systemd) if !is_systemd_form(&p) => {
             return Err(Error::Other(format!(
@@ -136,7 +141,13 @@ fn groups(spec: &Spec, id: &str, manager: CgroupManager) -> Result<Option<Cgroup
     };
     let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
     let cgroup = Cgroup::new(Arc::new(layout), path.as_deref(), id)?;
-    Ok(Some(cgroup.with_resctrl(spec, id)?))
+    let cgroup = cgroup.with_resctrl(spec, id)?;
+    let lenient = match global.rootless {
+        Rootless::True => true,
+        Rootless::False => false,
+        Rootless::Auto => creds::is_in_user_namespace(),
+    };
+    Ok(if lenient { cgroup.or_none() } else { cgroup })
 }
 
 /// The spec of the bundle, and what the caller's environment adds to it.
@@ -161,7 +172,14 @@ fn make(
     let bundle = bundle(args.bundle.as_deref())?;
     let reserved = store.reserve(&args.id)?;
     let (asked, listeners) = spec(args, &bundle, &reserved)?;
-    let request = Request::read(asked.clone(), &bundle, Reading::Run(Links::Any))?;
+    let rootless = !nix::unistd::geteuid().is_root();
+    let seen = if rootless {
+        userns::enter_new(&asked)?;
+        userns::within(asked.clone())
+    } else {
+        asked.clone()
+    };
+    let request = Request::read(seen, &bundle, Reading::Run(Links::Any))?;
     let request = Judged::standard(request);
     let spec = &request.rest;
     let process = spec.process().as_ref();
@@ -169,8 +187,8 @@ fn make(
     let has_terminal = process.terminal() == Some(true);
     let socket = args.console_socket.as_deref();
     let console = Console::new(socket, has_terminal, must_send_console)?;
-    let stdio = stdio(process)?;
-    let cgroup = groups(spec, &args.id, global.cgroups())?;
+    let stdio = stdio(process, &console)?;
+    let cgroup = groups(spec, &args.id, global)?;
     let hooks = HookRunner::new(&request, &args.id, &bundle);
     let mut saved = Saved {
         version: Saved::VERSION,
@@ -179,13 +197,14 @@ fn make(
         spec: asked,
         profile: None,
         init: None,
-        cgroup: cgroup.as_ref().map(|c| Groups {
-            path: c.cgroups_path(),
-            resctrl: c.resctrl().cloned(),
+        cgroup: (!cgroup.is_none()).then(|| Groups {
+            path: cgroup.cgroups_path(),
+            resctrl: cgroup.resctrl().cloned(),
         }),
         created: time::rfc3339(SystemTime::now()),
         behind_gate: None,
         new_keyring: !args.no_new_keyring,
+        rootless,
     };
     let seccomp = filter(spec)?;
     let gate = reserved.gate()?;
@@ -196,7 +215,7 @@ fn make(
         id: &args.id,
         bundle: &bundle,
         root_mounts: &Judged::standard(Vec::new()),
-        cgroup: cgroup.as_ref(),
+        cgroup: Some(&cgroup),
         stdio,
         seccomp,
         confinement: None,

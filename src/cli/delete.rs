@@ -45,7 +45,7 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let cgroup = entry.cgroup()?;
     let remains = Remains {
         id,
-        cgroup: cgroup.as_ref(),
+        cgroup: Some(&cgroup),
         request: request.as_deref(),
         hooks: hooks.as_ref(),
     };
@@ -61,7 +61,7 @@ fn kill_init(entry: &Entry) -> Result<()> {
         return Ok(());
     };
     process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-    if let Ok(Some(cgroup)) = entry.cgroup() {
+    if let Ok(cgroup) = entry.cgroup() {
         // A frozen process does not die on cgroup v1.
         cgroup.set_frozen(false).ok();
     }

@@ -34,6 +34,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let init = entry
         .pidfd()
         .ok_or_else(|| Error::Other("cannot exec in a stopped container".into()))?;
+    entry.enter_users()?;
     let container = entry.request()?;
     let process = process(&container, args)?;
     let console = Console::new(
@@ -43,10 +44,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     )?;
     let process = Judged::standard(process);
     let cgroup = entry.cgroup()?;
-    let below = match &cgroup {
-        Some(cgroup) => Below::parse(&args.cgroup, cgroup.layout())?,
-        None => Below::default(),
-    };
+    let below = Below::parse(&args.cgroup, cgroup.layout())?;
     let signals = if args.detach {
         None
     } else {
@@ -65,10 +63,10 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
             &entry.saved.bundle,
             "running",
         ),
-        cgroup: cgroup.as_ref(),
+        cgroup: Some(&cgroup),
         below: &below,
         patient: args.ignore_paused,
-        stdio: stdio(&process)?,
+        stdio: stdio(&process, &console)?,
         seccomp: filter,
         confinement: None,
         watcher: None,

@@ -61,25 +61,19 @@ pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(
     let pidfd = entry.pidfd().filter(|_| status != Status::Stopped);
     let Some(pidfd) = pidfd else {
         // Where the init was no process 1, others may have outlived it.
-        let left = entry
-            .cgroup()?
-            .filter(|c| !entry.has_own_pids() && !c.pids().is_empty());
-        return match left {
-            Some(cgroup) if signal == libc::SIGKILL => {
-                cgroup.signal_all(signal);
-                Ok(())
-            }
-            _ => Err(not_running()),
-        };
+        let cgroup = entry.cgroup()?;
+        if signal != libc::SIGKILL || entry.has_own_pids() || cgroup.pids().is_empty() {
+            return Err(not_running());
+        }
+        cgroup.signal_all(signal);
+        return Ok(());
     };
     process::pidfd_send_signal(pidfd.as_fd(), signal)
         .map_err(|e| Error::Other(format!("send {signal}: {}", e.desc())))?;
     if signal == libc::SIGKILL {
         // What shares no pid namespace of its own with the init does not end with it.
-        if !entry.has_own_pids()
-            && let Some(cgroup) = entry.cgroup()?
-        {
-            cgroup.signal_all(signal);
+        if !entry.has_own_pids() {
+            entry.cgroup()?.signal_all(signal);
         }
         if status == Status::Paused {
             entry.own_cgroup()?.set_frozen(false)?;

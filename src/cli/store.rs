@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::cgroup::{Cgroup, Layout, Resctrl};
-use crate::executor::AfterGate;
 use crate::executor::hooks::HookRunner;
+use crate::executor::{AfterGate, userns};
 use crate::isolation::Judged;
 use crate::oci::{Reading, Request};
 use crate::sys::process;
@@ -47,6 +47,8 @@ pub(super) struct Saved {
     /// None as long as the init is not at its gate.
     pub behind_gate: Option<AfterGate>,
     pub new_keyring: bool,
+    /// An ordinary user's: its user namespace is entered by each command, before anything else.
+    pub rootless: bool,
 }
 
 impl Saved {
@@ -325,39 +327,53 @@ impl Entry {
     }
 
     fn is_frozen(&self) -> bool {
-        self.cgroup()
-            .is_ok_and(|c| c.is_some_and(|c| c.is_frozen()))
+        self.cgroup().is_ok_and(|c| c.is_frozen())
     }
 
-    /// Its groups; none where it stays in its caller's.
-    pub(crate) fn cgroup(&self) -> Result<Option<Cgroup>> {
+    /// Its groups.
+    pub(crate) fn cgroup(&self) -> Result<Cgroup> {
+        let id = &self.saved.id;
         let Some(groups) = &self.saved.cgroup else {
-            return Ok(None);
+            return Ok(Cgroup::new(Arc::new(Layout::none()), None, id)?);
         };
         let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-        let cgroup = Cgroup::new(Arc::new(layout), Some(&groups.path), &self.saved.id)?;
-        Ok(Some(cgroup.resume(groups.resctrl.clone())))
+        let cgroup = Cgroup::new(Arc::new(layout), Some(&groups.path), id)?;
+        Ok(cgroup.resume(groups.resctrl.clone()))
     }
 
     /// Its groups, for what cannot be done without.
     pub(crate) fn own_cgroup(&self) -> Result<Cgroup> {
-        let none = || {
-            Error::Other(format!(
+        let cgroup = self.cgroup()?;
+        if cgroup.is_none() {
+            return Err(Error::Other(format!(
                 "container {} has no control groups of its own: it was created where none could be made",
                 self.saved.id
-            ))
-        };
-        self.cgroup()?.ok_or_else(none)
+            )));
+        }
+        Ok(cgroup)
     }
 
     /// What it was made from, for commands that change nothing of it.
     pub(crate) fn request(&self) -> Result<Judged<Request>> {
-        let (spec, bundle) = (self.saved.spec.clone(), &self.saved.bundle);
+        let (mut spec, bundle) = (self.saved.spec.clone(), &self.saved.bundle);
+        if self.saved.rootless {
+            spec = userns::within(spec);
+        }
         Ok(Judged::standard(Request::read(
             spec,
             bundle,
             Reading::Show,
         )?))
+    }
+
+    /// For an ordinary user: goes where the container's users are known.
+    pub(crate) fn enter_users(&self) -> Result<()> {
+        match (self.saved.rootless, self.saved.init) {
+            (true, Some(init)) if !nix::unistd::geteuid().is_root() => {
+                Ok(userns::enter_of(init.pid)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Its hooks, if it has any.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use super::{Error, Result, print_raw};
 use crate::sys::{process, socket, tty};
@@ -66,6 +66,8 @@ impl Raw {
         let before = tcgetattr(io::stdin()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        // Ends of lines are still this terminal's matter.
+        raw.output_flags.insert(OutputFlags::OPOST);
         tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).ok()?;
         Some(Self(before))
     }

@@ -9,7 +9,29 @@ use super::mounts::{below_root, of_own, of_tree};
 use super::script::{DeviceNode, Step};
 use super::{Error, Result};
 use crate::oci::{DeviceKind, LINKS, Links, NODES, Opened, Request};
+use crate::sys::creds;
 use crate::sys::mount as m;
+
+/// How a container comes by its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// They are made where they belong.
+    Make,
+    /// They are made before its users are entered: see [`make`].
+    Prepare,
+    /// They are the node's, bound: this process may make none.
+    Bind,
+}
+
+impl Way {
+    fn of(mapped: bool) -> Self {
+        match mapped {
+            _ if creds::is_in_user_namespace() => Self::Bind,
+            true => Self::Prepare,
+            false => Self::Make,
+        }
+    }
+}
 
 /// A node to be made.
 struct Node {
@@ -31,10 +53,10 @@ impl Node {
     }
 
     /// Made; or in a user namespace, whose root may make none, the node's own bound in its place.
-    fn step(self, mapped: bool) -> Result<Step> {
+    fn step(self, way: Way) -> Result<Step> {
         let path = below_root(&self.path, &self.field)?;
-        if mapped && self.kind != DeviceKind::Fifo {
-            return self.bind(path);
+        if way != Way::Make && self.kind != DeviceKind::Fifo {
+            return self.bind(path, way);
         }
         let ((major, minor), (uid, gid)) = (self.numbers, self.owner);
         Ok(Step::Device(DeviceNode {
@@ -47,10 +69,12 @@ impl Node {
         }))
     }
 
-    fn bind(self, path: CString) -> Result<Step> {
+    fn bind(self, path: CString, way: Way) -> Result<Step> {
         let (major, minor) = self.numbers;
         let number = (self.kind == DeviceKind::Char).then(|| m::makedev(major, minor));
-        if let Some(own) = made().position(|(_, rdev)| Some(rdev) == number) {
+        if way == Way::Prepare
+            && let Some(own) = made().position(|(_, rdev)| Some(rdev) == number)
+        {
             let label = format!("{}: bind /{}", self.field, self.path.display());
             return Ok(Step::Mount(of_own(label, path, own)));
         }
@@ -90,13 +114,17 @@ fn made() -> impl Iterator<Item = (&'static str, u64)> {
 }
 
 /// For a container in a user namespace: makes its default devices while the node's root may. They are its own, and no file of the
-/// node's, which it could lock and watch.
-pub(super) fn make() -> Result<Step> {
+/// node's, which it could lock and watch. Nothing where this process may make none itself.
+pub(super) fn make() -> Result<Option<Step>> {
+    if Way::of(true) == Way::Bind {
+        return Ok(None);
+    }
     let name = |(path, rdev): (&str, u64)| {
         let name = path.rsplit('/').next().unwrap_or(path);
         Ok((c_string(name, "dev")?, rdev))
     };
-    Ok(Step::MakeDevices(made().map(name).collect::<Result<_>>()?))
+    let made = made().map(name).collect::<Result<_>>()?;
+    Ok(Some(Step::MakeDevices(made)))
 }
 
 /// Appends the steps. Where the spec binds a whole `/dev` of its own, that one is left as it is.
@@ -106,6 +134,7 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
     if mounts.any(|m| m.is_bind() && m.destination == dev) {
         return Ok(());
     }
+    let way = Way::of(mapped);
     let pts = Path::new("/dev/pts");
     let has_ptmx = request.mounts.iter().any(|m| m.destination == pts);
     for (number, (name, rdev)) in made().enumerate() {
@@ -114,17 +143,17 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
             continue;
         }
         let dest = c_string(name, "dev")?;
-        steps.push(if mapped {
-            Step::Mount(of_own(format!("dev: bind /{name}"), dest, number))
-        } else {
-            Step::Device(DeviceNode {
-                path: dest,
-                mode: libc::S_IFCHR | 0o666,
-                major: libc::major(rdev),
-                minor: libc::minor(rdev),
-                uid: 0,
-                gid: 0,
-            })
+        steps.push(match way {
+            Way::Prepare => Step::Mount(of_own(format!("dev: bind /{name}"), dest, number)),
+            Way::Make | Way::Bind => Node {
+                path,
+                kind: DeviceKind::Char,
+                numbers: (libc::major(rdev), libc::minor(rdev)),
+                mode: 0o666,
+                owner: (0, 0),
+                field: "dev".into(),
+            }
+            .step(way)?,
         });
     }
     for d in &request.devices {
@@ -143,7 +172,7 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
             owner: (d.uid, d.gid),
             field: d.field(),
         };
-        steps.push(node.step(mapped)?);
+        steps.push(node.step(way)?);
     }
     for (target, path) in LINKS {
         steps.push(Step::Symlink {

@@ -65,6 +65,8 @@ pub struct HookRunner {
 pub(super) struct Inside<'a> {
     /// A pidfd of the container's init.
     pub pidfd: BorrowedFd<'a>,
+    /// Which of its namespaces are entered.
+    pub namespaces: i32,
     /// The node's root in the init's mount namespace.
     pub root: OwnedFd,
     /// The container's root.
@@ -224,6 +226,7 @@ fn run_program(
     if let Some(inside) = inside {
         let entry = Entry {
             pidfd: inside.pidfd.try_clone_to_owned()?,
+            namespaces: inside.namespaces,
             root: inside.root.try_clone()?,
             directory: inside.directory.try_clone()?,
             mapped: inside.mapped,

@@ -54,6 +54,8 @@ pub enum Stdio {
     Terminal {
         /// Width and height, if known.
         size: Option<(u16, u16)>,
+        /// Whether the ends of lines come out as the container writes them, without a carriage return.
+        plain: bool,
     },
 }
 

@@ -90,32 +90,35 @@ fn recursive(flags: Flags) -> MountAttr {
     }
 }
 
+/// A mount without attributes, of one of the devices that were made before: see [`Step::MakeDevices`].
+pub(super) fn of_own(label: String, dest: CString, number: usize) -> Mount {
+    Mount {
+        source: Source::Device(number),
+        ..of_empty(label, dest)
+    }
+}
+
 /// A mount of something of the node's, cloned already.
 pub(super) fn of_tree(label: String, dest: CString, tree: OwnedFd) -> Mount {
     Mount {
-        label,
-        dest,
-        no_symlinks: false,
         source: Source::Tree {
             tree: Some(tree),
             recursive: false,
             procfs: false,
         },
-        attr: MountAttr::default(),
-        recursive_attr: MountAttr::default(),
         // It is not to appear on the node when something is mounted there.
         propagation: vec![(libc::MS_SLAVE, false)],
-        copy_up: None,
+        ..of_empty(label, dest)
     }
 }
 
-/// One of the devices that were made before: see [`Step::MakeDevices`].
-pub(super) fn of_own(label: String, dest: CString, number: usize) -> Mount {
+/// A mount without attributes; what it is of is to be filled in.
+fn of_empty(label: String, dest: CString) -> Mount {
     Mount {
         label,
         dest,
         no_symlinks: false,
-        source: Source::Device(number),
+        source: Source::Sysfs,
         attr: MountAttr::default(),
         recursive_attr: MountAttr::default(),
         propagation: Vec::new(),
@@ -294,6 +297,10 @@ impl Planner<'_> {
         };
         let dest = &mount.destination;
         let layout = cgroup.layout();
+        if cgroup.is_none() {
+            steps.push(Step::Mount(self.node_groups(mount)?));
+            return Ok(());
+        }
         if let (true, Some(h)) = (layout.is_v2(), layout.unified()) {
             let label = format!("{field}: mount cgroup2 on {}", dest.display());
             steps.push(self.hierarchy(mount, cgroup, h, dest, label)?);
@@ -344,6 +351,33 @@ impl Planner<'_> {
             last.push(Step::MakeReadOnly(dest_c));
         }
         Ok(())
+    }
+
+    /// For a container without groups of its own: those of its caller, as the node shows them, read-only.
+    fn node_groups(&self, mount: &oci::Mount) -> Result<Mount> {
+        let field = mount.field();
+        let source = "/sys/fs/cgroup";
+        let label = format!("{field}: bind {source} on {}", mount.destination.display());
+        let tree = m::open_tree_clone(CWD, c"/sys/fs/cgroup", true);
+        let tree = tree.map_err(|errno| Error::Step {
+            what: label.clone(),
+            op: "open_tree".into(),
+            errno,
+        })?;
+        let read_only = MountAttr {
+            attr_set: attr::RDONLY,
+            ..MountAttr::default()
+        };
+        Ok(Mount {
+            recursive_attr: read_only,
+            source: Source::Tree {
+                tree: Some(tree),
+                recursive: true,
+                procfs: false,
+            },
+            propagation: vec![(libc::MS_SLAVE, true)],
+            ..of_empty(label, below_root(&mount.destination, &field)?)
+        })
     }
 
     /// One hierarchy. Without a cgroup namespace the container's own group is bound there, so that it does not see the node's.

@@ -8,6 +8,8 @@ use super::script::Step;
 use super::spawn::BornIn;
 use super::{Error, Result, userns};
 use crate::oci::{Namespace, Request};
+use crate::procfs;
+use crate::sys::creds;
 
 /// Linux 5.6.
 pub(super) const CLONE_NEWTIME: i32 = 0x80;
@@ -54,6 +56,28 @@ pub(super) struct Namespaces {
     join: Vec<Join>,
     /// A pid namespace takes effect for children only, so the parent's thread joins it around `clone3`.
     join_pid: Option<OwnedFd>,
+}
+
+/// Those of a container that who comes into it joins in any case: mounts, network, ipc, names and cgroups. In a user namespace of our own
+/// only those that are not our own already: we have no rights over the node's.
+pub(super) fn to_join(init: Option<i32>) -> i32 {
+    let all = [
+        (libc::CLONE_NEWNS, "mnt"),
+        (libc::CLONE_NEWNET, "net"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+    ];
+    let is_ours = |file: &str| {
+        let of = |who: String| procfs::namespace(who, file).ok();
+        let theirs = init.and_then(|pid| of(pid.to_string()));
+        theirs.is_some() && theirs == of("self".to_owned())
+    };
+    let unprivileged = creds::is_in_user_namespace();
+    let joined = all
+        .iter()
+        .filter(|(_, file)| !(unprivileged && is_ours(file)));
+    joined.fold(0, |flags, (flag, _)| flags | flag)
 }
 
 fn flag(typ: Type) -> i32 {
@@ -106,7 +130,9 @@ impl Namespaces {
     /// Joins the namespaces that others made. Before a user namespace is entered: whoever owns them, the node's root may
     /// join them.
     pub(crate) fn join(&self, birth: &mut BornIn, steps: &mut Vec<Step>) -> Result<()> {
-        birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
+        if !self.joins_pid_itself() {
+            birth.pid_namespace = self.join_pid.as_ref().map(duplicate).transpose()?;
+        }
         for join in &self.join {
             steps.push(Step::JoinNamespace {
                 ns: duplicate(&join.ns)?,
@@ -138,7 +164,14 @@ impl Namespaces {
             // Before the others are made: what the kernel makes in them is their maker's, the message queues' directory among it.
             steps.push(Step::BecomeRoot);
         }
-        if user.is_some() || self.new_time.is_some() {
+        if let (Some(pid), true) = (&self.join_pid, self.joins_pid_itself()) {
+            steps.push(Step::JoinNamespace {
+                ns: duplicate(pid)?,
+                flags: libc::CLONE_NEWPID,
+                what: "the pid namespace".into(),
+            });
+        }
+        if user.is_some() || self.new_time.is_some() || self.joins_pid_itself() {
             steps.push(Step::CloneSibling {
                 namespaces: self.new,
             });
@@ -149,6 +182,12 @@ impl Namespaces {
             steps.push(Step::NewCgroupNamespace);
         }
         Ok(())
+    }
+
+    /// Whether the process joins the pid namespace by itself, and goes on as another one that is born in it: who has no rights over the
+    /// own pid namespace cannot come back from another one.
+    fn joins_pid_itself(&self) -> bool {
+        self.join_pid.is_some() && creds::is_in_user_namespace()
     }
 
     /// Whether `user` owns the container's network: what belongs to it, a sysfs and kernel parameters among it, is its

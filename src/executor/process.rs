@@ -132,6 +132,13 @@ impl Plan<'_> {
     /// What must happen while the host's procfs is still in reach.
     pub(crate) fn early_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
         check_ids(self.process.user())?;
+        let groups = self.process.user().additional_gids().as_ref();
+        if creds::are_groups_denied() && groups.is_some_and(|g| !g.is_empty()) {
+            return Err(Error::field(
+                "process.user.additionalGids",
+                "cannot be set in a user namespace of a single group: give the user more in /etc/subgid",
+            ));
+        }
         if let Some(adj) = self.process.oom_score_adj() {
             if !(-1000..=1000).contains(&adj) {
                 return Err(Error::field(
@@ -188,9 +195,18 @@ impl Plan<'_> {
     /// The terminal, which needs the container's `/dev/pts`; for an init, before its root becomes the root.
     pub(crate) fn stdio_step(&mut self, console: bool, steps: &mut Vec<Step>) {
         let uid = self.process.user().uid();
-        match std::mem::replace(&mut self.stdio, Stdio::Terminal { size: None }) {
+        let none = Stdio::Terminal {
+            size: None,
+            plain: false,
+        };
+        match std::mem::replace(&mut self.stdio, none) {
             Stdio::Files(fds) => steps.push(Step::Stdio(fds)),
-            Stdio::Terminal { size } => steps.push(Step::Terminal { uid, size, console }),
+            Stdio::Terminal { size, plain } => steps.push(Step::Terminal {
+                uid,
+                size,
+                plain,
+                console,
+            }),
         }
     }
 

@@ -237,6 +237,7 @@ pub(super) enum Step {
     Terminal {
         uid: u32,
         size: Option<(u16, u16)>,
+        plain: bool,
         console: bool,
     },
     Stdio([OwnedFd; 3]),

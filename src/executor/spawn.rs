@@ -12,7 +12,7 @@ use super::script::{Script, Step};
 use super::talk::{NotifyHandler, SeccompAgent, explain, go_on, hand_over, misunderstood, receive};
 use super::times::{times, trace_steps};
 use super::wire::{self, Message, Question};
-use super::{Error, Result, child, hooks, userns};
+use super::{Error, Result, child, hooks, namespaces, userns};
 use crate::cgroup::V2Group;
 use crate::oci::HookKind;
 use crate::sys::process::{self, Child, Making};
@@ -222,6 +222,7 @@ impl Launch {
             .map_err(|e| Error::field("hooks", format!("open the container's root: {e}")))?;
         let inside = hooks::Inside {
             pidfd: child.as_fd(),
+            namespaces: namespaces::to_join(Some(pid)),
             root,
             directory: directory.into(),
             mapped: self.mapped,

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Spec};
+use nix::unistd::{getegid, geteuid};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
 use super::{Error, Result};
 use crate::oci::{Namespace, Opened, Request, Source};
@@ -141,7 +143,7 @@ pub(super) fn open(request: &Request) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Makes a user namespace with these maps. A process has to be in it for as long as it takes to write them.
+/// Makes a user namespace with these maps.
 ///
 /// The namespace belongs to the node's id of its root, not to the node's root who makes it: what the kernel counts for each
 /// user (inotify instances, user namespaces and others below `/proc/sys/user`) is then counted to the pod.
@@ -153,6 +155,126 @@ pub(super) fn make(
     let uid_map = render(uids, &format!("{field}.uidMappings"))?;
     let gid_map = render(gids, &format!("{field}.gidMappings"))?;
     let owner = (owner(uids), owner(gids));
+    hold(owner, field, |pid| {
+        write_map(pid, "uid_map", &uid_map, &format!("{field}.uidMappings"))?;
+        write_map(pid, "gid_map", &gid_map, &format!("{field}.gidMappings"))
+    })
+}
+
+/// Makes the user namespace of an ordinary user's container: user_namespaces(7), "Defining user and group ID mappings". An id that is not
+/// the user's own needs the set-user-id programs newuidmap and newgidmap, and an entry in `/etc/subuid` and `/etc/subgid`.
+fn make_unprivileged(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+    let uid_map = render(uids, "linux.uidMappings")?;
+    let gid_map = render(gids, "linux.gidMappings")?;
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    let is_only = |maps: &[LinuxIdMapping], id: u32| matches!(maps, [one] if one.host_id() == id && one.size() == 1);
+    hold(own, "linux", |pid| {
+        if is_only(uids, own.0) {
+            write_map(pid, "uid_map", &uid_map, "linux.uidMappings")?;
+        } else {
+            map_by_program("newuidmap", pid, &uid_map, "linux.uidMappings")?;
+        }
+        if is_only(gids, own.1) {
+            // Or a user could leave a group that is denied something.
+            write_map(pid, "setgroups", "deny", "linux.gidMappings")?;
+            write_map(pid, "gid_map", &gid_map, "linux.gidMappings")
+        } else {
+            map_by_program("newgidmap", pid, &gid_map, "linux.gidMappings")
+        }
+    })
+}
+
+fn map_by_program(program: &str, pid: i32, map: &str, field: &str) -> Result<()> {
+    let failed = |reason: String| Error::field(field, format!("{program}: {reason}"));
+    let out = Command::new(program)
+        .arg(pid.to_string())
+        .args(map.split_ascii_whitespace())
+        .output()
+        .map_err(|e| {
+            failed(format!(
+                "{e}: ids other than the user's own need it; it is in the package uidmap or shadow-utils"
+            ))
+        })?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    Err(failed(format!(
+        "{}: are these ids the user's in /etc/subuid and /etc/subgid?",
+        said.trim()
+    )))
+}
+
+/// For a command of an ordinary user, before anything else: enters a new user namespace with the spec's maps, as its root, and a
+/// mount namespace that belongs to it. The process has one thread.
+///
+/// # Errors
+/// Without a user namespace in the spec there is nothing that an ordinary user may do; and those of making it.
+pub fn enter_new(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let list = linux.and_then(|l| l.namespaces().as_deref());
+    let list = list.unwrap_or_default().iter();
+    let mut users = list.filter(|n| n.typ() == LinuxNamespaceType::User);
+    let Some(user) = users.next() else {
+        return Err(Error::field(
+            "linux.namespaces",
+            "rootless container requires user namespaces: `cofferdam spec --rootless` writes a spec with one",
+        ));
+    };
+    let namespace = match user.path() {
+        Some(path) => File::open(path)
+            .map_err(|e| Error::field("linux.namespaces", format!("{}: {e}", path.display())))?
+            .into(),
+        None => {
+            let uids = linux.and_then(|l| l.uid_mappings().as_deref());
+            let gids = linux.and_then(|l| l.gid_mappings().as_deref());
+            make_unprivileged(uids.unwrap_or_default(), gids.unwrap_or_default())?
+        }
+    };
+    enter(&namespace)
+}
+
+/// The same for the user namespace of a process.
+pub fn enter_of(pid: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/ns/user");
+    let namespace = File::open(&path).map_err(|e| Error::field(path, e.to_string()))?;
+    enter(&namespace.into())
+}
+
+fn enter(namespace: &OwnedFd) -> Result<()> {
+    let failed = |errno| Error::system("enter the container's user namespace")(errno);
+    process::setns(namespace.as_fd(), libc::CLONE_NEWUSER).map_err(failed)?;
+    creds::look_at_users();
+    creds::setgroups(&[]).map_err(failed)?;
+    creds::setresgid(0).map_err(failed)?;
+    creds::setresuid(0).map_err(failed)?;
+    process::unshare(libc::CLONE_NEWNS).map_err(Error::system("create a mount namespace"))?;
+    let slave = libc::MS_SLAVE | libc::MS_REC;
+    m::mount(None, c"/", None, slave, None).map_err(Error::system("cut off the node's mounts"))
+}
+
+/// What an ordinary user's container is, seen from within its user namespace: one that has no users of its own.
+pub fn within(mut spec: Spec) -> Spec {
+    let Some(mut linux) = spec.linux().clone() else {
+        return spec;
+    };
+    let namespaces = linux.namespaces().clone().unwrap_or_default().into_iter();
+    let others = namespaces.filter(|n| n.typ() != LinuxNamespaceType::User);
+    linux.set_namespaces(Some(others.collect()));
+    linux.set_uid_mappings(None);
+    linux.set_gid_mappings(None);
+    spec.set_linux(Some(linux));
+    spec
+}
+
+fn write_map(pid: i32, file: &str, text: &str, field: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::write(&path, text)
+        .map_err(|e| Error::field(field, format!("writing {text:?} to {path}: {e}")))
+}
+
+/// Makes a user namespace. A process of this owner has to be in it for as long as it takes to write its maps.
+fn hold(owner: (u32, u32), field: &str, write: impl FnOnce(i32) -> Result<()>) -> Result<OwnedFd> {
     let (ours, theirs) = socket::pair().map_err(Error::system("create a control socket"))?;
     let be_in_it = || -> std::convert::Infallible {
         #[allow(unsafe_code)]
@@ -178,15 +300,9 @@ pub(super) fn make(
         Ok(_) => Err(Errno::ECHILD),
         Err(e) => Err(e),
     };
-    let write = |file: &str, text: &str, field: String| {
-        let path = format!("/proc/{pid}/{file}");
-        fs::write(&path, text)
-            .map_err(|e| Error::field(field, format!("writing {text:?} to {path}: {e}")))
-    };
     let made = there
         .map_err(Error::system("create a user namespace"))
-        .and_then(|()| write("uid_map", &uid_map, format!("{field}.uidMappings")))
-        .and_then(|()| write("gid_map", &gid_map, format!("{field}.gidMappings")))
+        .and_then(|()| write(pid))
         .and_then(|()| {
             File::open(format!("/proc/{pid}/ns/user"))
                 .map_err(|e| Error::field(field, format!("open the user namespace: {e}")))
@@ -204,7 +320,7 @@ fn owner(mappings: &[LinuxIdMapping]) -> u32 {
 /// Between clone and the end of the process: the capabilities stay, so that a node whose ordinary users may make no namespaces
 /// makes this one.
 fn become_owner((uid, gid): (u32, u32)) -> nix::Result<()> {
-    if (uid, gid) != (0, 0) {
+    if (uid, gid) != (geteuid().as_raw(), getegid().as_raw()) {
         let all = creds::permitted();
         creds::keep_capabilities(true)?;
         creds::setresgid(gid)?;

@@ -210,7 +210,13 @@ impl Pod {
         let spec = &request.rest;
         let compiling = trace::span("filters");
         let cgroup = Cgroup::of(self.layout.clone(), spec, &id)?;
-        let cgroup = Arc::new(cgroup.own_only(isolation.restricts()));
+        let cgroup = cgroup.own_only(isolation.restricts());
+        let cgroup = if sys::creds::is_in_user_namespace() {
+            cgroup.or_none()
+        } else {
+            cgroup
+        };
+        let cgroup = Arc::new(cgroup);
         let filters = self.filters(spec, isolation)?;
         drop(compiling);
         let denials = filters

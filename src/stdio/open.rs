@@ -52,7 +52,7 @@ impl Streams {
         let mut this = Self::default();
         if a.terminal {
             this.open_terminal(a, owner)?;
-            return Ok((executor::Stdio::Terminal { size }, this));
+            return Ok((executor::Stdio::Terminal { size, plain: false }, this));
         }
         let stdin = match this.open_stdin(&a.stdin, a.no_files)? {
             Some(fd) => fd,

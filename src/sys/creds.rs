@@ -1,12 +1,20 @@
 //! Credentials. Raw system calls: glibc's `setuid` family signals every thread that it believes to exist, which in a
 //! freshly cloned child are the parent's.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use rustix::thread::{Gid, Uid};
 
 use super::{Result, check, from_rustix};
 
 /// `setgroups(2)`.
+///
+/// Where nobody may change them (user_namespaces(7), "The /proc/PID/setgroups file") there are none that could be taken away.
 pub fn setgroups(gids: &[u32]) -> Result<()> {
+    // Known since before this child was made: it must not allocate.
+    if gids.is_empty() && USERS.load(Ordering::Relaxed) & GROUPS_DENIED != 0 {
+        return Ok(());
+    }
     // SAFETY: `gids` is readable for its length.
     check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) })?;
     Ok(())
@@ -133,6 +141,46 @@ pub fn set_no_new_privs() -> Result<()> {
 pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<i64> {
     // SAFETY: `name` is NUL-terminated.
     check(unsafe { libc::syscall(libc::SYS_keyctl, 1, name.as_ptr()) })
+}
+
+/// What the user namespace of this process allows. It is looked at once, and again where the process has entered another one.
+static USERS: AtomicU8 = AtomicU8::new(0);
+const KNOWN: u8 = 1;
+const OF_NODE: u8 = 2;
+const GROUPS_DENIED: u8 = 4;
+
+fn users() -> u8 {
+    match USERS.load(Ordering::Relaxed) {
+        0 => look_at_users(),
+        known => known,
+    }
+}
+
+/// To be called after another user namespace was entered.
+pub fn look_at_users() -> u8 {
+    let map = crate::procfs::read("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    let setgroups = crate::procfs::read("/proc/self/setgroups").unwrap_or_default();
+    let mut users = KNOWN;
+    // A kernel without user namespaces has no such file.
+    if whole || map.is_empty() {
+        users |= OF_NODE;
+    }
+    if setgroups.trim() == "deny" {
+        users |= GROUPS_DENIED;
+    }
+    USERS.store(users, Ordering::Relaxed);
+    users
+}
+
+/// Whether this process's user namespace lets nobody change supplementary groups.
+pub fn are_groups_denied() -> bool {
+    users() & GROUPS_DENIED != 0
+}
+
+/// Whether this process is in a user namespace other than the node's: what root is there has no rights over the node.
+pub fn is_in_user_namespace() -> bool {
+    users() & OF_NODE == 0
 }
 
 /// What the processes of a container may do with its session keyring, keyctl(2): its possessors everything, its user view, read,

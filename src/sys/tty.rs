@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
+
 use super::{Result, check};
 
 /// Unlocks the master and opens its peer without any path: `TIOCSPTLCK`, `TIOCGPTPEER` (Linux 4.13).
@@ -18,6 +20,13 @@ pub fn open_peer(master: BorrowedFd<'_>) -> Result<OwnedFd> {
     }))?;
     // SAFETY: the kernel has just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Lets the ends of lines come out as they are written: `ONLCR`, termios(3).
+pub fn keep_ends_of_lines(tty: BorrowedFd<'_>) -> Result<()> {
+    let mut settings = tcgetattr(tty)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(tty, SetArg::TCSANOW, &settings)
 }
 
 /// Makes the terminal the controlling one of the caller's session.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{learn, top};
+use crate::sys::creds;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use process::{CreateArgs, ExecArgs, RunArgs};
@@ -64,9 +65,14 @@ pub(super) struct Global {
 impl Global {
     /// Where the state of containers is kept.
     pub(super) fn state_directory(&self) -> PathBuf {
+        // As runc has it: root of a user namespace is an ordinary user, unless it says that it is root.
+        let is_root = || {
+            let named_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
+            nix::unistd::geteuid().is_root() && (!creds::is_in_user_namespace() || named_root())
+        };
         let runtime = || {
-            let root = nix::unistd::geteuid().is_root();
-            std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !root && !dir.is_empty())
+            let directory = std::env::var_os("XDG_RUNTIME_DIR");
+            directory.filter(|dir| !dir.is_empty() && !is_root())
         };
         let default = || match runtime() {
             Some(runtime) => PathBuf::from(runtime).join("cofferdam/oci"),

@@ -35,6 +35,7 @@ pub(super) fn terminal(
     ctx: &Context<'_>,
     uid: u32,
     size: Option<(u16, u16)>,
+    plain: bool,
     console: bool,
 ) -> Outcome<()> {
     let root = ctx.root()?;
@@ -52,6 +53,9 @@ pub(super) fn terminal(
     sys::fchown(peer.as_fd(), uid, u32::MAX).map_err(at("fchown"))?;
     if let Some((columns, rows)) = size {
         tty::set_size(peer.as_fd(), columns, rows).map_err(at("TIOCSWINSZ"))?;
+    }
+    if plain {
+        tty::keep_ends_of_lines(peer.as_fd()).map_err(at("TCSETS"))?;
     }
     if console {
         let target = open_target(root, c"dev/console", false, true)?;

@@ -217,7 +217,12 @@ fn step(
             path,
             replace,
         } => link(ctx, target, path, *replace),
-        Step::Terminal { uid, size, console } => terminal(ctx, *uid, *size, *console),
+        Step::Terminal {
+            uid,
+            size,
+            plain,
+            console,
+        } => terminal(ctx, *uid, *size, *plain, *console),
         Step::Stdio(fds) => connect_streams(fds),
         Step::Rlimit {
             resource,

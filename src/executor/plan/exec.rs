@@ -15,6 +15,7 @@ use crate::cgroup::{Below, Cgroup};
 use crate::isolation::Judged;
 use crate::oci::Request;
 use crate::seccomp::Program;
+use crate::sys::creds;
 
 /// What an exec has of its container beside its process's own fields. First, the namespaces that it joins only if the container has its
 /// own. It always joins the other five; joining one
@@ -81,6 +82,12 @@ pub struct ExecPlan<'a> {
     pub preserve_fds: u32,
 }
 
+fn duplicate(pidfd: &OwnedFd) -> Result<OwnedFd> {
+    pidfd
+        .try_clone()
+        .map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))
+}
+
 /// Plans a process in a running container.
 pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     let (enter, seccomp_agent) = (plan.enter, plan.seccomp_agent);
@@ -108,24 +115,26 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     enter_cgroup(entry.transpose()?, &mut birth, &mut steps);
     steps.push(after);
     own.early_steps(&mut steps)?;
+    if enter.pid && creds::is_in_user_namespace() {
+        // Who has no rights over the own pid namespace cannot come back from another one. The process itself need not.
+        steps.push(Step::JoinNamespace {
+            ns: duplicate(&plan.init)?,
+            flags: libc::CLONE_NEWPID,
+            what: "the container's pid namespace".into(),
+        });
+        steps.push(Step::CloneSibling { namespaces: 0 });
+    } else if enter.pid {
+        birth.pid_namespace = Some(duplicate(&plan.init)?);
+    }
     own.label_steps(&mut steps);
-    let mut flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let mut flags = namespaces::to_join(own.init);
     if enter.user {
         flags |= libc::CLONE_NEWUSER;
     }
     if enter.time {
         flags |= namespaces::CLONE_NEWTIME;
     }
-    if enter.pid {
-        birth.pid_namespace = Some(
-            plan.init
-                .try_clone()
-                .map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))?,
-        );
+    if birth.pid_namespace.is_some() {
         flags |= libc::CLONE_NEWPID;
     }
     steps.push(Step::JoinNamespace {

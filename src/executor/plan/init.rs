@@ -189,7 +189,7 @@ impl Init<'_> {
             self.steps.push(Step::TakeSysfs);
         }
         if self.mapped() {
-            self.steps.push(devices::make()?);
+            self.steps.extend(devices::make()?);
             self.steps.push(Step::TakeRoot { path });
             self.enter_new()?;
             self.steps.push(Step::AttachRoot);

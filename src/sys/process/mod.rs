@@ -175,8 +175,10 @@ pub fn set_child_subreaper() -> Result<()> {
 /// Where a program of the node's runs that belongs into a container's namespaces.
 #[derive(Debug)]
 pub struct Entry {
-    /// A process that is in them. All are entered but that of pids, which would take effect for children only.
+    /// A process that is in them.
     pub pidfd: OwnedFd,
+    /// Which are entered, `CLONE_NEW*`; not that of pids, which would take effect for children only.
+    pub namespaces: i32,
     /// The node's root in that mount namespace: the program, its loader and its libraries are found there, whatever has been
     /// mounted over `/` since.
     pub root: OwnedFd,
@@ -201,11 +203,7 @@ impl Entry {
 
     fn enter(&self) -> Result<()> {
         use std::os::fd::AsFd;
-        let mut flags = libc::CLONE_NEWNS
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
+        let mut flags = self.namespaces;
         if self.mapped {
             flags |= libc::CLONE_NEWUSER;
         }
