@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use oci_spec::runtime::Spec;
 
 use super::args::{CgroupManager, CreateArgs, Global, Rootless, RunArgs};
+use super::isolation::Profile;
 use super::store::{Entry, Groups, Init, Reserved, Saved, Store};
 use super::systemd::{Listeners, Notify};
 use super::terminal::{self, Console, Signals};
@@ -18,7 +19,7 @@ use crate::cgroup::{Cgroup, Layout, is_systemd_form};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{self, InitPlan, Spawned, Stdio, userns};
 use crate::isolation::Judged;
-use crate::oci::{self, Links, Reading, Request};
+use crate::oci;
 use crate::seccomp;
 use crate::sys::{creds, socket, time};
 
@@ -124,7 +125,7 @@ pub(super) fn run(store: &Store, args: &RunArgs, global: &Global) -> Result<i32>
 }
 
 /// Where the container's groups are to be; with systemd its path must have systemd's form, and there is a default one.
-fn groups(spec: &Spec, id: &str, global: &Global) -> Result<Cgroup> {
+fn groups(spec: &Spec, id: &str, global: &Global, restricts: bool) -> Result<Cgroup> {
     let manager = global.cgroups();
     let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
     let path = match (path.filter(|p| !p.as_os_str().is_empty()), manager) {
@@ -147,6 +148,7 @@ fn groups(spec: &Spec, id: &str, global: &Global) -> Result<Cgroup> {
         Rootless::False => false,
         Rootless::Auto => creds::is_in_user_namespace(),
     };
+    let cgroup = cgroup.own_only(restricts);
     Ok(if lenient { cgroup.or_none() } else { cgroup })
 }
 
@@ -179,8 +181,8 @@ fn make(
     } else {
         asked.clone()
     };
-    let request = Request::read(seen, &bundle, Reading::Run(Links::Any))?;
-    let request = Judged::standard(request);
+    let profile = Profile::of(global.profile.as_deref())?;
+    let request = profile.judge(seen, &args.id, &bundle)?;
     let spec = &request.rest;
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::Other("process: is missing".into()))?;
@@ -188,14 +190,14 @@ fn make(
     let socket = args.console_socket.as_deref();
     let console = Console::new(socket, has_terminal, must_send_console)?;
     let stdio = stdio(process, &console)?;
-    let cgroup = groups(spec, &args.id, global)?;
+    let cgroup = groups(spec, &args.id, global, profile.restricts())?;
     let hooks = HookRunner::new(&request, &args.id, &bundle);
     let mut saved = Saved {
         version: Saved::VERSION,
         id: args.id.clone(),
         bundle: bundle.clone(),
         spec: asked,
-        profile: None,
+        profile: profile.name(),
         init: None,
         cgroup: (!cgroup.is_none()).then(|| Groups {
             path: cgroup.cgroups_path(),
@@ -203,7 +205,7 @@ fn make(
         }),
         created: time::rfc3339(SystemTime::now()),
         behind_gate: None,
-        new_keyring: !args.no_new_keyring,
+        new_keyring: profile.restricts() || !args.no_new_keyring,
         rootless,
     };
     let seccomp = filter(spec)?;
@@ -218,13 +220,13 @@ fn make(
         cgroup: Some(&cgroup),
         stdio,
         seccomp,
-        confinement: None,
+        confinement: profile.confinement(),
         watcher: None,
         users: None,
         new_keyring: saved.new_keyring,
         gate: Some(gate),
         preserve_fds: args.preserve_fds.saturating_add(listeners.count()),
-        pivot: !args.no_pivot,
+        pivot: profile.restricts() || !args.no_pivot,
     };
     let launched = executor::launch(plan, hooks.as_ref())?;
     saved.init = Some(Init::of(launched.pid()));

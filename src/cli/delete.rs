@@ -19,7 +19,8 @@ pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     }
     let entry = found?;
     let status = entry.status();
-    if !force && status != Status::Stopped {
+    // One that was never started goes as with runc, which buildah relies on; OCI runtime.md has only stopped ones deleted.
+    if !force && !matches!(status, Status::Stopped | Status::Created) {
         return Err(Error::Other(format!(
             "cannot delete container {id} that is not stopped: {}",
             status.name()

@@ -12,7 +12,6 @@ use super::terminal::{self, Console, Signals};
 use super::{Error, Result};
 use crate::cgroup::Below;
 use crate::executor::{self, ExecPlan, JoinedNamespaces};
-use crate::isolation::Judged;
 use crate::oci::{Inherited, Request};
 
 pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
@@ -42,7 +41,8 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         process.terminal() == Some(true),
         args.detach,
     )?;
-    let process = Judged::standard(process);
+    let profile = entry.profile()?;
+    let process = profile.judge_exec(process)?;
     let cgroup = entry.cgroup()?;
     let below = Below::parse(&args.cgroup, cgroup.layout())?;
     let signals = if args.detach {
@@ -68,7 +68,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         patient: args.ignore_paused,
         stdio: stdio(&process, &console)?,
         seccomp: filter,
-        confinement: None,
+        confinement: profile.confinement(),
         watcher: None,
         new_keyring: entry.saved.new_keyring,
         preserve_fds: args.preserve_fds,

@@ -7,6 +7,7 @@ mod create;
 mod delete;
 mod exec;
 mod explain;
+mod isolation;
 mod learn;
 mod lifecycle;
 mod messages;
@@ -70,8 +71,15 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// The command's `main`. Returns the exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let of_link = args
+        .first()
+        .and_then(|program| isolation::of_command(program));
     let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+        Ok(mut cli) => {
+            cli.global.profile = cli.global.profile.or(of_link);
+            cli
+        }
         Err(e) => {
             e.print().ok();
             return e.exit_code();

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Profile;
 use super::{Error, Result};
 use crate::cgroup::{Cgroup, Layout, Resctrl};
 use crate::executor::hooks::HookRunner;
@@ -364,6 +365,11 @@ impl Entry {
             bundle,
             Reading::Show,
         )?))
+    }
+
+    /// The profile that it was created with. A changed file counts from now on, as for a pod that is created anew.
+    pub(crate) fn profile(&self) -> Result<Profile> {
+        Profile::of(self.saved.profile.as_deref())
     }
 
     /// For an ordinary user: goes where the container's users are known.

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::args::UpdateArgs;
 use super::store::{Status, Store};
 use super::{Error, Result};
-use crate::isolation::Judged;
 use crate::oci;
 
 pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
@@ -25,7 +24,7 @@ pub(super) fn update(store: &Store, args: &UpdateArgs) -> Result<()> {
     let resources = oci::parse_resources(resources.to_string().as_bytes())?;
     oci::check_resources(&resources)?;
     let cgroup = entry.own_cgroup()?;
-    cgroup.update(&Judged::standard(resources))?;
+    cgroup.update(&entry.profile()?.judge_update(resources)?)?;
     let schemata = [&args.l3_cache_schema, &args.mem_bw_schema];
     let schemata: Vec<&str> = schemata.into_iter().flatten().map(String::as_str).collect();
     if args.resources.is_some() || schemata.is_empty() {

@@ -214,7 +214,7 @@ impl Judge<'_> {
         if typ.is_some_and(|m| KERNEL.contains(&m)) {
             return Some("a file system of the kernel's".into());
         }
-        let volumes = self.place.docker_volumes();
+        let volumes = self.place.named_volumes();
         let names = match opened.map(|o| self.names(o, real)) {
             Some(None) => return Some(real.to_owned()),
             Some(Some(names)) => names,
@@ -224,8 +224,8 @@ impl Judge<'_> {
             if name == Path::new("/") {
                 return Some(name);
             }
-            // Docker's volumes are in its directory, which is hidden.
-            let is_volume = name.starts_with(&volumes) && name != volumes;
+            // Volumes are in their engine's directory, which is hidden.
+            let is_volume = volumes.iter().any(|v| name.starts_with(v) && name != *v);
             let hidden = if is_volume { &[] } else { self.hidden() };
             let shown = |h: &&PathBuf| name.starts_with(h) || h.starts_with(&name);
             if let Some(found) = hidden.iter().chain(self.forbidden()).find(shown) {

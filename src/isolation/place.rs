@@ -37,6 +37,10 @@ pub struct Node {
     pub docker_root: PathBuf,
     /// nerdctl's `--data-root`.
     pub nerdctl_root: PathBuf,
+    /// podman's `graphroot`, containers-storage.conf(5).
+    pub podman_root: PathBuf,
+    /// podman's `runroot`.
+    pub podman_run: PathBuf,
     /// What no pod of a class may see, beside what is always kept from them.
     pub hidden: Vec<PathBuf>,
     /// Where snapshotters keep their snapshots, beside containerd's own in its root.
@@ -49,6 +53,8 @@ impl Default for Node {
             kubelet_root: "/var/lib/kubelet".into(),
             docker_root: "/var/lib/docker".into(),
             nerdctl_root: "/var/lib/nerdctl".into(),
+            podman_root: "/var/lib/containers/storage".into(),
+            podman_run: "/run/containers/storage".into(),
             hidden: Vec::new(),
             snapshots: Vec::new(),
         }
@@ -98,7 +104,13 @@ impl Node {
             Err(e) => return Err(wrong(e.into())),
         };
         let mut node: Self = toml::from_str(&text).map_err(|e| wrong(e.into()))?;
-        let roots = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
+        let roots = [
+            &node.kubelet_root,
+            &node.docker_root,
+            &node.nerdctl_root,
+            &node.podman_root,
+            &node.podman_run,
+        ];
         for root in roots.into_iter().chain(&node.hidden).chain(&node.snapshots) {
             let plain = root.is_absolute() && !root.to_string_lossy().contains('*');
             if !plain || root.parent().is_none() {
@@ -109,6 +121,8 @@ impl Node {
             &mut node.kubelet_root,
             &mut node.docker_root,
             &mut node.nerdctl_root,
+            &mut node.podman_root,
+            &mut node.podman_run,
         ] {
             *root = resolved(root);
         }
@@ -203,6 +217,10 @@ impl Place {
     /// can write.
     pub(super) fn has_own_bundle(&self, listed: &[PathBuf]) -> bool {
         let node = &self.node;
+        // podman's directory of a container, where no container can write.
+        if self.podman_files(&self.bundle).as_deref() == Some(&[]) {
+            return true;
+        }
         let writable = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
         let engines = ["/var/lib/containerd", "/var/lib/containers"].map(PathBuf::from);
         // A list that has what is above all bundles says nothing of this one.
@@ -224,7 +242,9 @@ impl Place {
             Some(["rootfs", _, id]) => *id == self.id,
             _ => false,
         };
-        in_docker || (real.starts_with(&self.bundle) && real != self.bundle)
+        let podman = parts(real, &self.node.podman_root);
+        let in_podman = matches!(podman.as_deref(), Some(["overlay", _, "merged"]));
+        in_docker || in_podman || (real.starts_with(&self.bundle) && real != self.bundle)
     }
 
     /// kubelet's directory of the pod.
@@ -303,7 +323,25 @@ impl Place {
             ) => *id == self.id,
             _ => false,
         };
-        in_docker || in_nerdctl
+        let in_podman = matches!(
+            self.podman_files(real).as_deref(),
+            Some(["hosts" | "hostname" | "resolv.conf" | ".containerenv" | "shm"] | ["run", ..])
+        );
+        in_docker || in_nerdctl || in_podman
+    }
+
+    /// What is below podman's directories of this container: DRIVER-containers/ID/userdata.
+    fn podman_files<'a>(&self, real: &'a Path) -> Option<Vec<&'a str>> {
+        let roots = [&self.node.podman_root, &self.node.podman_run];
+        let below = roots.into_iter().find_map(|root| parts(real, root))?;
+        match below.as_slice() {
+            [driver, id, "userdata", rest @ ..]
+                if driver.ends_with("-containers") && *id == self.id =>
+            {
+                Some(rest.to_vec())
+            }
+            _ => None,
+        }
     }
 
     /// What no pod of a class may see: neither these, nor what is above or below them. Links resolved.
@@ -311,7 +349,13 @@ impl Place {
         let node = &self.node;
         let kernel = ["/proc", "/sys", "/dev"].map(PathBuf::from);
         let engines = ENGINES.map(|p| resolved(Path::new(p)));
-        let own = [&node.kubelet_root, &node.docker_root, &node.nerdctl_root];
+        let own = [
+            &node.kubelet_root,
+            &node.docker_root,
+            &node.nerdctl_root,
+            &node.podman_root,
+            &node.podman_run,
+        ];
         kernel
             .into_iter()
             .chain(engines)
@@ -321,9 +365,10 @@ impl Place {
             .collect()
     }
 
-    /// dockerd's named volumes: the node's, though dockerd's other files are nobody's.
-    pub(super) fn docker_volumes(&self) -> PathBuf {
-        self.node.docker_root.join("volumes")
+    /// dockerd's and podman's named volumes: the node's, though their other files are nobody's.
+    pub(super) fn named_volumes(&self) -> [PathBuf; 2] {
+        let roots = [&self.node.docker_root, &self.node.podman_root];
+        roots.map(|root| root.join("volumes"))
     }
 }
 

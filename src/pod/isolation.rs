@@ -29,10 +29,13 @@ pub struct Isolation {
 }
 
 /// What a container is judged with that is its pod's.
-pub(super) struct OfPod<'a> {
+#[derive(Debug)]
+pub struct OfPod<'a> {
+    /// The node's control groups.
     pub layout: &'a Layout,
     /// The first of the ids that the pod was given.
     pub users: Option<u32>,
+    /// Where it is from.
     pub place: Place,
     /// Those of the other containers, as device and inode.
     pub namespaces: BTreeSet<(u64, u64)>,
@@ -166,11 +169,12 @@ impl Isolation {
     }
 
     /// Whether the profile takes anything away.
-    pub(super) fn restricts(&self) -> bool {
+    pub fn restricts(&self) -> bool {
         self.confinement.is_some()
     }
 
-    pub(super) fn confinement(&self) -> Option<Arc<Confinement>> {
+    /// What it adds to every process.
+    pub fn confinement(&self) -> Option<Arc<Confinement>> {
         self.confinement.clone()
     }
 
@@ -198,6 +202,11 @@ impl Isolation {
         self.profile.learn.policy
     }
 
+    /// Whether every container is to have users of its own, asked for or not.
+    pub fn gives_users(&self) -> bool {
+        self.profile.user_namespace.mode != isolation::UserNamespaceMode::Pod
+    }
+
     /// What the profile says of user namespaces.
     pub(super) fn user_namespace(&self) -> isolation::UserNamespace {
         self.profile.user_namespace
@@ -205,7 +214,7 @@ impl Isolation {
 
     /// How a spec is read for it: where a profile restricts what a pod may see, links that others than root can make are not
     /// followed.
-    pub(super) fn reading(&self) -> Reading {
+    pub fn reading(&self) -> Reading {
         Reading::Run(if self.restricts() {
             Links::OfRoot
         } else {
@@ -214,7 +223,7 @@ impl Isolation {
     }
 
     /// Where a container is from.
-    pub(super) fn place(&self, id: &str, bundle: &Path, pod: Option<PodOfKubernetes>) -> Place {
+    pub fn place(&self, id: &str, bundle: &Path, pod: Option<PodOfKubernetes>) -> Place {
         Place::of(&self.node, bundle, id).of_pod(pod)
     }
 
@@ -229,12 +238,7 @@ impl Isolation {
     }
 
     /// A container under the profile.
-    pub(super) fn judge(
-        &self,
-        id: &str,
-        of_pod: OfPod<'_>,
-        request: Request,
-    ) -> Result<Judged<Request>> {
+    pub fn judge(&self, id: &str, of_pod: OfPod<'_>, request: Request) -> Result<Judged<Request>> {
         let given = Given {
             users: of_pod.users,
             place: of_pod.place,
@@ -256,7 +260,7 @@ impl Isolation {
     }
 
     /// Changed resources of a live container, under the profile's ceilings.
-    pub(super) fn judge_update(&self, resources: LinuxResources) -> Result<Judged<LinuxResources>> {
+    pub fn judge_update(&self, resources: LinuxResources) -> Result<Judged<LinuxResources>> {
         isolation::judge_update(&self.profile, resources)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))
     }
@@ -267,7 +271,7 @@ impl Isolation {
     }
 
     /// An exec's process under the profile.
-    pub(super) fn judge_exec(&self, layout: &Layout, process: Process) -> Result<Judged<Process>> {
+    pub fn judge_exec(&self, layout: &Layout, process: Process) -> Result<Judged<Process>> {
         isolation::judge_exec(&self.profile, &host_limits(layout), process)
             .map(|verdict| verdict.judged)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))

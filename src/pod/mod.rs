@@ -42,7 +42,7 @@ use crate::sys;
 pub use container::{Container, Usage};
 pub use error::Error;
 pub use events::{Event, Events, Happened, Publisher, queue as event_queue};
-pub use isolation::{BrokenProfile, Isolation, ProfileSource, host_limits};
+pub use isolation::{BrokenProfile, Isolation, OfPod, ProfileSource, host_limits};
 pub use process::{Exit, Status, StatusReport};
 pub use record::Record;
 

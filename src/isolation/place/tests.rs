@@ -53,6 +53,26 @@ fn what_was_made_for_a_container_and_what_was_not() {
         ),
         ("/var/lib/nerdctl/1935db59/etchosts/default/c1/hosts", true),
         ("/var/lib/nerdctl/1935db59/etchosts/default/c2/hosts", false),
+        (
+            "/run/containers/storage/overlay-containers/c1/userdata/resolv.conf",
+            true,
+        ),
+        (
+            "/run/containers/storage/overlay-containers/c1/userdata/run/secrets",
+            true,
+        ),
+        (
+            "/run/containers/storage/overlay-containers/c2/userdata/hosts",
+            false,
+        ),
+        (
+            "/run/containers/storage/overlay-containers/c1/userdata/config.json",
+            false,
+        ),
+        (
+            "/var/lib/containers/storage/overlay-containers/c1/userdata/shm",
+            true,
+        ),
     ] {
         assert_eq!(place.is_of_engine(Path::new(path)), ours, "{path}");
     }
