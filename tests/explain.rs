@@ -15,7 +15,7 @@ use crate::support::{Output, kill, leftovers, wait_until};
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
     use crate::Case;
-    let sabotage = |name, f| Case::plain(name, f).unless(no_sabotage());
+    let sabotage = |name, f: fn()| Case::plain(name, f).unless(no_sabotage());
     vec![
         Case::plain("explain::standard", standard),
         Case::plain("explain::hardened", hardened),

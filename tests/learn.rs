@@ -18,7 +18,7 @@ use crate::support::{Daemon, NGINX, Output, wait_until};
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
     use crate::Case;
-    let service = |name, run| Case::plain(name, run).unless(common::missing());
+    let service = |name, run: fn()| Case::plain(name, run).unless(common::missing());
     vec![
         Case::plain("learn::what_a_shell_does", what_a_shell_does),
         Case::plain("learn::from_the_middle", from_the_middle),

@@ -20,6 +20,7 @@ mod cli;
 mod common;
 mod crash;
 mod denials;
+mod edges;
 mod explain;
 mod features;
 mod floor;
@@ -49,7 +50,7 @@ enum Kind {
     /// A daemon of each release.
     Daemon(Setup, fn(&mut Daemon)),
     /// Only our own binaries.
-    Plain(fn()),
+    Plain(Box<dyn FnOnce() + Send>),
 }
 
 /// One test.
@@ -98,13 +99,13 @@ impl Case {
         }
     }
 
-    pub fn plain(name: &'static str, run: fn()) -> Self {
+    pub fn plain(name: &'static str, run: impl FnOnce() + Send + 'static) -> Self {
         Self {
             name,
             missing: None,
             only: None,
             profile: None,
-            kind: Kind::Plain(run),
+            kind: Kind::Plain(Box::new(run)),
         }
     }
 
@@ -212,6 +213,9 @@ fn main() {
         attacks::run();
         return;
     }
+    if edges::helper::run() {
+        return;
+    }
     let arguments = Arguments::from_args();
     let modules = [
         bad_input::cases,
@@ -229,6 +233,7 @@ fn main() {
         common::cases,
         lifecycle::cases,
         oci::cases,
+        edges::cases,
         pod::cases,
         pod::newer_cases,
         process::cases,

@@ -17,7 +17,7 @@ use crate::trace;
 
 /// At the end of the pod, events that containerd does not take by then are lost.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
-const THREAD_STACK: usize = 256 * 1024;
+const THREAD_STACK: usize = 512 * 1024;
 /// Threads for blocking work: a start that hangs in the kernel holds one, so there are some, but they go when idle.
 const MAX_THREADS: usize = 64;
 const THREAD_KEEP_ALIVE: Duration = Duration::from_millis(200);

@@ -143,7 +143,9 @@ impl Store {
         let dir = self.root.join(id);
         match private(&dir, false) {
             Ok(()) => {
-                let lock = lock(&dir, FlockArg::LockExclusiveNonblock)?;
+                let file = dir.join(LOCK);
+                fs::write(&file, "").map_err(Error::io(format!("write {}", file.display())))?;
+                let lock = lock(&dir, FlockArg::LockExclusive)?;
                 Ok(Reserved {
                     dir,
                     kept: false,
@@ -202,6 +204,7 @@ impl Store {
     pub(crate) fn remove_empty(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.root.join(id);
+        let _lock = lock(&dir, FlockArg::LockExclusive)?;
         if dir.join(STATE).exists() {
             return self.load(id).map(drop);
         }
@@ -273,13 +276,7 @@ impl Drop for Reserved {
 /// `None` where the directory is gone, or went while this waited.
 fn lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<fs::File>>> {
     let path = dir.join(LOCK);
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
-    let file = match file {
+    let file = match fs::File::open(&path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(Error::io(format!("open {}", path.display())))?,
     };

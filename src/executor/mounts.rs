@@ -123,6 +123,7 @@ fn of_empty(label: String, dest: CString) -> Mount {
         recursive_attr: MountAttr::default(),
         propagation: Vec::new(),
         copy_up: None,
+        keeps_mode: false,
     }
 }
 
@@ -182,8 +183,6 @@ impl Planner<'_> {
         let copy_up = match (mount.copy_up, has_mode) {
             (true, true) => Some(CopyUp::Contents),
             (true, false) => Some(CopyUp::All),
-            // As with runc: the directory keeps the mode that it has in the image.
-            (false, false) if mount.fstype() == Some("tmpfs") => Some(CopyUp::Mode),
             (false, _) => None,
         };
         Ok(Mount {
@@ -195,6 +194,8 @@ impl Planner<'_> {
             recursive_attr: recursive(mount.flags),
             propagation,
             copy_up,
+            // As with runc.
+            keeps_mode: !mount.copy_up && !has_mode && mount.fstype() == Some("tmpfs"),
         })
     }
 
@@ -324,6 +325,7 @@ impl Planner<'_> {
             recursive_attr: MountAttr::default(),
             propagation: mount.propagation.clone(),
             copy_up: None,
+            keeps_mode: false,
         }));
         for h in &layout.hierarchies {
             let Some(name) = h.mount.file_name() else {
@@ -417,6 +419,7 @@ impl Planner<'_> {
             recursive_attr: recursive(mount.flags),
             propagation,
             copy_up: None,
+            keeps_mode: false,
         }))
     }
 }

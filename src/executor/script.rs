@@ -60,8 +60,6 @@ pub(super) enum CopyUp {
     All,
     /// From the mount's own options.
     Contents,
-    /// Nothing is copied; its mode is that of the image's directory, if there is one.
-    Mode,
 }
 
 /// One mount below the new root.
@@ -77,6 +75,8 @@ pub(super) struct Mount {
     pub recursive_attr: MountAttr,
     /// The new file system starts with a copy of what the image has there (`tmpcopyup`).
     pub copy_up: Option<CopyUp>,
+    /// Its mode is that of the image's directory, where there is one.
+    pub keeps_mode: bool,
     /// Propagation flags with their recursion.
     pub propagation: Vec<(u64, bool)>,
 }

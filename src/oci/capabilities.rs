@@ -129,27 +129,24 @@ impl Sets {
 
 /// Removes the capabilities of a config.json that no supported kernel has: OCI config.md "capabilities" wants a
 /// warning, not a failure. `pointer` leads to the process.
-pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) -> bool {
+pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) {
     let Some(sets) = json
         .pointer_mut(&format!("{pointer}/capabilities"))
         .and_then(|c| c.as_object_mut())
     else {
-        return false;
+        return;
     };
-    let mut removed = false;
     for (set, list) in sets.iter_mut() {
         if let Some(list) = list.as_array_mut() {
             list.retain(|c| {
                 let known = c.as_str().is_none_or(|c| NAMES.contains(&c));
                 if !known {
-                    removed = true;
                     log::warn!("process.capabilities.{set}: {c} is not known, and is ignored");
                 }
                 known
             });
         }
     }
-    removed
 }
 
 fn mask(caps: Option<&Capabilities>) -> u64 {

@@ -45,31 +45,43 @@ pub fn parse_spec(text: &[u8]) -> Result<Spec> {
     parse_of(text, Path::new(""))
 }
 
-/// Parses a spec or a process. Unknown capabilities are ignored with a warning, OCI config.md. They are rare, so they
-/// are looked for only after parsing has failed.
+/// Parses a spec or a process.
 fn parse<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T, Wrong> {
-    if let Ok(parsed) = serde_json::from_slice(text) {
-        return Ok(parsed);
+    match serde_json::from_slice(text) {
+        Ok(parsed) => Ok(parsed),
+        Err(_) => parse_unusual(text, process),
     }
+}
+
+/// What has to be changed before it can be parsed, and what cannot be parsed at all. A function of its own: a spec is large, and so is
+/// the stack of whoever has several of them.
+#[inline(never)]
+fn parse_unusual<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> Result<T, Wrong> {
     // As Go's encoding/json reads it, which every other runtime uses.
     if let Err(e) = std::str::from_utf8(text) {
         log::warn!(
             "{} bytes are UTF-8, and then come others: they are replaced",
             e.valid_up_to()
         );
-        return parse(String::from_utf8_lossy(text).as_bytes(), process);
     }
-    // Once more, slowly, to say what is wrong and where.
-    if let Ok(mut json) = serde_json::from_slice(text) {
-        let with_unknown = capabilities::remove_unknown(&mut json, process);
-        let with_flags = rename_scheduler_flags(&mut json, process);
-        if (with_unknown || with_flags)
-            && let Ok(parsed) = serde_json::from_value(json)
-        {
-            return Ok(parsed);
-        }
+    let text = String::from_utf8_lossy(text);
+    let mut json = match serde_json::from_str(&text) {
+        Ok(json) => json,
+        Err(_) => return explain(&text),
+    };
+    // Unknown capabilities are ignored with a warning, OCI config.md.
+    capabilities::remove_unknown(&mut json, process);
+    rename_scheduler_flags(&mut json, process);
+    match serde_json::from_value(json) {
+        Ok(parsed) => Ok(parsed),
+        Err(_) => explain(&text),
     }
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
+}
+
+/// Parses once more, slowly, to say what is wrong and where.
+#[inline(never)]
+fn explain<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Wrong> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
 }
 
 /// The names of config.md and of its Go types, as `oci_spec` has them.
@@ -78,17 +90,14 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
-fn rename_scheduler_flags(json: &mut Value, process: &str) -> bool {
+fn rename_scheduler_flags(json: &mut Value, process: &str) {
     let flags = json.pointer_mut(&format!("{process}/scheduler/flags"));
-    let mut renamed = false;
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
         let known = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name);
         if let Some((_, name)) = known {
             *flag = json!(name);
-            renamed = true;
         }
     }
-    renamed
 }
 
 type Wrong = serde_path_to_error::Error<serde_json::Error>;

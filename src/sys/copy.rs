@@ -26,12 +26,8 @@ pub fn own_as(to: BorrowedFd<'_>, stat: &libc::stat) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     nix::unistd::fchown(to, Some(uid), Some(gid))?;
     // After the owner: that clears the set-id bits.
-    mode_as(to, stat)
-}
-
-/// Gives an open file the mode of another one.
-pub fn mode_as(to: BorrowedFd<'_>, stat: &libc::stat) -> Result<()> {
-    nix::sys::stat::fchmod(to, Mode::from_bits_retain(stat.st_mode & 0o7777))
+    nix::sys::stat::fchmod(to, Mode::from_bits_retain(stat.st_mode & 0o7777))?;
+    Ok(())
 }
 
 fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {

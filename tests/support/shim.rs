@@ -320,6 +320,10 @@ impl Shim {
         let process = json!({
             "args": args, "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
         });
+        Self::request_of(id, exec, &process, streams)
+    }
+
+    fn request_of(id: &str, exec: &str, process: &Value, streams: Streams) -> ExecProcessRequest {
         ExecProcessRequest {
             id: id.into(),
             exec_id: exec.into(),
@@ -347,6 +351,18 @@ impl Shim {
         streams: Streams,
     ) -> Result<(), Refusal> {
         let request = Self::exec_request(id, exec, args, streams);
+        self.call::<Empty>("Exec", &request).map(drop)
+    }
+
+    /// Announces an exec of this process.
+    pub fn exec_process(
+        &self,
+        id: &str,
+        exec: &str,
+        process: &Value,
+        streams: Streams,
+    ) -> Result<(), Refusal> {
+        let request = Self::request_of(id, exec, process, streams);
         self.call::<Empty>("Exec", &request).map(drop)
     }
 

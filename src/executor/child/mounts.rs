@@ -56,7 +56,19 @@ pub(super) fn new_file_system(
     params: &[(CString, Option<CString>)],
     attr: u64,
 ) -> Outcome<OwnedFd> {
+    with_mode(fstype, params, None, attr)
+}
+
+fn with_mode(
+    fstype: &CStr,
+    params: &[(CString, Option<CString>)],
+    mode: Option<&CStr>,
+    attr: u64,
+) -> Outcome<OwnedFd> {
     let fs = m::fsopen(fstype).map_err(at("fsopen"))?;
+    if mode.is_some() {
+        m::fsconfig_set(fs.as_fd(), c"mode", mode).map_err(at("fsconfig"))?;
+    }
     for (key, value) in params {
         m::fsconfig_set(fs.as_fd(), key, value.as_deref()).map_err(at("fsconfig"))?;
     }
@@ -77,7 +89,15 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
                 Some(_) => mount.attr.attr_set & !m::attr::RDONLY,
                 None => mount.attr.attr_set,
             };
-            (new_file_system(fstype, params, attr)?, true)
+            let mode = if mount.keeps_mode {
+                mode_of(root, &mount.dest)
+            } else {
+                None
+            };
+            let mode = mode
+                .as_ref()
+                .and_then(|m| CStr::from_bytes_with_nul(m).ok());
+            (with_mode(fstype, params, mode, attr)?, true)
         }
         Source::Sysfs => {
             let made = ctx.sysfs.as_ref().ok_or(Failure("open", Errno::EBADF))?;
@@ -112,11 +132,10 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
             (tree, directory)
         }
     };
-    let existed = mount.copy_up.is_some() && open_in(root, &mount.dest, libc::O_PATH).is_ok();
     let target = open_target(root, &mount.dest, directory, mount.no_symlinks)?;
     not_by_links(root, &mount.dest, target.as_fd())?;
     if let Some(copy_up) = mount.copy_up {
-        fill(tree.as_fd(), target.as_fd(), copy_up, existed)?;
+        fill(tree.as_fd(), target.as_fd(), copy_up)?;
     }
     // A new file system was made with its attributes, unless something had to be copied first.
     let own = !matches!(mount.source, Source::New { .. }) || mount.copy_up.is_some();
@@ -136,30 +155,26 @@ pub(super) fn attach(ctx: &Context<'_>, mount: &mut Mount) -> Outcome<()> {
 }
 
 /// Gives a new file system what its image's directory has.
-fn fill(
-    tree: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    copy_up: CopyUp,
-    existed: bool,
-) -> Outcome<()> {
-    let whole = match copy_up {
-        CopyUp::Mode if !existed => return Ok(()),
-        CopyUp::Mode => false,
-        CopyUp::All | CopyUp::Contents => true,
-    };
-    if whole {
-        copy::contents(target, tree).map_err(at("copy what is there"))?;
+fn fill(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, copy_up: CopyUp) -> Outcome<()> {
+    copy::contents(target, tree).map_err(at("copy what is there"))?;
+    if copy_up == CopyUp::All {
+        let stat = m::fstat(target).map_err(at("fstat"))?;
+        let root = open_in(tree, c".", libc::O_RDONLY).map_err(at("openat2"))?;
+        copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))?;
     }
-    if copy_up == CopyUp::Contents {
-        return Ok(());
+    Ok(())
+}
+
+/// The mode of what is on a path, as an octal number; nothing where nothing is there.
+fn mode_of(root: BorrowedFd<'_>, path: &CStr) -> Option<[u8; 5]> {
+    let there = open_in(root, path, libc::O_PATH).ok()?;
+    let mut mode = m::fstat(there.as_fd()).ok()?.st_mode;
+    let mut text = [b'0', b'0', b'0', b'0', 0];
+    for digit in text.iter_mut().take(4).rev() {
+        *digit = b'0' + (mode & 7) as u8;
+        mode >>= 3;
     }
-    let stat = m::fstat(target).map_err(at("fstat"))?;
-    let root = open_in(tree, c".", libc::O_RDONLY).map_err(at("openat2"))?;
-    if whole {
-        copy::own_as(root.as_fd(), &stat).map_err(at("fchown"))
-    } else {
-        copy::mode_as(root.as_fd(), &stat).map_err(at("fchmod"))
-    }
+    Some(text)
 }
 
 /// Hides a file behind the null device, a directory behind an empty read-only tmpfs that all hidden directories share.

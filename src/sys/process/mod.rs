@@ -45,6 +45,16 @@ pub fn unshare(flags: i32) -> Result<()> {
 /// The kernel's `_NSIG`, on all machines but MIPS.
 const SIGNALS: i32 = 64;
 
+/// `struct sigaction` as the kernel has it, on x86-64 with a restorer; others take the part that they know.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
 /// Empties the signal mask, and gives every signal its default action: SIGPIPE, which Rust ignores, and what our own caller had us
 /// ignore.
 pub fn reset_signals() {
@@ -52,8 +62,11 @@ pub fn reset_signals() {
     unsafe {
         let set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+        // Past the C library, which keeps two of them for itself and its callers from changing them.
+        let default = KernelAction::default();
         for signal in 1..=SIGNALS {
-            libc::signal(signal, libc::SIG_DFL);
+            let none = ptr::null_mut::<KernelAction>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, none, 8);
         }
     }
 }

@@ -1,0 +1,300 @@
+//! States that people bring about by hand: every one ends in an answer within seconds, and in a clean node.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::situations;
+use super::subject::{Front, Subject};
+use crate::support::{slowness, wait_until};
+
+situations! {
+    paused_before_it_starts, COMMAND, "runc#1058", "paused; refused; created; running";
+    a_paused_container_is_deleted, ROOT, "runc delete.bats", "0 gone";
+    a_frozen_group, ROOT, "runc#3223, crun#2243, youki#3233", "refused: unexpectedly frozen; 0 processes";
+    below_a_frozen_group, ROOT, "crun#2243", "refused: unexpectedly frozen";
+    a_group_that_is_not_empty, COMMAND, "runc cgroups.bats", "refused: not empty";
+    four_deletes_at_once, LINE, "podman#9903", "all ended; gone";
+    a_creation_that_was_killed, LINE, "runc#4645", "gone";
+    a_creation_that_is_under_way, LINE, "runc#4645", "refused; deleted by force; gone";
+    the_group_was_removed, COMMAND, "runc#2163", "0 gone";
+    a_killed_init_whose_children_live, ROOT, "runc kill.bats", "0 left";
+    asked_to_end_before_it_starts, ALL, "runc pidfd-socket.bats", "stopped";
+    two_of_one_name, ALL, "kind 7", "exists";
+    an_exec_whose_id_is_taken, SHIM, "containerd", "AlreadyExists";
+    a_state_of_another_version, COMMAND, "kind 7", "refused: another version";
+}
+
+fn refused(out: &crate::support::Output, text: &str) -> String {
+    match (out.status, out.stderr.contains(text)) {
+        (0, _) => "accepted".into(),
+        (_, true) => format!("refused: {text}"),
+        _ => format!("refused: {}", out.stderr.trim()),
+    }
+}
+
+fn paused_before_it_starts(s: &mut Subject) -> String {
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.create().ok();
+    s.pause(true).ok();
+    let paused = s.status();
+    let start = if s.start().status == 0 {
+        "started"
+    } else {
+        "refused"
+    };
+    s.pause(false).ok();
+    let created = s.status();
+    s.start().ok();
+    format!("{paused}; {start}; {created}; {}", s.status())
+}
+
+fn a_paused_container_is_deleted(s: &mut Subject) -> String {
+    s.launch();
+    s.pause(true).ok();
+    if s.front == Front::Shim {
+        // As containerd does.
+        s.pause(false).ok();
+    }
+    format!("{} {}", s.delete().status, s.status())
+}
+
+/// Where groups are frozen, and how.
+fn freezer() -> (PathBuf, &'static str, &'static str, &'static str) {
+    let v1 = PathBuf::from("/sys/fs/cgroup/freezer");
+    if v1.exists() {
+        (v1, "freezer.state", "FROZEN", "THAWED")
+    } else {
+        ("/sys/fs/cgroup".into(), "cgroup.freeze", "1", "0")
+    }
+}
+
+fn in_frozen(s: &mut Subject, above: bool) -> String {
+    let (root, file, frozen, thawed) = freezer();
+    let top = s.spec["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches('/')
+        .to_owned();
+    let group = root.join(&top);
+    let group = if above {
+        group.parent().unwrap().to_owned()
+    } else {
+        group
+    };
+    fs::create_dir_all(&group).unwrap();
+    fs::write(group.join(file), frozen).unwrap();
+    let began = Instant::now();
+    let out = s.run();
+    let quick = began.elapsed() < Duration::from_secs(5) * slowness();
+    let left = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    fs::write(group.join(file), thawed).unwrap();
+    wait_until("the group can be removed", Duration::from_secs(5), || {
+        fs::remove_dir(root.join(&top)).ok();
+        fs::remove_dir(&group).is_ok() || !group.exists()
+    });
+    let text = if quick {
+        refused(&out, "unexpectedly frozen")
+    } else {
+        "late".into()
+    };
+    if above {
+        text
+    } else {
+        format!("{text}; {} processes", left.lines().count())
+    }
+}
+
+fn a_frozen_group(s: &mut Subject) -> String {
+    in_frozen(s, false)
+}
+
+fn below_a_frozen_group(s: &mut Subject) -> String {
+    in_frozen(s, true)
+}
+
+fn a_group_that_is_not_empty(s: &mut Subject) -> String {
+    s.launch();
+    let mut other = Subject::new(s.front);
+    let path = s.spec["linux"]["cgroupsPath"].clone();
+    other.set("/linux/cgroupsPath", path);
+    let out = other.run();
+    assert_eq!(s.status(), "running");
+    refused(&out, "not empty")
+}
+
+fn four_deletes_at_once(s: &mut Subject) -> String {
+    s.launch();
+    let delete = || {
+        let mut command = s.command(&["delete", "--force", &s.id]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let all: Vec<_> = (0..4).map(|_| delete()).collect();
+    let began = Instant::now();
+    let ended = all.into_iter().all(|mut d| d.wait().unwrap().success());
+    let quick = began.elapsed() < Duration::from_secs(10) * slowness();
+    format!(
+        "{}; {}",
+        if ended && quick {
+            "all ended"
+        } else {
+            "not all ended"
+        },
+        s.status()
+    )
+}
+
+/// A creation that stands still in a hook.
+fn standing(s: &mut Subject) -> std::process::Child {
+    s.set("/process/args", json!(["sleep", "1000"]));
+    let mark = s.dir.join("run/there");
+    let script = format!("touch {}; sleep 1000", mark.display());
+    s.set("/hooks", json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }] }));
+    s.write_spec();
+    let mut command = s.command(&["create", "--bundle", s.bundle(), &s.id]);
+    let child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the hook runs", Duration::from_secs(10), || mark.exists());
+    child
+}
+
+fn end_hook(s: &Subject) {
+    let mark = s.dir.join("run/there").display().to_string();
+    for (pid, args) in crate::support::processes() {
+        if args.iter().any(|a| a.contains(&mark)) {
+            crate::support::kill(pid);
+        }
+    }
+}
+
+fn a_creation_that_was_killed(s: &mut Subject) -> String {
+    let mut child = standing(s);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let status = s.status();
+    // Without force: what has no maker any more has stopped.
+    let deleted = s.call(&["delete", &s.id]);
+    end_hook(s);
+    if deleted.status != 0 {
+        return format!("{status}: {deleted:?}");
+    }
+    s.status()
+}
+
+fn a_creation_that_is_under_way(s: &mut Subject) -> String {
+    let mut child = standing(s);
+    let refused = s.call(&["delete", &s.id]).status != 0;
+    let waiting = s
+        .command(&["delete", "--force", &s.id])
+        .stderr(Stdio::null())
+        .spawn();
+    std::thread::sleep(Duration::from_millis(100));
+    end_hook(s);
+    let deleted = waiting.unwrap().wait().unwrap().success();
+    assert!(!child.wait().unwrap().success());
+    format!(
+        "{}; {}; {}",
+        if refused { "refused" } else { "deleted" },
+        if deleted {
+            "deleted by force"
+        } else {
+            "not deleted by force"
+        },
+        s.status()
+    )
+}
+
+fn the_group_was_removed(s: &mut Subject) -> String {
+    s.launch();
+    s.kill();
+    let group = s.spec["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches('/')
+        .to_owned();
+    for hierarchy in crate::support::leftovers::hierarchies() {
+        fs::remove_dir(hierarchy.join(&group)).ok();
+    }
+    format!("{} {}", s.call(&["delete", &s.id]).status, s.status())
+}
+
+fn a_killed_init_whose_children_live(s: &mut Subject) -> String {
+    let namespaces = s.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| n["type"] != "pid");
+    let mark = format!("{}.31415", std::process::id());
+    s.script(&format!("sleep {mark} & sleep {mark} & wait"));
+    s.launch();
+    let alive = || {
+        let all = crate::support::processes();
+        all.iter()
+            .filter(|(pid, args)| args.contains(&mark) && crate::support::is_alive(*pid))
+            .count()
+    };
+    wait_until("its children", Duration::from_secs(5), || alive() >= 2);
+    let init = s.pid();
+    crate::support::kill(init);
+    wait_until("the init ends", Duration::from_secs(5), || {
+        !crate::support::is_alive(init)
+    });
+    s.delete();
+    wait_until("its children end", Duration::from_secs(5), || alive() == 0);
+    format!("{} left", alive())
+}
+
+fn asked_to_end_before_it_starts(s: &mut Subject) -> String {
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.create().ok();
+    match s.front {
+        Front::Shim => s.shim().kill(&s.id, "", 15, false).unwrap(),
+        _ => drop(s.call(&["kill", &s.id, "TERM"]).ok()),
+    }
+    let end = Instant::now() + Duration::from_secs(5) * slowness();
+    while s.status() != "stopped" && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    s.status()
+}
+
+fn two_of_one_name(s: &mut Subject) -> String {
+    s.launch();
+    let out = s.create();
+    if out.status != 0 && out.stderr.contains("exists") {
+        "exists".into()
+    } else {
+        format!("{out:?}")
+    }
+}
+
+fn an_exec_whose_id_is_taken(s: &mut Subject) -> String {
+    s.launch();
+    s.shim().exec(&s.id, "one", &["sleep", "1000"]).unwrap();
+    let again = s.shim().exec(&s.id, "one", &["true"]).unwrap_err();
+    if again.0 == ttrpc::Code::ALREADY_EXISTS {
+        "AlreadyExists".into()
+    } else {
+        format!("{again:?}")
+    }
+}
+
+fn a_state_of_another_version(s: &mut Subject) -> String {
+    if s.front == Front::Runc {
+        return "refused: another version".into();
+    }
+    s.launch();
+    let file = s.dir.join("run/state").join(&s.id).join("state.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"version\":", "\"version\":9", 1)).unwrap();
+    let out = s.call(&["state", &s.id]);
+    fs::write(&file, text).unwrap();
+    refused(&out, "another version")
+}
