@@ -96,7 +96,10 @@ fn linked_proc_and_sys_are_refused(d: &mut Daemon) {
         symlink("/tmp", b.rootfs().join(name)).unwrap();
         let out = b.run();
         assert!(
-            out.status != 0 && out.stderr.contains(&format!("on /{name}: openat2")),
+            out.status != 0
+                && out.stderr.contains(&format!(
+                    "on /{name}: it must be mounted on ordinary directory"
+                )),
             "{out:?}"
         );
     }

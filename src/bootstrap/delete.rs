@@ -94,7 +94,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
     };
     if let Some(path) = path {
         let resume = |c: Cgroup| c.resume(record.resctrl.clone());
-        match Cgroup::new(layout.clone(), Some(&path), id).map(resume) {
+        match Cgroup::at(layout.clone(), &path, record.below.clone(), id).map(resume) {
             // A creation that failed before it left a record made no process: who is there is another container's, whose
             // path this one's spec has, too. Groups that were not made for a Cofferdam container are the node's.
             Ok(cgroup)

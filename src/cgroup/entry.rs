@@ -32,7 +32,7 @@ impl Cgroup {
                 entry.v2 = Some(V2Group {
                     fd: fs::File::open(&dir).map_err(io_error("open", &dir))?.into(),
                     path: Path::new("/")
-                        .join(&self.path)
+                        .join(self.path_in(h))
                         .join(below.unwrap_or(Path::new(""))),
                     dir,
                 });

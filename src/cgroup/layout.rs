@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A process's own groups, as `/proc/PID/cgroup` has them: controllers, and path.
+pub type OwnGroups = Vec<(String, PathBuf)>;
+
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
@@ -16,6 +19,16 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
+    /// Which of some groups is in this hierarchy.
+    pub(super) fn group_of<'a>(&self, groups: &'a OwnGroups) -> Option<&'a Path> {
+        let is_here = |controllers: &str| match controllers {
+            "" => self.v2,
+            some => !self.v2 && some.split(',').any(|c| self.has(c)),
+        };
+        let here = groups.iter().find(|(controllers, _)| is_here(controllers));
+        here.map(|(_, path)| path.as_path())
+    }
+
     /// Whether the hierarchy has this controller.
     pub fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|c| c == controller)
@@ -28,7 +41,7 @@ pub struct Layout {
     /// All of them, v1 first.
     pub hierarchies: Vec<Hierarchy>,
     /// Our own group in each hierarchy, for specs without a `cgroupsPath`: `(controllers, path)`.
-    own: Vec<(String, PathBuf)>,
+    own: OwnGroups,
     /// Why containers have no groups, where they have none.
     without: Option<Without>,
 }
@@ -162,13 +175,9 @@ impl Layout {
             .or_else(|| self.hierarchies.first())
     }
 
-    /// Our own group, to put a container below when its spec names no path.
-    pub(super) fn own_group(&self) -> &Path {
-        self.own
-            .iter()
-            .find(|(c, _)| c.is_empty())
-            .or_else(|| self.own.first())
-            .map_or(Path::new("/"), |(_, p)| p)
+    /// Our own group in each hierarchy, to put a container below when its spec names no path.
+    pub(super) fn own_groups(&self) -> &OwnGroups {
+        &self.own
     }
 }
 
@@ -212,7 +221,10 @@ mod tests {
             l.unified().unwrap().mount,
             Path::new("/sys/fs/cgroup/unified")
         );
-        assert_eq!(l.own_group(), Path::new("/y"));
+        let own = |h: &Hierarchy| h.group_of(l.own_groups()).map(Path::to_owned);
+        assert_eq!(own(&l.hierarchies[0]), None);
+        assert_eq!(own(&l.hierarchies[1]), Some("/x".into()));
+        assert_eq!(own(&l.hierarchies[2]), Some("/y".into()));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use egress::Destination;
 pub use entry::{Below, Entry, V2Group};
 pub use error::Error;
 use error::Result;
-pub use layout::{Hierarchy, Layout, Without};
+pub use layout::{Hierarchy, Layout, OwnGroups, Without};
 pub use oom::OomWatch;
 use path::Unit;
 pub use path::is_systemd_form;
@@ -53,8 +53,10 @@ const CONTAINER: &std::ffi::CStr = c"trusted.cofferdam.container";
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     layout: Arc<Layout>,
-    /// Relative to each hierarchy's mount, without a leading slash.
+    /// Relative to each hierarchy's mount, without a leading slash; or to the groups that it is below there.
     path: PathBuf,
+    /// Its creator's own groups, if it is below them.
+    below: OwnGroups,
     /// Whose groups these are, where systemd makes them.
     unit: Option<Unit>,
     resctrl: Option<resctrl::Groups>,
@@ -66,11 +68,17 @@ impl Cgroup {
     /// Places a container by the spec's `linux.cgroupsPath`: in cgroupfs form (`/a/b`) we make the groups ourselves, in
     /// systemd's (`slice:prefix:name`) a transient unit of systemd does.
     pub fn new(layout: Arc<Layout>, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
-        let (path, unit) = path::relative(cgroups_path, id, &layout)?;
+        let relative = path::relative(cgroups_path, id)?;
+        let below = if relative.below_own {
+            layout.own_groups().clone()
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             layout,
-            path,
-            unit,
+            path: relative.path,
+            below,
+            unit: relative.unit,
             resctrl: None,
             own_only: false,
         })
@@ -150,7 +158,7 @@ impl Cgroup {
         self.layout.without().is_some()
     }
 
-    /// A `linux.cgroupsPath` that gives the same groups again, in another process too.
+    /// With [`Self::below`] a place that gives the same groups again, in another process too: a `linux.cgroupsPath`.
     pub fn cgroups_path(&self) -> PathBuf {
         match &self.unit {
             Some(unit) => PathBuf::from(&unit.text),
@@ -158,9 +166,28 @@ impl Cgroup {
         }
     }
 
-    /// The path below every hierarchy.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The groups that it is below in each hierarchy; none where it has a path of its own.
+    pub fn below(&self) -> &OwnGroups {
+        &self.below
+    }
+
+    /// The groups of a container that another process has made.
+    pub fn at(
+        layout: Arc<Layout>,
+        cgroups_path: &Path,
+        below: OwnGroups,
+        id: &str,
+    ) -> Result<Self> {
+        Ok(Self {
+            below,
+            ..Self::new(layout, Some(cgroups_path), id)?
+        })
+    }
+
+    /// The group, relative to a hierarchy's mount.
+    fn path_in(&self, h: &Hierarchy) -> PathBuf {
+        let below = h.group_of(&self.below).unwrap_or(Path::new(""));
+        below.strip_prefix("/").unwrap_or(below).join(&self.path)
     }
 
     /// Whether this node is on pure cgroup v2.
@@ -173,8 +200,9 @@ impl Cgroup {
         &self.layout
     }
 
-    fn dir(&self, hierarchy: &Hierarchy) -> PathBuf {
-        hierarchy.mount.join(&self.path)
+    /// The container's directory in a hierarchy.
+    pub fn dir(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(self.path_in(hierarchy))
     }
 
     /// The container's directory in the hierarchy that has `controller`.
@@ -300,9 +328,9 @@ impl Cgroup {
                 });
             }
             if h.v2 {
-                v2::enable_controllers(&h.mount, &self.path);
+                v2::enable_controllers(&h.mount, &self.path_in(h));
             } else if h.has("cpuset") {
-                v1::inherit_cpuset(&h.mount, &self.path)?;
+                v1::inherit_cpuset(&h.mount, &self.path_in(h))?;
             }
         }
         Ok(())
@@ -364,10 +392,12 @@ impl Cgroup {
 
     /// The directories above, the nearest first, without the hierarchy's root.
     fn above<'a>(&'a self, h: &'a Hierarchy) -> impl Iterator<Item = PathBuf> + 'a {
+        let top = h.group_of(&self.below).unwrap_or(Path::new(""));
+        let top = h.mount.join(top.strip_prefix("/").unwrap_or(top));
         let parents = self.path.ancestors().skip(1);
         parents
             .filter(|p| !p.as_os_str().is_empty())
-            .map(|p| h.mount.join(p))
+            .map(move |p| top.join(p))
     }
 
     /// Whether all existing groups were made for a Cofferdam container, by a process that may mark them.

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{Error, Layout, Result};
+use super::{Error, Result};
 
 fn bad(path: &Path, reason: &str) -> Error {
     Error::Unavailable {
@@ -40,21 +40,27 @@ pub fn is_systemd_form(cgroups_path: &Path) -> bool {
         .is_some_and(|s| !s.starts_with('/') && s.matches(':').count() == 2)
 }
 
+/// What a `linux.cgroupsPath` comes down to.
+#[derive(Debug)]
+pub(super) struct Relative {
+    /// Without a leading slash.
+    pub path: PathBuf,
+    /// It is below the caller's own group, which each hierarchy of cgroup v1 has another one for; else below the hierarchy's root.
+    pub below_own: bool,
+    pub unit: Option<Unit>,
+}
+
 /// The container's path relative to every hierarchy's mount, and the unit that it belongs to where systemd makes it.
-pub(super) fn relative(
-    cgroups_path: Option<&Path>,
-    id: &str,
-    layout: &Layout,
-) -> Result<(PathBuf, Option<Unit>)> {
-    let (path, unit) = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
-        None => (layout.own_group().join(id), None),
+pub(super) fn relative(cgroups_path: Option<&Path>, id: &str) -> Result<Relative> {
+    let (path, below_own, unit) = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
+        None => (PathBuf::from(id), true, None),
         Some(p) if is_systemd_form(p) => {
             let (path, unit) = systemd(p)?;
-            (path, Some(unit))
+            (path, false, Some(unit))
         }
-        Some(p) if p.is_absolute() => (p.to_owned(), None),
+        Some(p) if p.is_absolute() => (p.to_owned(), false, None),
         // "runtimes MAY interpret relative paths": below our own group, as runc does.
-        Some(p) => (layout.own_group().join(p), None),
+        Some(p) => (p.to_owned(), true, None),
     };
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -72,7 +78,11 @@ pub(super) fn relative(
             "names the root of the hierarchy; give the container a group of its own",
         ));
     }
-    Ok((clean, unit))
+    Ok(Relative {
+        path: clean,
+        below_own,
+        unit,
+    })
 }
 
 /// `slice:prefix:name` as systemd lays it out: `a-b.slice` lies in `a.slice`, and the unit is `prefix-name.scope`
@@ -140,8 +150,8 @@ mod tests {
     use super::*;
 
     fn rel(p: &str) -> std::result::Result<PathBuf, String> {
-        relative(Some(Path::new(p)), "id", &Layout::default())
-            .map(|(path, _)| path)
+        relative(Some(Path::new(p)), "id")
+            .map(|r| r.path)
             .map_err(|e| e.to_string())
     }
 
@@ -159,10 +169,9 @@ mod tests {
             Path::new("system.slice/runc-abc.scope")
         );
         assert_eq!(rel("-.slice::abc").unwrap(), Path::new("abc.scope"));
-        assert_eq!(
-            relative(None, "id", &Layout::default()).unwrap().0,
-            Path::new("id")
-        );
+        assert_eq!(relative(None, "id").unwrap().path, Path::new("id"));
+        assert!(relative(Some(Path::new("a/b")), "id").unwrap().below_own);
+        assert!(!relative(Some(Path::new("/a/b")), "id").unwrap().below_own);
     }
 
     #[test]

@@ -83,6 +83,16 @@ pub(super) fn pids(r: &LinuxResources, out: &mut Vec<Setting>) {
     }
 }
 
+/// The kernel takes no shares of a group that is idle: who becomes idle gets its shares before, who ceases to be so after.
+pub(super) fn shares_and_idle(shares: Option<Setting>, idle: Option<i64>, out: &mut Vec<Setting>) {
+    let setting = idle.map(|v| Setting::new("cpu", "cpu.idle", v, "cpu.idle").optional_if(v == 0));
+    if idle == Some(0) {
+        out.extend(setting.into_iter().chain(shares));
+    } else {
+        out.extend(shares.into_iter().chain(setting));
+    }
+}
+
 /// A limit where a negative number means none.
 pub(super) fn limit_or_max(value: i64) -> String {
     if value < 0 {

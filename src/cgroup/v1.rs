@@ -153,12 +153,9 @@ fn memory(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result
 
 fn cpu(r: &LinuxResources, out: &mut Vec<Setting>) {
     let Some(c) = r.cpu() else { return };
-    if let Some(v) = c.idle() {
-        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle").optional_if(v == 0));
-    }
-    if let Some(v) = c.shares().filter(|v| *v != 0) {
-        out.push(Setting::new("cpu", "cpu.shares", v, "cpu.shares"));
-    }
+    let shares = c.shares().filter(|v| *v != 0);
+    let shares = shares.map(|v| Setting::new("cpu", "cpu.shares", v, "cpu.shares"));
+    super::settings::shares_and_idle(shares, c.idle(), out);
     if let Some(v) = c.realtime_period().filter(|v| *v != 0) {
         let setting = Setting::new("cpu", "cpu.rt_period_us", v, "cpu.realtimePeriod");
         out.push(setting.retried_after_next());

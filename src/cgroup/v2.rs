@@ -186,17 +186,9 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
             });
         }
     }
-    if let Some(v) = c.idle() {
-        out.push(Setting::new("cpu", "cpu.idle", v, "cpu.idle").optional_if(v == 0));
-    }
-    if let Some(shares) = c.shares().filter(|v| *v != 0) {
-        out.push(Setting::new(
-            "cpu",
-            "cpu.weight",
-            weight_from_shares(shares),
-            "cpu.shares",
-        ));
-    }
+    let shares = c.shares().filter(|v| *v != 0).map(weight_from_shares);
+    let shares = shares.map(|v| Setting::new("cpu", "cpu.weight", v, "cpu.shares"));
+    super::settings::shares_and_idle(shares, c.idle(), out);
     // 0 says nothing, as on v1.
     let (quota, period) = (
         c.quota().filter(|q| *q != 0),

@@ -201,6 +201,7 @@ fn make(
         init: None,
         cgroup: (!cgroup.is_none()).then(|| Groups {
             path: cgroup.cgroups_path(),
+            below: cgroup.below().clone(),
             resctrl: cgroup.resctrl().cloned(),
         }),
         created: time::rfc3339(SystemTime::now()),

@@ -35,6 +35,7 @@ struct Description<'a> {
     bundle: &'a Path,
     rootfs: Option<PathBuf>,
     created: &'a str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
     annotations: HashMap<String, String>,
     owner: String,
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::Profile;
 use super::{Error, Result};
-use crate::cgroup::{Cgroup, Layout, Resctrl};
+use crate::cgroup::{Cgroup, Layout, OwnGroups, Resctrl};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{AfterGate, userns};
 use crate::isolation::Judged;
@@ -79,6 +79,8 @@ impl Init {
 pub(super) struct Groups {
     /// As a `linux.cgroupsPath` that gives them again.
     pub path: PathBuf,
+    /// And the groups that they are below.
+    pub below: OwnGroups,
     /// Those of `linux.intelRdt`.
     pub resctrl: Option<Resctrl>,
 }
@@ -335,7 +337,8 @@ impl Entry {
             return Ok(Cgroup::new(Arc::new(Layout::none()), None, id)?);
         };
         let layout = Layout::detect().map_err(Error::io("find the node's cgroups"))?;
-        let cgroup = Cgroup::new(Arc::new(layout), Some(&groups.path), id)?;
+        let below = groups.below.clone();
+        let cgroup = Cgroup::at(Arc::new(layout), &groups.path, below, id)?;
         Ok(cgroup.resume(groups.resctrl.clone()))
     }
 

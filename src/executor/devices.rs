@@ -135,8 +135,6 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
         return Ok(());
     }
     let way = Way::of(mapped);
-    let pts = Path::new("/dev/pts");
-    let has_ptmx = request.mounts.iter().any(|m| m.destination == pts);
     for (number, (name, rdev)) in made().enumerate() {
         let path = Path::new("/").join(name);
         if request.devices.iter().any(|d| same(&d.path, &path)) {
@@ -161,7 +159,7 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
             return Err(Error::field(format!("{}.path", d.field()), "is empty"));
         }
         // What it leads to is the container's own, not the node's: the link comes below.
-        if has_ptmx && same(&d.path, Path::new("/dev/ptmx")) {
+        if same(&d.path, Path::new("/dev/ptmx")) {
             continue;
         }
         let node = Node {
@@ -181,12 +179,10 @@ pub(super) fn plan(request: &Request, mapped: bool, steps: &mut Vec<Step>) -> Re
             replace: false,
         });
     }
-    if has_ptmx {
-        steps.push(Step::Symlink {
-            target: c"pts/ptmx".to_owned(),
-            path: c"dev/ptmx".to_owned(),
-            replace: true,
-        });
-    }
+    steps.push(Step::Symlink {
+        target: c"pts/ptmx".to_owned(),
+        path: c"dev/ptmx".to_owned(),
+        replace: true,
+    });
     Ok(())
 }

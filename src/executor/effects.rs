@@ -71,10 +71,11 @@ pub enum Effect {
 pub fn effects(request: &Judged<Request>) -> Result<(Vec<Effect>, Vec<PathBuf>)> {
     let (job, subject) = planned(request, &Judged::standard(Vec::new()), None)?;
     let (steps, new, pid) = job.parts();
-    let mut out: Vec<Effect> = steps.iter().filter_map(one).collect();
+    let mut out: Vec<Effect> = Vec::new();
     for step in steps {
-        if let Step::MakeReadOnly(path) = step {
-            make_read_only(&mut out, &absolute(path));
+        match step {
+            Step::MakeReadOnly(path) => make_read_only(&mut out, &absolute(path)),
+            step => out.extend(one(step)),
         }
     }
     out.push(Effect::New(new));

@@ -51,8 +51,12 @@ pub(super) fn plan(
         users,
         label: mount_label(request)?,
     };
-    let mut last = Vec::new();
+    let mut last: Vec<Last> = Vec::new();
     for mount in &request.mounts {
+        // What another mount is about to cover is finished.
+        let place = oci::path::lexical(&mount.destination);
+        let covered = last.extract_if(.., |l| l.place == place);
+        steps.extend(covered.map(Last::step));
         match mount.kind {
             Kind::Cgroup => planner.cgroup_view(mount, steps, &mut last)?,
             Kind::Bind { .. } => steps.push(Step::Mount(planner.one(mount)?)),
@@ -60,13 +64,28 @@ pub(super) fn plan(
                 let mut planned = planner.one(mount)?;
                 if planned.attr.attr_set & attr::RDONLY != 0 && planner.is_filled(mount) {
                     planned.attr.attr_set &= !attr::RDONLY;
-                    last.push(Step::MakeReadOnly(planned.dest.clone()));
+                    last.push(Last {
+                        place,
+                        dest: planned.dest.clone(),
+                    });
                 }
                 steps.push(Step::Mount(planned));
             }
         }
     }
-    Ok(last)
+    Ok(last.into_iter().map(Last::step).collect())
+}
+
+/// A mount that is made read-only when all below it is made.
+struct Last {
+    place: PathBuf,
+    dest: CString,
+}
+
+impl Last {
+    fn step(self) -> Step {
+        Step::MakeReadOnly(self.dest)
+    }
 }
 
 /// Whether one of the mounts is a sysfs that has to be made before the container's users are entered.
@@ -128,15 +147,9 @@ fn of_empty(label: String, dest: CString) -> Mount {
 }
 
 impl Planner<'_> {
-    /// Whether something is to be made below a mount: a place for another one, a device, a link, the working directory. Not where
-    /// a later mount covers it.
+    /// Whether something is to be made below a mount: a place for another one, a device, a link, the working directory.
     fn is_filled(&self, mount: &oci::Mount) -> bool {
         let all = &self.request;
-        let place = |m: &oci::Mount| oci::path::lexical(&m.destination);
-        let mut later = all.mounts.iter().filter(|m| m.index > mount.index);
-        if later.any(|m| place(m) == place(mount)) {
-            return false;
-        }
         let process = all.rest.process().as_ref();
         let made = all.mounts.iter().map(|m| m.destination.as_path());
         let made = made.chain(all.devices.iter().map(|d| d.path.as_path()));
@@ -154,9 +167,10 @@ impl Planner<'_> {
         let (source, label) = match &mount.kind {
             Kind::Bind { source, recursive } => {
                 let label = format!("{field}: bind {} on {dest}", source.path.display());
-                // As after cutting the node's propagation: what the node mounts is seen, and nothing the other way round.
+                // As after cutting the node's propagation: what the node mounts is seen, unless the root is to see nothing of it, and
+                // nothing the other way round.
                 if !mount.is_shared() {
-                    propagation.insert(0, (libc::MS_SLAVE, *recursive));
+                    propagation.insert(0, (self.cut(), *recursive));
                 }
                 let source = Source::Tree {
                     tree: Some(self.tree(mount, source, *recursive, &label)?),
@@ -197,6 +211,15 @@ impl Planner<'_> {
             // As with runc.
             keeps_mode: !mount.copy_up && !has_mode && mount.fstype() == Some("tmpfs"),
         })
+    }
+
+    /// How a bind is cut off from the node unless its options say otherwise.
+    fn cut(&self) -> u64 {
+        let linux = self.request.rest.linux().as_ref();
+        match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+            Some("private" | "rprivate") => libc::MS_PRIVATE,
+            _ => libc::MS_SLAVE,
+        }
     }
 
     /// A clone of what was opened, with its ids mapped where they are to be.
@@ -287,7 +310,7 @@ impl Planner<'_> {
         &self,
         mount: &oci::Mount,
         steps: &mut Vec<Step>,
-        last: &mut Vec<Step>,
+        last: &mut Vec<Last>,
     ) -> Result<()> {
         let field = mount.field();
         let Some(cgroup) = self.cgroup else {
@@ -350,7 +373,10 @@ impl Planner<'_> {
             }
         }
         if mount.flags.effective() & attr::RDONLY != 0 {
-            last.push(Step::MakeReadOnly(dest_c));
+            last.push(Last {
+                place: oci::path::lexical(dest),
+                dest: dest_c,
+            });
         }
         Ok(())
     }
@@ -397,7 +423,7 @@ impl Planner<'_> {
             new_hierarchy(h, &field)?
         } else {
             propagation.insert(0, (libc::MS_SLAVE, false));
-            let group: PathBuf = h.mount.join(cgroup.path());
+            let group: PathBuf = cgroup.dir(h);
             let group = c_string(group.into_os_string().into_encoded_bytes(), &field)?;
             let tree = m::open_tree_clone(CWD, &group, false).map_err(|errno| Error::Step {
                 what: label.clone(),

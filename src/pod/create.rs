@@ -52,6 +52,7 @@ impl Admitted {
         Record {
             shim: std::process::id(),
             cgroup: cgroup.cgroups_path(),
+            below: cgroup.below().clone(),
             resctrl: cgroup.resctrl().cloned(),
             users: self.users.own().map(|u| u.first()),
             poststop: self.request.hooks.of(HookKind::Poststop).cloned().collect(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
-use crate::cgroup::Resctrl;
+use crate::cgroup::{OwnGroups, Resctrl};
 use crate::oci::Hook;
 use crate::sys::process;
 use crate::trace;
@@ -28,6 +28,9 @@ pub struct Record {
     pub shim: u32,
     /// The control groups, as a `linux.cgroupsPath` that gives them again.
     pub cgroup: PathBuf,
+    /// The groups that they are below.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: OwnGroups,
     /// Groups of `linux.intelRdt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Resctrl>,

@@ -93,14 +93,18 @@ pub(super) fn hooks_in_their_places() {
         (
             "exit 3",
             None,
-            "startContainer hook /bin/sh: exit status: 3",
+            "startContainer hook #0: /bin/sh: exit status: 3",
         ),
         (
             "sleep 100",
             Some(1),
-            "startContainer hook /bin/sh: did not finish within its timeout",
+            "startContainer hook #0: /bin/sh: did not finish within its timeout",
         ),
-        ("kill -9 $$", None, "startContainer hook /bin/sh: signal: 9"),
+        (
+            "kill -9 $$",
+            None,
+            "startContainer hook #0: /bin/sh: signal: 9",
+        ),
     ] {
         let mut p = Place::new(&["true"]);
         let mut hook =

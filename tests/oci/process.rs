@@ -196,7 +196,10 @@ pub(super) fn seccomp_notification() {
         (Some(p.id.as_str()), true)
     );
     // Nobody to ask is an error, not a way through.
-    refused(&p.run(), "linux.seccomp.listenerPath: connect to");
+    refused(
+        &p.run(),
+        "linux.seccomp.listenerPath: failed to connect with seccomp agent",
+    );
     p.set("/linux/seccomp/listenerPath", json!(""));
     refused(&p.run(), "linux.seccomp.listenerPath: is missing");
     p.set("/linux/seccomp/defaultAction", json!("SCMP_ACT_NOTIFY"));

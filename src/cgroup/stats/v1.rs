@@ -78,7 +78,7 @@ fn hugetlb_beside_v1(cgroup: &Cgroup) -> Vec<Hugetlb> {
     let Some(h) = cgroup.layout().find("hugetlb") else {
         return Vec::new();
     };
-    let d = h.mount.join(cgroup.path());
+    let d = cgroup.dir(h);
     let one = |page_size: String| {
         let read = |name: &str| single(&d.join(format!("hugetlb.{page_size}.{name}")));
         let (usage, max, failures) = if h.v2 {

@@ -13,7 +13,7 @@ pub(super) fn v2(cgroup: &Cgroup) -> Stats {
     let Some(h) = cgroup.layout().unified() else {
         return Stats::default();
     };
-    let d = h.mount.join(cgroup.path());
+    let d = cgroup.dir(h);
     let read = |name: &str| single(&d.join(name)).unwrap_or(0);
     let count = || read_pids(&d.join("cgroup.procs")).map_or(0, |pids| pids.len()) as u64;
     let stat = Keyed::read(&d.join("cpu.stat"));

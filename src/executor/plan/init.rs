@@ -336,17 +336,13 @@ fn names(spec: &Spec, has_uts: bool, steps: &mut Vec<Step>) -> Result<()> {
 }
 
 fn root_propagation(name: Option<&str>) -> Result<Option<u64>> {
+    // Never recursive: it is the root's (config-linux.md, "Rootfs Mount Propagation"), and binds have what their own options ask for.
     Ok(Some(match name {
         None | Some("") => return Ok(None),
-        Some("private") => libc::MS_PRIVATE,
-        Some("rprivate") => libc::MS_PRIVATE | libc::MS_REC,
-        Some("slave") => libc::MS_SLAVE,
-        Some("rslave") => libc::MS_SLAVE | libc::MS_REC,
-        Some("shared") => libc::MS_SHARED,
-        // Not recursive: binds have the propagation that their own options ask for.
-        Some("rshared") => libc::MS_SHARED,
-        Some("unbindable") => libc::MS_UNBINDABLE,
-        Some("runbindable") => libc::MS_UNBINDABLE | libc::MS_REC,
+        Some("private" | "rprivate") => libc::MS_PRIVATE,
+        Some("slave" | "rslave") => libc::MS_SLAVE,
+        Some("shared" | "rshared") => libc::MS_SHARED,
+        Some("unbindable" | "runbindable") => libc::MS_UNBINDABLE,
         Some(other) => {
             return Err(Error::field(
                 "linux.rootfsPropagation",

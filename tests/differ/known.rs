@@ -1,0 +1,172 @@
+//! Differences that are known, each with its reason. docs/conformance.md has the list for people.
+
+use serde_json::Value;
+
+use super::run::Difference;
+
+/// What only Cofferdam refuses.
+pub fn refusal(_spec: &Value, _why: &str) -> Option<&'static str> {
+    None
+}
+
+/// What only runc refuses.
+pub fn acceptance(_spec: &Value, why: &str) -> Option<&'static str> {
+    let told = |text: &str| why.contains(text);
+    Some(match () {
+        () if told("error reopening /dev/null inside container") => {
+            "runc opens the container's /dev/null, which these device rules deny; here nobody needs to"
+        }
+        () if told("/proc/sys/kernel/cap_last_cap") => {
+            "runc reads files of /proc that this spec hides, after it has hidden them"
+        }
+        () if told("cannot punch hole in existing wildcard rule") => {
+            "runc cannot take a device away from a wildcard; here any rules can be had"
+        }
+        () if told("cannot change locked atime flags") => {
+            "in a user namespace runc binds when the node's flags are locked already"
+        }
+        () if told("mount dst=/mnt/../other") => {
+            "runc does not find the place of a mount again if it has .. in it"
+        }
+        () if told("error mounting \\\"sysfs\\\"") => {
+            "the sysfs of another owner's network is made before the container's users are entered"
+        }
+        () => return None,
+    })
+}
+
+/// What both run, and where something else is seen.
+pub fn difference(spec: &Value, d: &Difference) -> Option<&'static str> {
+    let has_users = || {
+        let all = spec["linux"]["namespaces"].as_array();
+        all.is_some_and(|all| all.iter().any(|n| n["type"] == "user"))
+    };
+    let only = |part: &str, theirs: &str, ours: &str| {
+        d.part == part
+            && d.theirs.iter().all(|l| l.starts_with(theirs))
+            && d.ours.iter().all(|l| l.starts_with(ours))
+    };
+    if only("status", "SigIgn:", "SigIgn:") {
+        return Some(
+            "a process begins with no signal ignored, whatever the runtime's caller ignores",
+        );
+    }
+    if d.part == "status" && spec["process"]["capabilities"].is_null() {
+        return Some("without process.capabilities a process has none; runc leaves it all of them");
+    }
+    if only("group devices.list", "c 10:200 rwm", "") && d.ours.is_empty() {
+        return Some("/dev/net/tun is for who asks for it");
+    }
+    if d.part == "dev" && has_users() {
+        return Some(
+            "the default devices of a container with users are its own, and its root's; runc binds the node's",
+        );
+    }
+    if only("end", "exited 255", "exited 126") {
+        return Some("a file that cannot be executed ends with a shell's 126");
+    }
+    if only("env", "HOME=", "HOME=/") {
+        return Some("a user whom the image does not know lives in /");
+    }
+    if let Some(place) = d.part.strip_prefix("mount ") {
+        return mount(spec, place, d, has_users());
+    }
+    None
+}
+
+/// Of a mount: what of its file system is there, options, propagation, type, options of the file system.
+fn fields(line: &str) -> Vec<&str> {
+    line.trim_start().split(' ').collect()
+}
+
+fn mount(spec: &Value, place: &str, d: &Difference, has_users: bool) -> Option<&'static str> {
+    if place == "/sys/fs/cgroup/unified" && d.theirs.is_empty() {
+        return Some(
+            "on a hybrid node a cgroup mount shows the v2 tree beside the hierarchies of v1",
+        );
+    }
+    let both: Vec<_> = d
+        .theirs
+        .iter()
+        .zip(&d.ours)
+        .map(|(a, b)| (fields(a), fields(b)))
+        .collect();
+    if both.len() != d.theirs.len()
+        || both.len() != d.ours.len()
+        || both.iter().any(|(a, b)| a.len() != 5 || b.len() != 5)
+    {
+        return None;
+    }
+    let all = |test: &dyn Fn(&[&str], &[&str]) -> bool| both.iter().all(|(a, b)| test(a, b));
+    let masked = spec["linux"]["maskedPaths"].as_array();
+    let is_masked = masked.is_some_and(|list| list.iter().any(|p| p == place));
+    if is_masked
+        && all(&|a, b| {
+            a[3] == "tmpfs" && b[3] == "tmpfs" && a[1].starts_with("ro") && b[1].starts_with("ro")
+        })
+    {
+        return Some("a hidden directory is an empty tmpfs with nosuid, nodev and noexec");
+    }
+    if all(&|a, b| a[..4] == b[..4] && without(a[4], &["ro", "rw"]) == without(b[4], &["ro", "rw"]))
+    {
+        return Some(
+            "read-only is a property of the mount, not of the file system, which other mounts may share",
+        );
+    }
+    let of_cgroup = place.starts_with("/sys/fs/cgroup/")
+        && spec["linux"]["namespaces"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|n| n["type"] == "cgroup"));
+    if of_cgroup && all(&|a, b| [a[0], a[2], a[3], a[4]] == [b[0], b[2], b[3], b[4]]) {
+        return Some(
+            "in a cgroup namespace the hierarchies of v1 have the mount's own options; runc adds some",
+        );
+    }
+    if place == "/sys/fs/cgroup" && all(&|a, b| a[3] == "tmpfs" && b[3] == "tmpfs" && a[4] == b[4])
+    {
+        return Some(
+            "the directory above the hierarchies of v1 has the mount's own options; runc's stays writable",
+        );
+    }
+    if all(&|a, b| a[..4] == b[..4] && without(a[4], &["mode=755"]) == without(b[4], &["mode=755"]))
+    {
+        return Some(
+            "a tmpfs that starts as a copy gets its mode from what is copied, not as an option",
+        );
+    }
+    let times = ["noatime", "relatime", "nodiratime"];
+    if all(&|a, b| {
+        [a[0], a[2], a[3], a[4]] == [b[0], b[2], b[3], b[4]]
+            && without(a[1], &times) == without(b[1], &times)
+    }) {
+        return Some("of options on access times that contradict each other the last one counts");
+    }
+    let recursive = spec["linux"]["rootfsPropagation"]
+        .as_str()
+        .is_some_and(|p| p.ends_with("shared"));
+    if recursive && all(&|a, b| a[2].contains("shared") && !b[2].contains("shared")) {
+        return Some(
+            "linux.rootfsPropagation is the root's own; mounts below it have what their options say",
+        );
+    }
+    if has_users
+        && (is_masked || place.starts_with("/dev/"))
+        && all(&|a, b| a[3] == "devtmpfs" && b[3] == "tmpfs")
+    {
+        return Some(
+            "the default devices of a container with users are its own, and its root's; runc binds the node's",
+        );
+    }
+    None
+}
+
+fn without<'a>(options: &'a str, names: &[&str]) -> Vec<&'a str> {
+    options.split(',').filter(|o| !names.contains(o)).collect()
+}
+
+/// Without what is one run's alone, to count alike.
+pub fn without_numbers(text: &str) -> String {
+    let text = text.trim();
+    let text = text.split("msg=").nth(1).unwrap_or(text);
+    text.replace(|c: char| c.is_ascii_digit(), "#")
+}
