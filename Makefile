@@ -16,6 +16,9 @@ VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip
 DENY := target/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
 
+SPECS ?= 20000
+SPECS_FROM ?= 0
+
 FUZZ := spec seccomp floor
 FUZZ_SECONDS ?= 600
 # libFuzzer's instrumentation, which a stable compiler has too.
@@ -23,7 +26,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions
 
-.PHONY: build check deny deny-advisories doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
+.PHONY: build check deny deny-advisories doc prepare run pictures test test-unit test-integration test-v2 test-v2-core test-v2-floor edges differ differ-v2 fuzz stress bench bench-tools bench-short bench-v2 count count-write lint install uninstall clean help
 
 help: ## this text
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +76,19 @@ test-v2-core: prepare build ## the part of them that CI runs
 
 test-v2-floor: prepare build ## the OCI tests on Linux 5.10, the oldest kernel that we run on, in a virtual machine
 	VM_KERNEL=bullseye COFFERDAM_ONLY=oci,features,task_api tests/vm/test.sh $(TESTS)
+
+edges: prepare build ## situations of public bug reports, on the command line, the shim and as an ordinary user; what runc does otherwise is printed
+	@rm -f target/edges.txt
+	COFFERDAM_SHIM=$(SHIM) COFFERDAM_CLI=$(CURDIR)/$(BIN)/cofferdam COFFERDAM_BESIDE=$(CURDIR)/target/edges.txt \
+		PATH=$(CURDIR)/target/test/runc:$$PATH cargo test --features sabotage --test integration -- edges::
+	@echo "What runc does otherwise:" && cat target/edges.txt 2>/dev/null || echo nothing
+
+differ: prepare build ## SPECS (20,000) unusual specs, each run by runc and by Cofferdam; differences that are not known are printed
+	cargo build --release --example differ --features sabotage
+	$(BIN)/examples/differ --from $(SPECS_FROM) --count $(SPECS) --runc target/test/runc/runc --cofferdam $(BIN)/cofferdam --keep target/differ
+
+differ-v2: prepare build ## the same on cgroup v2, in two virtual machines (SPECS=2000 takes an hour)
+	VM_MACHINES=2 tests/vm/differ.sh --from $(SPECS_FROM) --count $(SPECS)
 
 stress: prepare build ## 5,000 containers and 5,000 execs that end at once, 16 at a time
 	COFFERDAM_SHIM=$(SHIM) COFFERDAM_STRESS=5000 cargo test --features sabotage --test integration -- stress::

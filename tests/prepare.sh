@@ -70,6 +70,23 @@ unpack_containerd() {
     mv "$dir.new" "$dir"
 }
 
+# A current runc, to compare with: Debian's of another suite, with the C library that it was built for.
+unpack_runc() {
+    local suite=$1 dir=$target/runc
+    [ ! -x "$dir/runc" ] || return 0
+    say "unpacking runc from Debian $suite"
+    rm -rf "$dir" "$dir.new" "$target/download"
+    mkdir -p "$target/download" "$dir.new"
+    (cd "$target/download" && quiet foreign_apt "$suite" download runc libc6 libseccomp2)
+    local package
+    for package in "$target"/download/*.deb; do quiet dpkg -x "$package" "$target/download/all"; done
+    cp "$target"/download/all/usr/bin/runc "$target"/download/all/usr/lib/*/{libc.so.6,ld-linux-*.so.*,libseccomp.so.2} "$dir.new"
+    # It executes itself again, so a loader in front of it would not do.
+    quiet patchelf --set-interpreter "$(echo "$dir"/ld-linux-x86-64.so.2)" --set-rpath "$dir" "$dir.new/runc"
+    rm -rf "$target/download"
+    mv "$dir.new" "$dir"
+}
+
 build_image() {
     local name=$1 context=$2
     cp tests/images/"$name"/* "$context"/
@@ -143,7 +160,8 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 install_packages containerd runc containernetworking-plugins iptables busybox-static buildah g++ mmdebstrap curl podman procps \
-    protobuf-compiler gcc libc6-dev iproute2 util-linux "$@"
+    protobuf-compiler gcc libc6-dev iproute2 util-linux patchelf uidmap "$@"
 unpack_containerd 2 sid
+unpack_runc sid
 build_images
 build_common

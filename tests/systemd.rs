@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Case;
+use crate::edges::subject::{Front, Subject, USER};
 use crate::resources::{is_v2, read};
 use crate::support::cri::{self, Client};
 use crate::support::place::Place;
@@ -17,6 +18,8 @@ pub fn cases() -> Vec<Case> {
     let reachable = Path::new("/run/dbus/system_bus_socket").exists()
         && Path::new("/run/systemd/system").exists();
     let absent = (!reachable).then(|| "systemd does not run here".to_owned());
+    let has_user_bus = is_v2() && Path::new("/usr/lib/systemd/user/dbus.socket").exists();
+    let no_user_bus = (!has_user_bus).then(|| "users have no systemd of their own here".to_owned());
     let present = reachable.then(|| "systemd runs here".to_owned());
     vec![
         Case::ctr("systemd::scope", scope).unless(absent.clone()),
@@ -30,6 +33,7 @@ pub fn cases() -> Vec<Case> {
         Case::ctr("systemd::kill_nine", kill_nine).unless(absent.clone()),
         Case::ctr("systemd::out_of_memory", out_of_memory).unless(absent.clone()),
         Case::cri("systemd::pod", pod).unless(absent.clone()),
+        Case::plain("systemd::a_users_own", a_users_own).unless(absent.clone().or(no_user_bus)),
         Case::plain("systemd::command_line", command_line).unless(absent),
         Case::ctr("systemd::unreachable", unreachable).unless(present),
     ]
@@ -340,6 +344,61 @@ fn command_line() {
     assert_eq!(show(&unit, &["TasksMax"]), ["55"]);
     p.delete();
     assert!(!is_loaded(&unit));
+}
+
+/// An ordinary user's container in a scope of their own systemd. The command is called from a group that is not theirs.
+fn a_users_own() {
+    let service = format!("user@{USER}.service");
+    systemctl(&["start", &service]);
+    let bus = format!("/run/user/{USER}/bus");
+    wait_until("the user's bus", Duration::from_secs(30), || {
+        Path::new(&bus).exists()
+    });
+    let mut s = Subject::new(Front::Rootless);
+    s.environment.push((
+        "DBUS_SESSION_BUS_ADDRESS".into(),
+        format!("unix:path={bus}"),
+    ));
+    let linux = s.spec["linux"].as_object_mut().unwrap();
+    linux.remove("cgroupsPath");
+    s.set("/linux/resources/memory", json!({ "limit": 67_108_864 }));
+    s.set("/linux/resources/pids", json!({ "limit": 77 }));
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.write_spec();
+    let err = s.dir.join("create.err");
+    let mut create = s.command(&["--systemd-cgroup", "create", "--bundle", s.bundle(), &s.id]);
+    create
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&err).unwrap());
+    let status = create.status().unwrap();
+    assert!(
+        status.success(),
+        "{}",
+        std::fs::read_to_string(err).unwrap()
+    );
+    s.start().ok();
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", s.pid())).unwrap();
+    let group = format!(
+        "/user.slice/user-{USER}.slice/{service}/user.slice/cofferdam-{}.scope",
+        s.id
+    );
+    assert_eq!(own.trim(), format!("0::{group}"));
+    let dir = format!("/sys/fs/cgroup{group}");
+    let value = |file: &str| {
+        let text = std::fs::read_to_string(format!("{dir}/{file}")).unwrap();
+        text.trim().to_owned()
+    };
+    assert_eq!([value("memory.max"), value("pids.max")], ["67108864", "77"]);
+    let groups = "cat /proc/1/cgroup /proc/self/cgroup | sort -u | wc -l";
+    assert_eq!(s.exec_script(groups).stdout.trim(), "1");
+    s.call(&["update", "--pids-limit", "55", &s.id]).ok();
+    assert_eq!(value("pids.max"), "55");
+    s.pause(true).ok();
+    assert_eq!(s.status(), "paused");
+    s.pause(false).ok();
+    s.delete().ok();
+    assert!(!Path::new(&dir).exists());
+    systemctl(&["stop", &service]);
 }
 
 fn unreachable(d: &mut Daemon) {

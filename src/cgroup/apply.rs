@@ -9,6 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use super::settings::Setting;
 use super::{Cgroup, Error, Result, devices, systemd, v1, v2};
 use crate::isolation::Judged;
+use crate::sys::creds;
 
 /// A limit, as it was asked for and as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +80,7 @@ impl Cgroup {
 
     /// Applies `resources` to live groups. A refused value puts the earlier ones back.
     pub fn update(&self, resources: &Judged<LinuxResources>) -> Result<()> {
-        if self.is_none() {
-            return Err(Error::Unavailable {
-                field: "linux.resources".into(),
-                reason: "the container has no control groups of its own".into(),
-            });
-        }
+        self.must_exist("linux.resources")?;
         self.apply(Some(resources), false)
     }
 
@@ -100,7 +96,9 @@ impl Cgroup {
             self.write_settings(&settings, false)?;
         }
         let rules = resources.and_then(|r| r.devices().as_deref());
-        if fresh || rules.is_some_and(|r| !r.is_empty()) {
+        // Only the node's root may load these programs, and containers of others make no device nodes.
+        let may_have_rules = !creds::is_in_user_namespace();
+        if may_have_rules && (fresh || rules.is_some_and(|r| !r.is_empty())) {
             let rules = devices::normalise(rules.unwrap_or_default())?;
             match self.layout.find("devices") {
                 Some(h) if !h.v2 => devices::write_v1(&self.dir(h), &rules, fresh)?,

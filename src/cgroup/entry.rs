@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::io_error;
+use super::path::Unit;
+use super::systemd::{self, Manager};
 use super::{Cgroup, Error, Hierarchy, Layout, Result};
 
 impl Cgroup {
@@ -18,6 +20,7 @@ impl Cgroup {
 
     /// The same for groups below the container's, which exist already.
     pub fn entry_below(&self, below: &Below) -> Result<Entry> {
+        self.bring_caller_near()?;
         let mut entry = Entry {
             v2: None,
             tasks: Vec::new(),
@@ -53,6 +56,25 @@ impl Cgroup {
                 .extend(tasks.into_iter().map(|(path, file)| (path, file.into())));
         }
         Ok(entry)
+    }
+}
+
+impl Cgroup {
+    /// A user may move processes among groups of theirs only, and a login session's is none: cgroup-v2.rst, "Delegation
+    /// Containment". So a caller that would start a process in a unit of its user's systemd must itself be below that systemd's group.
+    fn bring_caller_near(&self) -> Result<()> {
+        let of_user = |u: &&Unit| u.manager == Manager::User;
+        let Some(unit) = self.unit.as_ref().filter(of_user) else {
+            return Ok(());
+        };
+        let is_near = |h: &Hierarchy| {
+            let groups = [self.layout.own_groups(), &self.below].map(|all| h.group_of(all));
+            matches!(groups, [Some(own), Some(top)] if own.starts_with(top))
+        };
+        match self.layout.unified() {
+            Some(h) if !is_near(h) => systemd::adopt_caller(unit),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -42,6 +42,7 @@ use path::Unit;
 pub use path::is_systemd_form;
 use processes::read_pids;
 pub use resctrl::Groups as Resctrl;
+use systemd::Manager;
 
 /// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
 /// last may remove them, and nobody ever removes the kubelet's.
@@ -68,20 +69,24 @@ impl Cgroup {
     /// Places a container by the spec's `linux.cgroupsPath`: in cgroupfs form (`/a/b`) we make the groups ourselves, in
     /// systemd's (`slice:prefix:name`) a transient unit of systemd does.
     pub fn new(layout: Arc<Layout>, cgroups_path: Option<&Path>, id: &str) -> Result<Self> {
-        let relative = path::relative(cgroups_path, id)?;
-        let below = if relative.below_own {
-            layout.own_groups().clone()
-        } else {
-            Vec::new()
+        let relative = path::relative(cgroups_path, id, Manager::of_caller())?;
+        let below = match &relative.unit {
+            Some(unit) if unit.manager == Manager::User => own_of_user(&layout, unit)?,
+            _ if relative.below_own => layout.own_groups().clone(),
+            _ => Vec::new(),
         };
-        Ok(Self {
+        Ok(Self::placed(layout, relative, below))
+    }
+
+    fn placed(layout: Arc<Layout>, relative: path::Relative, below: OwnGroups) -> Self {
+        Self {
             layout,
             path: relative.path,
             below,
             unit: relative.unit,
             resctrl: None,
             own_only: false,
-        })
+        }
     }
 
     /// The same, as the spec has it, with the groups of `linux.intelRdt`.
@@ -158,6 +163,17 @@ impl Cgroup {
         self.layout.without().is_some()
     }
 
+    /// Refuses what is done with a container's groups where it has none.
+    fn must_exist(&self, field: &str) -> Result<()> {
+        if !self.is_none() {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            field: field.into(),
+            reason: "the container has no control groups of its own".into(),
+        })
+    }
+
     /// With [`Self::below`] a place that gives the same groups again, in another process too: a `linux.cgroupsPath`.
     pub fn cgroups_path(&self) -> PathBuf {
         match &self.unit {
@@ -178,10 +194,8 @@ impl Cgroup {
         below: OwnGroups,
         id: &str,
     ) -> Result<Self> {
-        Ok(Self {
-            below,
-            ..Self::new(layout, Some(cgroups_path), id)?
-        })
+        let relative = path::relative(Some(cgroups_path), id, Manager::of_caller())?;
+        Ok(Self::placed(layout, relative, below))
     }
 
     /// The group, relative to a hierarchy's mount.
@@ -415,6 +429,18 @@ impl Cgroup {
     pub fn exists(&self) -> bool {
         self.layout.hierarchies.iter().any(|h| self.dir(h).exists())
     }
+}
+
+/// The group of a user's own systemd, which its units are below.
+fn own_of_user(layout: &Layout, unit: &Unit) -> Result<OwnGroups> {
+    if !layout.is_v2() {
+        return Err(Error::Systemd {
+            unit: unit.text.clone(),
+            reason: "systemd gives groups to users other than root on cgroup v2 only; use --cgroup-manager cgroupfs".into(),
+        });
+    }
+    let group = systemd::group_of_user(unit)?;
+    Ok(vec![(String::new(), group)])
 }
 
 /// A container without groups has no limits, whatever its spec says.

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::systemd::Manager;
 use super::{Error, Result};
 
 fn bad(path: &Path, reason: &str) -> Error {
@@ -20,6 +21,8 @@ pub(super) struct Unit {
     pub slice: String,
     /// The unit: a scope, or a slice where `name` is one.
     pub name: String,
+    /// Who makes it.
+    pub manager: Manager,
 }
 
 impl Unit {
@@ -51,11 +54,17 @@ pub(super) struct Relative {
 }
 
 /// The container's path relative to every hierarchy's mount, and the unit that it belongs to where systemd makes it.
-pub(super) fn relative(cgroups_path: Option<&Path>, id: &str) -> Result<Relative> {
+///
+/// Units are `manager`'s, and their path is below its group.
+pub(super) fn relative(
+    cgroups_path: Option<&Path>,
+    id: &str,
+    manager: Manager,
+) -> Result<Relative> {
     let (path, below_own, unit) = match cgroups_path.filter(|p| !p.as_os_str().is_empty()) {
         None => (PathBuf::from(id), true, None),
         Some(p) if is_systemd_form(p) => {
-            let (path, unit) = systemd(p)?;
+            let (path, unit) = systemd(p, manager)?;
             (path, false, Some(unit))
         }
         Some(p) if p.is_absolute() => (p.to_owned(), false, None),
@@ -87,7 +96,7 @@ pub(super) fn relative(cgroups_path: Option<&Path>, id: &str) -> Result<Relative
 
 /// `slice:prefix:name` as systemd lays it out: `a-b.slice` lies in `a.slice`, and the unit is `prefix-name.scope`
 /// (or `name` itself where it is a slice). systemd.slice(5).
-fn systemd(path: &Path) -> Result<(PathBuf, Unit)> {
+fn systemd(path: &Path, manager: Manager) -> Result<(PathBuf, Unit)> {
     let text = path.to_str().unwrap_or("");
     let mut parts = text.split(':');
     let (slice, prefix, name) = (
@@ -103,7 +112,7 @@ fn systemd(path: &Path) -> Result<(PathBuf, Unit)> {
     }
     let mut out = PathBuf::new();
     let slice = if slice.is_empty() {
-        "system.slice"
+        manager.default_slice()
     } else {
         slice
     };
@@ -141,6 +150,7 @@ fn systemd(path: &Path) -> Result<(PathBuf, Unit)> {
         text: text.to_owned(),
         slice: slice.to_owned(),
         name: unit,
+        manager,
     };
     Ok((out, unit))
 }
@@ -150,7 +160,7 @@ mod tests {
     use super::*;
 
     fn rel(p: &str) -> std::result::Result<PathBuf, String> {
-        relative(Some(Path::new(p)), "id")
+        relative(Some(Path::new(p)), "id", Manager::Node)
             .map(|r| r.path)
             .map_err(|e| e.to_string())
     }
@@ -169,9 +179,20 @@ mod tests {
             Path::new("system.slice/runc-abc.scope")
         );
         assert_eq!(rel("-.slice::abc").unwrap(), Path::new("abc.scope"));
-        assert_eq!(relative(None, "id").unwrap().path, Path::new("id"));
-        assert!(relative(Some(Path::new("a/b")), "id").unwrap().below_own);
-        assert!(!relative(Some(Path::new("/a/b")), "id").unwrap().below_own);
+        assert_eq!(
+            relative(None, "id", Manager::Node).unwrap().path,
+            Path::new("id")
+        );
+        assert!(
+            relative(Some(Path::new("a/b")), "id", Manager::Node)
+                .unwrap()
+                .below_own
+        );
+        assert!(
+            !relative(Some(Path::new("/a/b")), "id", Manager::Node)
+                .unwrap()
+                .below_own
+        );
     }
 
     #[test]

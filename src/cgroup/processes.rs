@@ -80,6 +80,7 @@ impl Cgroup {
 
     /// Freezes or thaws the group, and waits until it is so.
     pub fn set_frozen(&self, frozen: bool) -> Result<()> {
+        self.must_exist("pause")?;
         if let Some(h) = self.layout.find("freezer").filter(|h| !h.v2) {
             return v1::set_frozen(&self.dir(h), frozen);
         }

@@ -5,19 +5,23 @@
 //! bus daemon, but zbus panics at the senders' names there.) What the units' properties cannot express is written to the groups afterwards, which
 //! `Delegate=` allows.
 //!
+//! Containers of ordinary users belong to the user's own systemd, below the groups that the node's has delegated to it.
+//!
 //! Sources: org.freedesktop.systemd1(5), systemd.scope(5), systemd.resource-control(5),
 //! <https://systemd.io/CGROUP_DELEGATION>.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use zbus::export::ordered_stream::OrderedStreamExt;
-use zbus::zvariant::{OwnedObjectPath, Value};
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 use zbus::{MatchRule, MessageStream, connection, message};
 
 use super::devices::Rules;
 use super::path::Unit;
 use super::settings::Setting;
 use super::{Error, Result};
+use crate::sys::creds;
 
 /// D-Bus specification, "Well-known Message Bus Instances". `DBUS_SYSTEM_BUS_ADDRESS` is not looked at: what containerd
 /// happens to have in its environment must not matter.
@@ -27,6 +31,90 @@ const MANAGER: &str = "/org/freedesktop/systemd1";
 const INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 /// How long a job of systemd may take before we say that it hangs.
 const WITHIN: Duration = Duration::from_secs(30);
+
+/// Which systemd makes a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// The node's.
+    Node,
+    /// An ordinary user's own, `systemd --user`.
+    User,
+}
+
+impl Manager {
+    /// The one that this process may ask.
+    pub(crate) fn of_caller() -> Self {
+        if creds::is_in_user_namespace() {
+            Self::User
+        } else {
+            Self::Node
+        }
+    }
+
+    /// Where units go whose slice is not given.
+    pub(crate) fn default_slice(self) -> &'static str {
+        match self {
+            Self::Node => "system.slice",
+            Self::User => "user.slice",
+        }
+    }
+
+    /// Its bus, as D-Bus addresses it, and as whom to speak there.
+    fn bus(self) -> (String, Option<u32>) {
+        if self == Self::Node {
+            return (format!("unix:path={SOCKET}"), None);
+        }
+        let uid = uid_outside();
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let address = set("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| {
+            let runtime = set("XDG_RUNTIME_DIR");
+            let runtime = runtime.unwrap_or_else(|| format!("/run/user/{}", uid.unwrap_or(0)));
+            format!("unix:path={runtime}/bus")
+        });
+        (address, uid)
+    }
+
+    /// What to do without it.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Node => {
+                "without systemd use the cgroupfs driver (the kubelet's cgroupDriver, containerd's SystemdCgroup = false)"
+            }
+            Self::User => {
+                "log in through systemd-logind (or `loginctl enable-linger USER`), or use --cgroup-manager cgroupfs"
+            }
+        }
+    }
+}
+
+/// This process's user, as its parent's user namespace knows it: the bus compares with what the kernel says there.
+fn uid_outside() -> Option<u32> {
+    let own = nix::unistd::geteuid().as_raw();
+    let map = crate::procfs::read("/proc/self/uid_map").ok()?;
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        let (inside, outside, count) = (next()?, next()?, next()?);
+        let offset = own.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
+/// The group that a user's systemd has been given, as `/proc/PID/cgroup` has it.
+pub(super) fn group_of_user(unit: &Unit) -> Result<PathBuf> {
+    conversation(unit, async |systemd| {
+        let answer = systemd.0.call_method(
+            Some(SYSTEMD),
+            MANAGER,
+            Some("org.freedesktop.DBus.Properties"),
+            "Get",
+            &(INTERFACE, "ControlGroup"),
+        );
+        let value: OwnedValue = answer.await?.body().deserialize()?;
+        let path = String::try_from(value).map_err(zbus::Error::from)?;
+        Ok(PathBuf::from(path))
+    })
+}
 
 /// A property of a unit, and its value.
 pub(super) type Property = (&'static str, Value<'static>);
@@ -158,6 +246,23 @@ pub(super) fn start(
     })
 }
 
+/// Puts this process into a scope of its own, which the systemd that has made `unit` makes. It ends with its last process.
+pub(super) fn adopt_caller(unit: &Unit) -> Result<()> {
+    let pid = std::process::id();
+    let properties: Vec<Property> = vec![
+        ("Description", Value::from("cofferdam, the command")),
+        ("DefaultDependencies", Value::Bool(false)),
+        ("Slice", Value::from(unit.manager.default_slice())),
+        ("PIDs", Value::from(vec![pid])),
+    ];
+    let name = format!("cofferdam-command-{pid}.scope");
+    let others = Vec::<(String, Vec<Property>)>::new();
+    conversation(unit, async |systemd| {
+        let body = (name.as_str(), "replace", properties, others);
+        systemd.job("StartTransientUnit", &body).await
+    })
+}
+
 /// Changes properties of a running unit, until it ends.
 pub(super) fn update(unit: &Unit, properties: Vec<Property>) -> Result<()> {
     if properties.is_empty() {
@@ -259,10 +364,10 @@ impl Systemd {
 }
 
 /// Connects, speaks and hangs up, on a runtime of its own that is gone afterwards.
-fn conversation(
+fn conversation<T>(
     unit: &Unit,
-    speak: impl AsyncFnOnce(&Systemd) -> std::result::Result<(), Failure>,
-) -> Result<()> {
+    speak: impl AsyncFnOnce(&Systemd) -> std::result::Result<T, Failure>,
+) -> Result<T> {
     let error = |reason: String| Error::Systemd {
         unit: unit.text.clone(),
         reason,
@@ -273,14 +378,18 @@ fn conversation(
         .map_err(|e| error(format!("no runtime for a connection to systemd: {e}")))?;
     runtime.block_on(async {
         let spoken = tokio::time::timeout(WITHIN, async {
+            let (address, user) = unit.manager.bus();
             let unreachable = |e: zbus::Error| {
                 error(format!(
-                    "has systemd's form, but systemd cannot be reached through {SOCKET}: {e}; without systemd use the cgroupfs \
-                     driver (the kubelet's cgroupDriver, containerd's SystemdCgroup = false)"
+                    "has systemd's form, but systemd cannot be reached through {address}: {e}; {}",
+                    unit.manager.remedy()
                 ))
             };
-            let address = format!("unix:path={SOCKET}");
             let builder = connection::Builder::address(address.as_str()).map_err(unreachable)?;
+            let builder = match user {
+                Some(uid) => builder.user_id(uid),
+                None => builder,
+            };
             let systemd = Systemd(builder.build().await.map_err(unreachable)?);
             let spoken = match systemd.call("Subscribe", &()).await {
                 Ok(_) => speak(&systemd).await,

@@ -74,7 +74,6 @@ impl Messages {
         }
         let line = match self.format.filter(|_| self.log.is_none()) {
             Some(format) => formatted(format, level, text),
-            None if level == Level::Error => format!("cofferdam: {}", shown_lines(text)),
             None => format!("cofferdam: {}: {}", name(level), shown_lines(text)),
         };
         writeln!(std::io::stderr(), "{line}").ok();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::OwnGroups;
 use crate::isolation::{self, Profile};
 
 pub use client::{Found, ask, find, find_container, pods, remove_socket};
@@ -132,6 +133,9 @@ pub struct Container {
     pub created: u64,
     /// Its control groups, as a `linux.cgroupsPath`.
     pub cgroup: PathBuf,
+    /// The groups that they are below in each hierarchy.
+    #[serde(default)]
+    pub below: OwnGroups,
     /// The profile's name.
     pub profile: String,
     /// The profile with all that it inherits, as TOML.

@@ -136,16 +136,18 @@ pub(crate) fn remove_unknown(json: &mut serde_json::Value, pointer: &str) {
     else {
         return;
     };
-    for (set, list) in sets.iter_mut() {
-        if let Some(list) = list.as_array_mut() {
-            list.retain(|c| {
-                let known = c.as_str().is_none_or(|c| NAMES.contains(&c));
-                if !known {
-                    log::warn!("process.capabilities.{set}: {c} is not known, and is ignored");
-                }
-                known
-            });
-        }
+    let mut unknown = std::collections::BTreeSet::new();
+    for list in sets.values_mut().filter_map(|list| list.as_array_mut()) {
+        list.retain(|c| match c.as_str() {
+            Some(c) if !NAMES.contains(&c) => {
+                unknown.insert(c.to_owned());
+                false
+            }
+            _ => true,
+        });
+    }
+    for name in unknown {
+        log::warn!("process.capabilities: {name:?} is not known, and is ignored");
     }
 }
 

@@ -85,9 +85,10 @@ fn attribute(word: &str) -> Option<Effect> {
         }
     }
     Some(match word {
-        "relatime" | "atime" | "nostrictatime" => Effect::Atime(attr::RELATIME),
+        // The kernel's default is relatime, and what takes another back asks for the default.
+        "relatime" | "norelatime" | "atime" | "nostrictatime" => Effect::Atime(attr::RELATIME),
         "noatime" => Effect::Atime(attr::NOATIME),
-        "strictatime" | "norelatime" => Effect::Atime(attr::STRICTATIME),
+        "strictatime" => Effect::Atime(attr::STRICTATIME),
         _ => return None,
     })
 }

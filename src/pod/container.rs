@@ -109,6 +109,7 @@ impl Container {
             .into(),
             created: self.created,
             cgroup: self.cgroup.cgroups_path(),
+            below: self.cgroup.below().clone(),
             profile: self.isolation.name().to_owned(),
             profile_toml: self.isolation.to_toml(),
             unavailable: self.isolation.missing(),

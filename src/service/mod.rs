@@ -4,6 +4,7 @@ mod errors;
 mod events;
 mod listener;
 mod metrics;
+mod options;
 mod task;
 mod time;
 

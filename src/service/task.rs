@@ -12,19 +12,18 @@ use containerd_shim_protos::api::{
     StatsResponse, Status as TaskStatus, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{
-    self, CodedInputStream, EnumOrUnknown, Message, MessageField,
-};
-use containerd_shim_protos::shim::oci::{self as runc, ProcessDetails};
+use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
 use ttrpc::r#async::TtrpcContext;
 
 use super::errors::status;
 use super::metrics;
+use super::options::options;
 use super::time::timestamp;
 use crate::oci::RootMount;
 use crate::oci::StdioUris;
-use crate::pod::{CreateRequest, Error, Options, Pod, ProfileSource, Result, Status};
+use crate::pod::{CreateRequest, Error, Pod, Result, Status};
 
 /// The service; a thin face of the [`Pod`].
 pub(super) struct TaskService {
@@ -47,53 +46,6 @@ impl TaskService {
         done.unwrap_or_else(|e| Err(Error::Unknown(format!("internal error: {e}"))))
             .map_err(status)
     }
-}
-
-/// containerd's `runc.v1.Options`, or `runtimeoptions.v1.Options`, which name an isolation profile.
-fn options(any: Option<&Any>) -> Result<Options> {
-    let Some(any) = any.filter(|a| !a.type_url.is_empty()) else {
-        return Ok(Options::default());
-    };
-    let wrong = |e: protobuf::Error| Error::InvalidArgument(format!("runtime options: {e}"));
-    match any.type_url.rsplit('/').next() {
-        Some("containerd.runc.v1.Options") => {
-            let options = runc::Options::parse_from_bytes(&any.value).map_err(wrong)?;
-            Ok(Options {
-                no_pivot_root: options.no_pivot_root,
-                no_new_keyring: options.no_new_keyring,
-                io_owner: (options.io_uid != 0).then_some((options.io_uid, options.io_gid)),
-                profile: None,
-            })
-        }
-        Some("runtimeoptions.v1.Options") => Ok(Options {
-            profile: profile(&any.value).map_err(wrong)?,
-            ..Options::default()
-        }),
-        _ => Err(Error::InvalidArgument(format!(
-            "runtime options of type {:?} are not known",
-            any.type_url
-        ))),
-    }
-}
-
-/// containerd `api/types/runtimeoptions/v1/api.proto`: a path in field 2, the text of a table in field 3.
-fn profile(options: &[u8]) -> protobuf::Result<Option<ProfileSource>> {
-    let mut stream = CodedInputStream::from_bytes(options);
-    let (mut path, mut body) = (String::new(), String::new());
-    while let Some(tag) = stream.read_raw_tag_or_eof()? {
-        match tag {
-            0x12 => path = stream.read_string()?,
-            0x1a => body = stream.read_string()?,
-            tag => protobuf::rt::skip_field_for_tag(tag, &mut stream)?,
-        }
-    }
-    Ok(if !path.is_empty() {
-        Some(ProfileSource::File(path.into()))
-    } else if !body.trim().is_empty() {
-        Some(ProfileSource::Text(body))
-    } else {
-        None
-    })
 }
 
 #[async_trait]

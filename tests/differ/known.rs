@@ -25,6 +25,9 @@ pub fn acceptance(_spec: &Value, why: &str) -> Option<&'static str> {
         () if told("cannot change locked atime flags") => {
             "in a user namespace runc binds when the node's flags are locked already"
         }
+        () if told("mount src=/dev/pipe") => {
+            "a fifo is made, also in a user namespace; runc wants to bind the node's"
+        }
         () if told("mount dst=/mnt/../other") => {
             "runc does not find the place of a mount again if it has .. in it"
         }
@@ -85,77 +88,94 @@ fn mount(spec: &Value, place: &str, d: &Difference, has_users: bool) -> Option<&
             "on a hybrid node a cgroup mount shows the v2 tree beside the hierarchies of v1",
         );
     }
-    let both: Vec<_> = d
+    let propagation = spec["linux"]["rootfsPropagation"].as_str();
+    if propagation.is_some_and(|p| p.ends_with("shared"))
+        && d.theirs
+            .iter()
+            .all(|l| fields(l).get(2).is_some_and(|p| p.contains("shared")))
+    {
+        return Some(
+            "linux.rootfsPropagation is the root's own; mounts below it have what their options say",
+        );
+    }
+    let there = spec["mounts"].as_array().into_iter().flatten();
+    if there.filter(|m| m["destination"] == place).count() > 1 {
+        return Some(
+            "of two mounts in one place each keeps its options; runc's last pass changes the upper one",
+        );
+    }
+    if d.theirs.len() != d.ours.len() {
+        return None;
+    }
+    let mut pairs = d
         .theirs
         .iter()
         .zip(&d.ours)
-        .map(|(a, b)| (fields(a), fields(b)))
-        .collect();
-    if both.len() != d.theirs.len()
-        || both.len() != d.ours.len()
-        || both.iter().any(|(a, b)| a.len() != 5 || b.len() != 5)
-    {
+        .map(|(a, b)| pair(spec, place, &fields(a), &fields(b), has_users));
+    pairs.try_fold(None, |_, reason| reason.map(Some)).flatten()
+}
+
+/// One mount, as each has it.
+fn pair(
+    spec: &Value,
+    place: &str,
+    a: &[&str],
+    b: &[&str],
+    has_users: bool,
+) -> Option<&'static str> {
+    let (
+        &[a_root, a_options, a_propagation, a_type, a_super],
+        &[b_root, b_options, b_propagation, b_type, b_super],
+    ) = (a, b)
+    else {
         return None;
+    };
+    let same_options = a_options == b_options;
+    let same_rest = a_root == b_root && a_propagation == b_propagation && a_type == b_type;
+    let both_tmpfs = a_type == "tmpfs" && b_type == "tmpfs";
+    if a_type == "devtmpfs" && b_type == "tmpfs" && has_users {
+        return Some(
+            "the default devices of a container with users are its own, and its root's; runc binds the node's",
+        );
     }
-    let all = |test: &dyn Fn(&[&str], &[&str]) -> bool| both.iter().all(|(a, b)| test(a, b));
-    let masked = spec["linux"]["maskedPaths"].as_array();
-    let is_masked = masked.is_some_and(|list| list.iter().any(|p| p == place));
-    if is_masked
-        && all(&|a, b| {
-            a[3] == "tmpfs" && b[3] == "tmpfs" && a[1].starts_with("ro") && b[1].starts_with("ro")
-        })
+    if both_tmpfs
+        && a_options.starts_with("ro")
+        && b_options.starts_with("ro")
+        && b_super.contains("nr_inodes=1")
     {
         return Some("a hidden directory is an empty tmpfs with nosuid, nodev and noexec");
     }
-    if all(&|a, b| a[..4] == b[..4] && without(a[4], &["ro", "rw"]) == without(b[4], &["ro", "rw"]))
+    if place == "/sys/fs/cgroup" && both_tmpfs && a_super == b_super {
+        return Some(
+            "the directory above the hierarchies of v1 has the mount's own options; runc's stays writable",
+        );
+    }
+    let namespaces = spec["linux"]["namespaces"].as_array();
+    let cgroup_namespace = namespaces.is_some_and(|all| all.iter().any(|n| n["type"] == "cgroup"));
+    if place.starts_with("/sys/fs/cgroup/") && cgroup_namespace && same_rest && a_super == b_super {
+        return Some(
+            "in a cgroup namespace the hierarchies of v1 have the mount's own options; runc adds some",
+        );
+    }
+    if same_rest
+        && same_options
+        && without(a_super, &["ro", "rw"]) == without(b_super, &["ro", "rw"])
     {
         return Some(
             "read-only is a property of the mount, not of the file system, which other mounts may share",
         );
     }
-    let of_cgroup = place.starts_with("/sys/fs/cgroup/")
-        && spec["linux"]["namespaces"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|n| n["type"] == "cgroup"));
-    if of_cgroup && all(&|a, b| [a[0], a[2], a[3], a[4]] == [b[0], b[2], b[3], b[4]]) {
-        return Some(
-            "in a cgroup namespace the hierarchies of v1 have the mount's own options; runc adds some",
-        );
-    }
-    if place == "/sys/fs/cgroup" && all(&|a, b| a[3] == "tmpfs" && b[3] == "tmpfs" && a[4] == b[4])
-    {
-        return Some(
-            "the directory above the hierarchies of v1 has the mount's own options; runc's stays writable",
-        );
-    }
-    if all(&|a, b| a[..4] == b[..4] && without(a[4], &["mode=755"]) == without(b[4], &["mode=755"]))
+    if same_rest
+        && same_options
+        && without(a_super, &["mode=755"]) == without(b_super, &["mode=755"])
     {
         return Some(
             "a tmpfs that starts as a copy gets its mode from what is copied, not as an option",
         );
     }
     let times = ["noatime", "relatime", "nodiratime"];
-    if all(&|a, b| {
-        [a[0], a[2], a[3], a[4]] == [b[0], b[2], b[3], b[4]]
-            && without(a[1], &times) == without(b[1], &times)
-    }) {
+    if same_rest && a_super == b_super && without(a_options, &times) == without(b_options, &times) {
         return Some("of options on access times that contradict each other the last one counts");
-    }
-    let recursive = spec["linux"]["rootfsPropagation"]
-        .as_str()
-        .is_some_and(|p| p.ends_with("shared"));
-    if recursive && all(&|a, b| a[2].contains("shared") && !b[2].contains("shared")) {
-        return Some(
-            "linux.rootfsPropagation is the root's own; mounts below it have what their options say",
-        );
-    }
-    if has_users
-        && (is_masked || place.starts_with("/dev/"))
-        && all(&|a, b| a[3] == "devtmpfs" && b[3] == "tmpfs")
-    {
-        return Some(
-            "the default devices of a container with users are its own, and its root's; runc binds the node's",
-        );
     }
     None
 }

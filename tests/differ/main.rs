@@ -23,6 +23,7 @@ use run::{Runtime, Seen};
 /// What is counted.
 #[derive(Default)]
 struct Tally {
+    tried: u64,
     /// Both ran it, and saw the same.
     same: u64,
     /// Both refused it.
@@ -52,7 +53,13 @@ fn main() {
         }
     }
     nix::sys::prctl::set_child_subreaper(true).expect("become a subreaper");
-    let next = AtomicU64::new(from);
+    // Of several virtual machines each takes its part, as `PART/ALL`.
+    let part = std::env::var("COFFERDAM_PART").unwrap_or_else(|_| "0/1".into());
+    let (part, parts): (u64, u64) = part
+        .split_once('/')
+        .and_then(|(part, all)| Some((part.parse().ok()?, all.parse().ok()?)))
+        .expect("COFFERDAM_PART is PART/ALL");
+    let next = AtomicU64::new(0);
     let tally = Mutex::new(Tally::default());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -62,7 +69,7 @@ fn main() {
                 let theirs = Runtime::new("runc", runc, worker);
                 let ours = Runtime::new("cofferdam", cofferdam, worker);
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let number = from + part + parts * next.fetch_add(1, Ordering::Relaxed);
                     if number >= from + count {
                         return;
                     }
@@ -81,8 +88,8 @@ fn main() {
     });
     let tally = tally.into_inner().unwrap();
     println!(
-        "{count} specs from number {from}: {} the same, {} refused by both",
-        tally.same, tally.refused
+        "{} specs from number {from}: {} the same, {} refused by both",
+        tally.tried, tally.same, tally.refused
     );
     for (reason, n) in &tally.known {
         println!("{n:>7}  known: {reason}");
@@ -100,6 +107,7 @@ fn judge(
     tally: &mut Tally,
     keep: Option<&PathBuf>,
 ) {
+    tally.tried += 1;
     let mut unknown = Vec::new();
     match (&theirs.refusal, &ours.refusal) {
         (Some(_), Some(_)) => {

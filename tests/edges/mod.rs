@@ -10,7 +10,7 @@ mod inherit;
 mod mounts;
 mod process;
 mod states;
-mod subject;
+pub mod subject;
 
 use std::io::Write;
 use std::process::Command;
@@ -77,7 +77,35 @@ pub fn cases() -> Vec<Case> {
         .unless(missing(front))
     };
     let of = |s: Situation| s.fronts.iter().map(move |front| case(s, *front));
-    all().flat_map(of).collect()
+    let elsewhere = (!std::path::Path::new(DOCUMENT).exists()).then(|| "no repository here".into());
+    let document = Case::plain("edges::the_document_lists_them", document).unless(elsewhere);
+    all().flat_map(of).chain([document]).collect()
+}
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/edges.md");
+
+/// This suite's list, for people. `COFFERDAM_WRITE=1` writes it.
+fn document() {
+    let mut text = String::from(
+        "# Situations that users reported\n\n\
+         Written by `COFFERDAM_WRITE=1 make test TESTS=edges::the_document`, from the tables in `tests/edges/`. `make edges` tries all of them. A situation\n\
+         is the case `edges::FRONT::NAME` for each front: `command` (the OCI command line as root), `rootless` (the same as an ordinary user), `shim`.\n\n\
+         | situation | reported | fronts | seen, and right |\n|---|---|---|---|\n",
+    );
+    for s in all() {
+        let fronts: Vec<_> = s.fronts.iter().map(|f| f.name()).collect();
+        let right = s.right.replace('|', "\\|").replace('\n', "; ");
+        let (name, source, fronts) = (s.name, s.source, fronts.join(" "));
+        text += &format!("| `{name}` | {source} | {fronts} | `{right}` |\n");
+    }
+    if std::env::var_os("COFFERDAM_WRITE").is_some() {
+        std::fs::write(DOCUMENT, &text).unwrap();
+    }
+    let there = std::fs::read_to_string(DOCUMENT).unwrap_or_default();
+    assert!(
+        there == text,
+        "docs/edges.md is not this list: run this test with COFFERDAM_WRITE=1"
+    );
 }
 
 fn missing(front: Front) -> Option<String> {

@@ -144,7 +144,7 @@ pub(super) fn capabilities_that_nobody_has() {
     assert_eq!(out.stdout, "CapBnd:\t0000000000000020\n");
     assert!(
         out.stderr
-            .contains("warning: process.capabilities.bounding: \"CAP_NOSUCH\" is not known"),
+            .contains("warning: process.capabilities: \"CAP_NOSUCH\" is not known"),
         "{out:?}"
     );
 }

@@ -31,7 +31,7 @@ quiet depmod -b "$vm/kernel" "$version"
 
 say "building the root file system from Debian's packages"
 quiet mmdebstrap --variant=minbase \
-    --include=containerd,crun,containernetworking-plugins,iproute2,curl,kmod,procps,apparmor,systemd-sysv,dbus,busybox-static \
+    --include=containerd,crun,containernetworking-plugins,iproute2,curl,kmod,procps,apparmor,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,busybox-static \
     bookworm "$vm/root.tar" "deb $(mirror) bookworm main"
 mkdir "$vm/root"
 tar -C "$vm/root" -xf "$vm/root.tar" --exclude './dev/*'

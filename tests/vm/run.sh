@@ -18,6 +18,9 @@ cp "$integration" "$payload/integration"
 for tool in ${COFFERDAM_NOTHING:-} ${COFFERDAM_FLOOR:-}; do cp "$tool" "$payload/"; done
 find "$payload" -maxdepth 1 -type f -exec strip --strip-debug {} +
 cp -a "$target/images" "$target/rootfs" "$target/containerd-2" "$payload/test/"
+# The generator of unusual specs compares with this runc, whose C library is beside it.
+cp -a "$target/runc" "$payload/test/"
+patchelf --set-interpreter /cofferdam/test/runc/ld-linux-x86-64.so.2 --set-rpath /cofferdam/test/runc "$payload/test/runc/runc"
 cp -a shim-config "$payload/repository/"
 install -m 755 tests/vm/start "$payload/start"
 printf '%s\n' "$@" >"$payload/arguments"

@@ -221,14 +221,12 @@ impl Init<'_> {
             self.steps.push(Step::Ask(Question::CreateHooks));
         }
         self.own.stdio_step(true, &mut self.steps);
-        // Read-only comes last.
-        if self.request.root.read_only || !last.is_empty() {
-            let cwd = c_string(
-                self.own.process.cwd().as_os_str().as_encoded_bytes(),
-                "process.cwd",
-            )?;
+        let cwd = self.own.process.cwd().as_os_str();
+        if cwd != "/" {
+            let cwd = c_string(cwd.as_encoded_bytes(), "process.cwd")?;
             self.steps.push(Step::MakeWorkingDirectory(cwd));
         }
+        // Read-only comes last.
         self.steps.extend(last);
         Ok(net_devices)
     }

@@ -190,7 +190,7 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
         .judged
         .to_spec(&asked);
     let status = Status::of(container.pid).ok_or_else(|| Error::Ended(id.clone()))?;
-    let cgroup = Cgroup::new(layout, Some(&container.cgroup), id)?;
+    let cgroup = Cgroup::at(layout, &container.cgroup, container.below.clone(), id)?;
     let case = Case {
         pod,
         container,
