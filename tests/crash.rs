@@ -1,11 +1,12 @@
 //! The shim is killed: containerd's `delete` cleans up, siblings included.
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::support::cri::{self, Client};
-use crate::support::{BUSYBOX, Daemon, PAUSE, is_alive, kill, leftovers, wait_until};
+use crate::support::{BUSYBOX, Daemon, PAUSE, is_alive, kill, leftovers, slowness, wait_until};
 
-crate::cases!(ctr: [kill_nine, delete_is_idempotent], cri: [kill_nine_of_a_pod]);
+crate::cases!(ctr: [kill_nine, killed_at_any_moment, delete_is_idempotent], cri: [kill_nine_of_a_pod]);
 
 fn kill_nine(d: &mut Daemon) {
     // Without streams: fifos would be the client's to remove.
@@ -29,6 +30,47 @@ fn kill_nine(d: &mut Daemon) {
         "again\n",
         "the id can be used again"
     );
+}
+
+/// From the first moment of its life to the last, whether containerd calls `delete` or not.
+fn killed_at_any_moment(d: &mut Daemon) {
+    let mut killed = Vec::new();
+    for i in 0..24u64 {
+        let id = format!("box{i}");
+        let flags = ["--detach", "--null-io"];
+        let mut run = d.run_command(&flags, &id, &["sleep", "1000"]);
+        let mut run = run
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let is_running = |run: &mut Child| run.try_wait().unwrap().is_none();
+        let shim = loop {
+            match d.shims().first() {
+                Some(shim) => break Some(*shim),
+                None if is_running(&mut run) => {}
+                None => break None,
+            }
+        };
+        std::thread::sleep(Duration::from_micros(i * 500 * u64::from(slowness())));
+        if let Some(shim) = shim {
+            kill(shim);
+            killed.push(shim);
+        }
+        run.wait().unwrap();
+        d.remove(&id);
+    }
+    assert!(killed.len() > 12, "{killed:?}");
+    // What is young may be somebody's who is about to listen.
+    std::thread::sleep(Duration::from_secs(3));
+    d.run_container(&[], "last", &["true"]).ok();
+    for pid in killed {
+        for kind in ["sock", "task"] {
+            let left = format!("/run/cofferdam/pods/{pid}.{kind}");
+            assert!(std::fs::symlink_metadata(&left).is_err(), "{left}");
+        }
+    }
+    leftovers::assert_none(d);
 }
 
 fn delete_is_idempotent(d: &mut Daemon) {

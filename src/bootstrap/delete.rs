@@ -49,9 +49,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             fs::remove_file(socket).ok();
         }
     }
-    if record.shim > 0 {
-        control::remove_socket(record.shim);
-    }
+    control::sweep();
     // Last, when no process has them any more.
     if let Some(first) = record.users {
         pool::give_back(Path::new(pool::DIRECTORY), first);
@@ -95,12 +93,8 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
     if let Some(path) = path {
         let resume = |c: Cgroup| c.resume(record.resctrl.clone());
         match Cgroup::at(layout.clone(), &path, record.below.clone(), id).map(resume) {
-            // A creation that failed before it left a record made no process: who is there is another container's, whose
-            // path this one's spec has, too. Groups that were not made for a Cofferdam container are the node's.
-            Ok(cgroup)
-                if !recorded
-                    && (!cgroup.pids().is_empty()
-                        || !(cgroup.is_managed_by_systemd() || cgroup.is_of_container())) => {}
+            // Without a record the creation failed, or was killed half-way, and the path may be another container's or the node's.
+            Ok(cgroup) if !recorded && !cgroup.is_marked() => {}
             Ok(cgroup) if cgroup.exists() => {
                 // Only if there was something to clean: after a normal end they have run. As the record has them: those of
                 // the spec have not been judged.

@@ -27,6 +27,7 @@ const FIRST_CONTAINER_WITHIN: Duration = Duration::from_secs(600);
 pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     trace::beginning("execve of the server");
     let beginning = trace::span("serve: begin");
+    process::set_name(process::SERVER_NAME).ok();
     memory::keep_allocator_small();
     logging::init(flags.debug);
     process::set_not_dumpable()
@@ -49,8 +50,6 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        // What they start has their name until it executes something: recordings know our own processes by it.
-        .thread_name(process::name())
         .thread_stack_size(THREAD_STACK)
         .max_blocking_threads(MAX_THREADS)
         .thread_keep_alive(THREAD_KEEP_ALIVE)
@@ -129,6 +128,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     // From here on nobody can find us; a `start` for the same group begins anew.
     if let Some(socket) = &socket {
         fs::remove_file(socket).ok();
+        control::remove_note();
     }
     server.stop_listen().await;
     pod.release();

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
 use super::{Error, Result, SERVE, STANDARD, protect, write_out};
+use crate::control;
 use crate::sys::socket;
 use crate::trace;
 
@@ -54,11 +55,24 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
         STANDARD => group.clone(),
         class => format!("{group}\0{class}"),
     });
-    if let Some(listener) = listen(socket_path(&address))?
-        && let Err(e) = spawn(name, &params, &group, listener)
-    {
-        fs::remove_file(socket_path(&address)).ok();
-        return Err(e);
+    let socket = socket_path(&address);
+    control::note_socket(socket);
+    let started = listen(socket).and_then(|listener| {
+        let Some(listener) = listener else {
+            return Ok(None);
+        };
+        let server = spawn(name, &params, &group, listener);
+        server.map(Some).inspect_err(|_| {
+            fs::remove_file(socket).ok();
+        })
+    });
+    match started {
+        Ok(Some(server)) => control::hand_note_over(server),
+        Ok(None) => control::remove_note(),
+        Err(e) => {
+            control::remove_note();
+            return Err(e);
+        }
     }
     // containerd 1.x finds us again by this file after its own restart.
     fs::write("address", &address)
@@ -137,8 +151,9 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
     )))
 }
 
-/// Starts the server as a detached process that holds none of our streams open: containerd reads our output to its end.
-fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<()> {
+/// Starts the server as a detached process that holds none of our streams open: containerd reads our output to its end. Returns its
+/// pid.
+fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<u32> {
     let sealing = trace::span("seal the program");
     let program = protect::sealed_program()?;
     drop(sealing);
@@ -175,10 +190,10 @@ fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Re
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty()))
         .map_err(|e| Error::Io("pass the listener on".into(), e.into()))?;
     adjust_oom_score();
-    command
+    let server = command
         .spawn()
         .map_err(Error::io("start the pod's server"))?;
-    Ok(())
+    Ok(server.id())
 }
 
 /// The server is killed just before containerd when memory runs out: its score is containerd's plus one. Inherited by the

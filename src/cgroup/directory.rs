@@ -1,6 +1,6 @@
 //! The directories of groups: made, marked, listed and removed.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -8,37 +8,67 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::io_error;
-use super::{CONTAINER, Hierarchy, MADE_BY_US, Result};
+use super::{Hierarchy, Result};
 use crate::sys;
 
 fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
-/// Makes `dir` and what is missing above it. Returns whether the last one was new.
-pub(super) fn make_group(h: &Hierarchy, dir: &Path, leaf: bool) -> Result<bool> {
+/// What a directory is to us, kept in an extended attribute that only the node's root sees.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark<'a> {
+    /// It was made on the way to a container's group. Whichever of our shims leaves last may remove it, and nobody ever removes the
+    /// kubelet's.
+    Above,
+    /// The group of the container with this id.
+    Container(&'a str),
+}
+
+impl Mark<'_> {
+    const ABOVE: &'static CStr = c"trusted.cofferdam";
+    const CONTAINER: &'static CStr = c"trusted.cofferdam.container";
+
+    /// Best effort: who may not set it cleans up by the record alone.
+    pub(crate) fn set(self, dir: &Path) {
+        let (name, value) = match self {
+            Self::Above => (Self::ABOVE, "1"),
+            Self::Container(id) => (Self::CONTAINER, id),
+        };
+        c_path(dir).map(|p| sys::setxattr(&p, name, value.as_bytes()));
+    }
+
+    /// Whether we made it on the way to a container's group.
+    pub(crate) fn is_above(dir: &Path) -> bool {
+        c_path(dir).is_some_and(|p| sys::xattr(&p, Self::ABOVE).is_some())
+    }
+
+    /// Of which container it is the group.
+    pub(crate) fn container(dir: &Path) -> Option<String> {
+        let value = sys::xattr(&c_path(dir)?, Self::CONTAINER)?;
+        Some(String::from_utf8_lossy(&value).into_owned())
+    }
+}
+
+/// Makes `dir` and what is missing above it, with marks. Returns whether the last one was new.
+pub(super) fn make_group(h: &Hierarchy, dir: &Path, mark: Mark<'_>) -> Result<bool> {
     for _ in 0..16 {
         match fs::create_dir(dir) {
             Ok(()) => {
-                let mark = if leaf { CONTAINER } else { MADE_BY_US };
-                c_path(dir).map(|p| sys::setxattr(&p, mark, b"1"));
+                mark.set(dir);
                 return Ok(true);
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
             // A sibling process may remove the parent between the two calls: go round again.
             Err(e) if e.kind() == ErrorKind::NotFound && dir != h.mount => {
                 if let Some(parent) = dir.parent() {
-                    make_group(h, parent, false)?;
+                    make_group(h, parent, Mark::Above)?;
                 }
             }
             Err(e) => return Err(io_error("create cgroup", dir)(e)),
         }
     }
     Err(io_error("create cgroup", dir)(ErrorKind::NotFound.into()))
-}
-
-pub(super) fn has_mark(dir: &Path, mark: &std::ffi::CStr) -> bool {
-    c_path(dir).is_some_and(|p| sys::has_xattr(&p, mark))
 }
 
 pub(super) fn child_groups(dir: &Path) -> Result<Vec<PathBuf>> {

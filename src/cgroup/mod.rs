@@ -31,7 +31,7 @@ use crate::isolation::Judged;
 use crate::oci::Request;
 use crate::sys;
 pub use apply::Comparison;
-use directory::{has_mark, make_group, remove_tree};
+use directory::{Mark, make_group, remove_tree};
 pub use egress::Destination;
 pub use entry::{Below, Entry, V2Group};
 pub use error::Error;
@@ -44,16 +44,12 @@ use processes::read_pids;
 pub use resctrl::Groups as Resctrl;
 use systemd::Manager;
 
-/// Directories that we made on the way to a container's group carry this mark, so that whichever of our shims leaves
-/// last may remove them, and nobody ever removes the kubelet's.
-const MADE_BY_US: &std::ffi::CStr = c"trusted.cofferdam";
-/// Marks the groups that were made for a container.
-const CONTAINER: &std::ffi::CStr = c"trusted.cofferdam.container";
-
 /// The control groups of one container: the same relative path in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     layout: Arc<Layout>,
+    /// The container's id.
+    id: String,
     /// Relative to each hierarchy's mount, without a leading slash; or to the groups that it is below there.
     path: PathBuf,
     /// Its creator's own groups, if it is below them.
@@ -75,12 +71,13 @@ impl Cgroup {
             _ if relative.below_own => layout.own_groups().clone(),
             _ => Vec::new(),
         };
-        Ok(Self::placed(layout, relative, below))
+        Ok(Self::placed(layout, id, relative, below))
     }
 
-    fn placed(layout: Arc<Layout>, relative: path::Relative, below: OwnGroups) -> Self {
+    fn placed(layout: Arc<Layout>, id: &str, relative: path::Relative, below: OwnGroups) -> Self {
         Self {
             layout,
+            id: id.to_owned(),
             path: relative.path,
             below,
             unit: relative.unit,
@@ -195,7 +192,7 @@ impl Cgroup {
         id: &str,
     ) -> Result<Self> {
         let relative = path::relative(Some(cgroups_path), id, Manager::of_caller())?;
-        Ok(Self::placed(layout, relative, below))
+        Ok(Self::placed(layout, id, relative, below))
     }
 
     /// The group, relative to a hierarchy's mount.
@@ -311,17 +308,18 @@ impl Cgroup {
         for h in &self.layout.hierarchies {
             let dir = self.dir(h);
             let mut above = self.above(h);
-            if let Some(path) = above.find(|dir| self.own_only && has_mark(dir, CONTAINER)) {
+            if let Some(path) = above.find(|dir| self.own_only && Mark::container(dir).is_some()) {
                 return Err(Error::Foreign {
                     path,
                     reason: "it is another container's",
                 });
             }
             // systemd refuses a unit that is there already, and its placeholder is in the groups that it made.
-            if make_group(h, &dir, true)? {
+            let mark = Mark::Container(&self.id);
+            if make_group(h, &dir, mark)? {
                 new.push(dir.clone());
             } else if self.unit.is_none() {
-                if self.own_only && !has_mark(&dir, CONTAINER) {
+                if self.own_only && Mark::container(&dir).is_none() {
                     return Err(Error::Foreign {
                         path: dir,
                         reason: "it exists already, and no Cofferdam container has left it",
@@ -334,6 +332,9 @@ impl Cgroup {
                         reason: "container's cgroup is not empty: it has processes of another container",
                     });
                 }
+                mark.set(&dir);
+            } else {
+                mark.set(&dir);
             }
             if is_frozen(h, &dir) {
                 return Err(Error::Foreign {
@@ -396,7 +397,7 @@ impl Cgroup {
                 continue;
             }
             for dir in self.above(h) {
-                if !has_mark(&dir, MADE_BY_US) || fs::remove_dir(&dir).is_err() {
+                if !Mark::is_above(&dir) || fs::remove_dir(&dir).is_err() {
                     break;
                 }
             }
@@ -414,10 +415,19 @@ impl Cgroup {
             .map(move |p| top.join(p))
     }
 
-    /// Whether all existing groups were made for a Cofferdam container, by a process that may mark them.
-    pub fn is_of_container(&self) -> bool {
-        let mut all = self.layout.hierarchies.iter().map(|h| self.dir(h));
-        all.all(|dir| !dir.exists() || has_mark(&dir, CONTAINER))
+    /// Whether the existing groups were made for this very container, as their marks say. A creation that was killed half-way may not
+    /// have marked the last one, which is empty.
+    pub fn is_marked(&self) -> bool {
+        let all = self.layout.hierarchies.iter().map(|h| self.dir(h));
+        let mut marked = false;
+        for dir in all.filter(|dir| dir.exists()) {
+            match Mark::container(&dir) {
+                Some(id) if id == self.id => marked = true,
+                None if read_pids(&dir.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty()) => {}
+                _ => return false,
+            }
+        }
+        marked
     }
 
     /// Whether somebody else removes the groups when their last process ends: systemd does.

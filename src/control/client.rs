@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sys::{process, socket};
 
-use super::{Answer, Ask, Container, DIRECTORY, Error, Pod, socket_of};
+use super::{Answer, Ask, Container, DIRECTORY, Error, Pod, socket_of, sweep};
 
 /// A shim that has not answered by then is shown as one that does not.
 const WITHIN: Duration = Duration::from_millis(900);
@@ -67,15 +67,6 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket::connect_at_once(path)?))
 }
 
-/// Removes the socket of a shim that is gone. One that is listened at stays: the pid may be another shim's by now.
-pub fn remove_socket(pid: u32) {
-    let path = socket_of(pid);
-    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    if connect(&path).is_err_and(refused) {
-        fs::remove_file(path).ok();
-    }
-}
-
 fn pids() -> Vec<u32> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let pid = |e: fs::DirEntry| e.file_name().to_str()?.strip_suffix(".sock")?.parse().ok();
@@ -92,6 +83,7 @@ pub fn pods() -> Result<Vec<Found>, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    sweep();
     let pids = pids();
     let (sender, receiver) = mpsc::channel();
     for pid in pids {
@@ -99,13 +91,8 @@ pub fn pods() -> Result<Vec<Found>, Error> {
         // One that hangs delays no other.
         std::thread::spawn(move || {
             let pod = ask::<Pod>(pid, &Ask::State);
-            let gone = || {
-                let pid = pid.cast_signed();
-                process::start_time(pid).is_none() || process::is_zombie(pid)
-            };
-            if pod.is_err() && gone() {
-                remove_socket(pid);
-            } else {
+            // Those of dead shims have just been swept, but for what is dead and not reaped.
+            if pod.is_ok() || !process::is_zombie(pid.cast_signed()) {
                 sender.send(Found { pid, pod }).ok();
             }
         });

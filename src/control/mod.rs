@@ -2,6 +2,7 @@
 //! document of JSON answers. No containerd is needed.
 
 mod client;
+mod notes;
 pub mod peer;
 mod server;
 
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::OwnGroups;
 use crate::isolation::{self, Profile};
 
-pub use client::{Found, ask, find, find_container, pods, remove_socket};
+pub use client::{Found, ask, find, find_container, pods};
+pub use notes::{hand_note_over, note_socket, remove_note, sweep};
 pub use server::Server;
 
 /// Why a shim has no answer.

@@ -182,7 +182,7 @@ impl Recorder {
         let root = File::open(format!("/proc/{pid}/root"))
             .map_err(|e| Error::Process("its root".into(), e))?;
         let mut comm = [0u8; 16];
-        for (to, from) in comm.iter_mut().zip(process::name().as_bytes()) {
+        for (to, from) in comm.iter_mut().zip(process::CHILD_NAME.to_bytes()) {
             *to = *from;
         }
         // The kernel's own form of the number, linux/kdev_t.h.

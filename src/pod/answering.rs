@@ -84,9 +84,7 @@ pub(super) async fn run<T: Send + 'static>(
     answer: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name(crate::sys::process::name())
-        .stack_size(STACK);
+    let thread = std::thread::Builder::new().stack_size(STACK);
     let spawned = thread.spawn(move || {
         if let Some(filter) = filter()
             && let Err(e) = seccomp_set_filter(&filter.insns, filter.flags)

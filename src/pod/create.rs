@@ -50,7 +50,6 @@ impl Admitted {
     /// What `delete` needs to know of the container.
     fn record(&self, cgroup: &Cgroup) -> Record {
         Record {
-            shim: std::process::id(),
             cgroup: cgroup.cgroups_path(),
             below: cgroup.below().clone(),
             resctrl: cgroup.resctrl().cloned(),

@@ -23,9 +23,6 @@ pub struct Record {
     pub pid: i32,
     /// Its start time in clock ticks since boot, field 22 of `/proc/PID/stat`: a pid alone may be somebody else's by now.
     pub start_time: u64,
-    /// The shim's pid.
-    #[serde(default)]
-    pub shim: u32,
     /// The control groups, as a `linux.cgroupsPath` that gives them again.
     pub cgroup: PathBuf,
     /// The groups that they are below.

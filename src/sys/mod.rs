@@ -59,10 +59,20 @@ pub fn setxattr(path: &std::ffi::CStr, name: &std::ffi::CStr, value: &[u8]) -> R
     Ok(())
 }
 
-/// Whether `path` carries the extended attribute `name`.
-pub fn has_xattr(path: &std::ffi::CStr, name: &std::ffi::CStr) -> bool {
-    // SAFETY: strings are NUL-terminated; a null buffer of length 0 asks for the size only.
-    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
+/// The extended attribute `name` of `path`, `getxattr(2)`; none where it has none that is this short.
+pub fn xattr(path: &std::ffi::CStr, name: &std::ffi::CStr) -> Option<Vec<u8>> {
+    let mut value = vec![0u8; 256];
+    // SAFETY: strings are NUL-terminated and `value` is writable for its length.
+    let n = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    value.truncate(usize::try_from(n).ok()?);
+    Some(value)
 }
 
 /// Changes the permission bits of an open file: `fchmod(2)`.

@@ -108,11 +108,11 @@ fn a_hook_that_leaves_a_child(s: &mut Subject) -> String {
     // It holds the hook's standard error for longer than anybody waits.
     s.set(
         "/hooks",
-        json!({ "createRuntime": hook("createRuntime", "sleep 20 & exit 0") }),
+        json!({ "createRuntime": hook("createRuntime", "sleep 8 & exit 0") }),
     );
     let began = std::time::Instant::now();
     let status = s.run().status;
-    assert!(began.elapsed().as_secs() < 15 * u64::from(crate::support::slowness()));
+    assert!(began.elapsed().as_secs() < 6 * u64::from(crate::support::slowness()));
     status.to_string()
 }
 

@@ -24,6 +24,8 @@ situations! {
     a_killed_init_whose_children_live, ROOT, "runc kill.bats", "0 left";
     asked_to_end_before_it_starts, ALL, "runc pidfd-socket.bats", "stopped";
     two_of_one_name, ALL, "kind 7", "exists";
+    no_hierarchy_is_mounted, ROOT, "boot2docker#1301", "no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup";
+    names_in_a_list_of_processes, SHIM, "podman#23557", "containerd-shim cofferdam:init sleep";
     an_exec_whose_id_is_taken, SHIM, "containerd", "AlreadyExists";
     a_state_of_another_version, COMMAND, "kind 7", "refused: another version";
 }
@@ -155,7 +157,7 @@ fn four_deletes_at_once(s: &mut Subject) -> String {
 fn standing(s: &mut Subject) -> std::process::Child {
     s.set("/process/args", json!(["sleep", "1000"]));
     let mark = s.dir.join("run/there");
-    let script = format!("touch {}; sleep 1000", mark.display());
+    let script = format!("touch {0}; exec tail -f {0}", mark.display());
     s.set("/hooks", json!({ "createRuntime": [{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }] }));
     s.write_spec();
     let mut command = s.command(&["create", "--bundle", s.bundle(), &s.id]);
@@ -273,6 +275,40 @@ fn two_of_one_name(s: &mut Subject) -> String {
     } else {
         format!("{out:?}")
     }
+}
+
+fn no_hierarchy_is_mounted(s: &mut Subject) -> String {
+    let front = s.front;
+    // A thread has mounts of its own, and what it starts has them too.
+    let thread = std::thread::spawn(move || {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        use nix::sched::{CloneFlags, unshare};
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH).unwrap();
+        let out = Subject::new(front).run();
+        assert_ne!(out.status, 0, "{out:?}");
+        let told = out
+            .stderr
+            .find("no cgroup hierarchy")
+            .map(|at| &out.stderr[at..]);
+        told.unwrap_or(&out.stderr).to_owned()
+    });
+    thread.join().unwrap()
+}
+
+fn names_in_a_list_of_processes(s: &mut Subject) -> String {
+    let name = |pid: i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        name.trim().to_owned()
+    };
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.create().ok();
+    let created = name(s.pid());
+    s.start().ok();
+    let shim = s.shim().pid().unwrap();
+    format!("{} {created} {}", name(shim), name(s.pid()))
 }
 
 fn an_exec_whose_id_is_taken(s: &mut Subject) -> String {

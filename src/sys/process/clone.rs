@@ -59,6 +59,7 @@ pub unsafe fn clone3(
     if let Some((pid, pidfd)) = unsafe { clone_with(args) }? {
         return Ok(making.own(pid, pidfd));
     }
+    super::set_name(super::CHILD_NAME).ok();
     #[expect(unreachable_code, reason = "the child does not come back")]
     match in_child() {}
 }

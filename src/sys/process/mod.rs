@@ -26,10 +26,15 @@ pub fn own_pid() -> i32 {
     std::process::id() as i32
 }
 
-/// The name of this process's first thread, `/proc/PID/comm`.
-pub fn name() -> String {
-    let name = crate::procfs::read("/proc/self/comm").unwrap_or_default();
-    name.trim_end_matches('\n').to_owned()
+/// A pod's server in ps(1), and for `pgrep containerd-shim`: as runc's shim is called. It is executed from a descriptor, whose number would
+/// be its name.
+pub const SERVER_NAME: &CStr = c"containerd-shim";
+/// A process of ours that becomes a container's, until it executes the container's program. Recordings know our own by it.
+pub const CHILD_NAME: &CStr = c"cofferdam:init";
+
+/// Names the calling thread: `PR_SET_NAME`.
+pub fn set_name(name: &CStr) -> Result<()> {
+    nix::sys::prctl::set_name(name)
 }
 
 /// `setns(2)` with a namespace descriptor or (Linux 5.8) a pidfd.

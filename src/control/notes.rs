@@ -1,0 +1,86 @@
+//! What dead shims leave: their sockets. A shim that is killed removes none, and containerd does not call `delete` for one that
+//! died before it answered.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::{DIRECTORY, socket_of};
+
+/// A socket that is younger may be about to be listened at.
+const YOUNG: Duration = Duration::from_secs(2);
+
+/// Where a process notes its task socket.
+fn note_of(pid: u32) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{pid}.task"))
+}
+
+/// Notes that the socket at `path` is this process's, before it is made. Best effort.
+pub fn note_socket(path: &Path) {
+    let note = note_of(std::process::id());
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(DIRECTORY)
+        .ok();
+    fs::remove_file(&note).ok(); // of an earlier process of this pid
+    symlink(path, note).ok();
+}
+
+/// Hands this process's note over to its child that serves the socket.
+pub fn hand_note_over(pid: u32) {
+    fs::rename(note_of(std::process::id()), note_of(pid)).ok();
+}
+
+/// Removes this process's note: its socket is gone, or another process's.
+pub fn remove_note() {
+    fs::remove_file(note_of(std::process::id())).ok();
+}
+
+/// Removes the sockets of dead shims.
+pub fn sweep() {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let parts = name.to_str().and_then(|name| name.split_once('.'));
+        let Some((Ok(pid), kind)) = parts.map(|(pid, kind)| (pid.parse::<u32>(), kind)) else {
+            continue;
+        };
+        if !is_gone(pid) {
+            continue;
+        }
+        match kind {
+            "sock" => drop(fs::remove_file(socket_of(pid))),
+            "task" => sweep_note(&note_of(pid)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether no process has this pid. One that is no shim is taken for one until it ends: beside a thousand pods more would take long.
+fn is_gone(pid: u32) -> bool {
+    kill(Pid::from_raw(pid.cast_signed()), None) == Err(Errno::ESRCH)
+}
+
+fn sweep_note(note: &Path) {
+    let Ok(socket) = fs::read_link(note) else {
+        return;
+    };
+    let made = fs::symlink_metadata(&socket).and_then(|meta| meta.modified());
+    if let Ok(made) = made {
+        let age = SystemTime::now().duration_since(made).unwrap_or_default();
+        if age < YOUNG {
+            return; // by the next sweep it is known whose it is
+        }
+        if UnixStream::connect(&socket).is_err() {
+            fs::remove_file(&socket).ok();
+        }
+    }
+    fs::remove_file(note).ok();
+}
