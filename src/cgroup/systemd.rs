@@ -42,9 +42,11 @@ pub(super) enum Manager {
 }
 
 impl Manager {
-    /// The one that this process may ask.
+    /// The one that this process may ask. Root of a user namespace whose first process is in it too (a system container) is as good as
+    /// the node's root to the systemd there.
     pub(crate) fn of_caller() -> Self {
-        if creds::is_in_user_namespace() {
+        let users_of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
+        if creds::is_in_user_namespace() && users_of("1") != users_of("self") {
             Self::User
         } else {
             Self::Node

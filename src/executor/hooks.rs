@@ -284,7 +284,11 @@ pub(super) fn explain(what: &str, status: i32, said: &[u8]) -> Error {
         "did not finish within its timeout".to_owned()
     } else {
         use std::os::unix::process::ExitStatusExt;
-        std::process::ExitStatus::from_raw(status).to_string()
+        let status = std::process::ExitStatus::from_raw(status);
+        match status.signal() {
+            Some(libc::SIGSYS) => format!("{status}: bad system call, which linux.seccomp denies"),
+            _ => status.to_string(),
+        }
     };
     let said = String::from_utf8_lossy(said);
     if !said.trim().is_empty() {

@@ -354,6 +354,9 @@ impl Step {
                 format!("become user {uid}, group {gid} with the spec's capabilities")
             }
             Self::IoPriority(_) => "process.ioPriority: set".into(),
+            Self::Scheduler(attr) if attr.policy == libc::SCHED_DEADLINE.cast_unsigned() => {
+                "process.scheduler: set SCHED_DEADLINE (it can't be used together with linux.resources.cpu.cpus)".into()
+            }
             Self::Scheduler(_) => "process.scheduler: set".into(),
             Self::Affinity(_) => "process.execCPUAffinity: set the CPU affinity".into(),
             Self::Personality(_) => "linux.personality: set".into(),

@@ -82,6 +82,12 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         );
         out.say("handlers", State::Failing, found, HANDLER);
     }
+    let asked_for_features = |r: &Table| text(r, "runtime_type") == "io.containerd.runc.v2";
+    if (major, minor) < (2, 4) && !ours.iter().any(|(_, r)| asked_for_features(r)) {
+        let found = "pods with hostUsers: false or recursiveReadOnly mounts are refused: containerd before 2.4 asks runc's runtime type only; \
+                     if you want them, see the end of shim-config/containerd-2.x.toml";
+        out.say("handlers", State::Ok, found, "");
+    }
     let mut profiles = BTreeSet::new();
     for (name, runtime) in ours {
         if let Some(profile) = handler(name, runtime, daemon.as_ref(), out) {
