@@ -97,7 +97,7 @@ impl Cgroup {
         }
         let rules = resources.and_then(|r| r.devices().as_deref());
         // Only the node's root may load these programs, and containers of others make no device nodes.
-        let may_have_rules = !creds::is_in_user_namespace();
+        let may_have_rules = creds::is_nodes_root();
         if may_have_rules && (fresh || rules.is_some_and(|r| !r.is_empty())) {
             let rules = devices::normalise(rules.unwrap_or_default())?;
             match self.layout.find("devices") {

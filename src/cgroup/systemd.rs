@@ -46,10 +46,11 @@ impl Manager {
     /// the node's root to the systemd there.
     pub(crate) fn of_caller() -> Self {
         let users_of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
-        if creds::is_in_user_namespace() && users_of("1") != users_of("self") {
-            Self::User
-        } else {
+        let is_root = || nix::unistd::geteuid().is_root() && users_of("1") == users_of("self");
+        if creds::is_nodes_root() || is_root() {
             Self::Node
+        } else {
+            Self::User
         }
     }
 

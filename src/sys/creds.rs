@@ -183,6 +183,11 @@ pub fn is_in_user_namespace() -> bool {
     users() & OF_NODE == 0
 }
 
+/// Whether this process has rights over the node: it is root, in the node's user namespace.
+pub fn is_nodes_root() -> bool {
+    rustix::process::geteuid().is_root() && !is_in_user_namespace()
+}
+
 /// What the processes of a container may do with its session keyring, keyctl(2): its possessors everything, its user view, read,
 /// search and link.
 pub const KEYS_OF_CONTAINER: u32 = 0x3f1b_0000;
