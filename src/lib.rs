@@ -32,6 +32,7 @@ pub mod learn;
 pub mod oci;
 pub mod pod;
 pub mod procfs;
+pub mod sealed;
 pub mod seccomp;
 pub mod service;
 pub mod show;

@@ -14,6 +14,13 @@ pub fn read(path: impl AsRef<Path>) -> std::io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Every process that can be seen.
+pub fn pids() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.collect()
+}
+
 /// Device and inode of a process's namespace, which tell namespaces apart: `/proc/PID/ns/FILE`, `namespaces(7)`.
 ///
 /// # Errors

@@ -92,7 +92,12 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
     };
     if let Some(path) = path {
         let resume = |c: Cgroup| c.resume(record.resctrl.clone());
-        match Cgroup::at(layout.clone(), &path, record.below.clone(), id).map(resume) {
+        let cgroup = if recorded {
+            Cgroup::at(layout.clone(), &path, record.below.clone(), id)
+        } else {
+            Cgroup::new(layout.clone(), Some(&path), id)
+        };
+        match cgroup.map(resume) {
             // Without a record the creation failed, or was killed half-way, and the path may be another container's or the node's.
             Ok(cgroup) if !recorded && !cgroup.is_marked() => {}
             Ok(cgroup) if cgroup.exists() => {
@@ -105,7 +110,7 @@ fn clean(bundle: &Path, id: &str, layout: &Arc<Layout>) -> Record {
                 let remains = Remains {
                     id,
                     cgroup: Some(&cgroup),
-                    request: None,
+                    root: None,
                     hooks: hooks.as_ref(),
                 };
                 remains.destroy(WITHIN);

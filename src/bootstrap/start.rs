@@ -15,8 +15,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
-use super::{Error, Result, SERVE, STANDARD, protect, write_out};
+use super::{Error, Result, SERVE, STANDARD, write_out};
 use crate::control;
+use crate::sealed;
 use crate::sys::socket;
 use crate::trace;
 
@@ -155,7 +156,7 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
 /// pid.
 fn spawn(name: &str, params: &Params, group: &str, listener: UnixListener) -> Result<u32> {
     let sealing = trace::span("seal the program");
-    let program = protect::sealed_program()?;
+    let program = sealed::program().map_err(Error::io("seal the shim's program"))?;
     drop(sealing);
     let _trace = trace::span("spawn the server");
     let mut command = Command::new(PathBuf::from(format!(

@@ -68,7 +68,8 @@ impl Cgroup {
             return Ok(());
         };
         let is_near = |h: &Hierarchy| {
-            let groups = [self.layout.own_groups(), &self.below].map(|all| h.group_of(all));
+            let now = Layout::own_groups_now().unwrap_or_default();
+            let groups = [&now, &self.below].map(|all| h.group_of(all));
             matches!(groups, [Some(own), Some(top)] if own.starts_with(top))
         };
         match self.layout.unified() {

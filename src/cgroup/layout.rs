@@ -97,6 +97,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// This process's groups, which others may have changed since the layout was read.
+    pub(super) fn own_groups_now() -> io::Result<OwnGroups> {
+        Ok(parse_own(&crate::procfs::read("/proc/self/cgroup")?))
+    }
+
     fn parse(mountinfo: &str, own: &str) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
@@ -138,16 +143,9 @@ impl Layout {
             });
         }
         hierarchies.sort_by_key(|h| h.v2);
-        let own = own
-            .lines()
-            .filter_map(|l| {
-                let mut parts = l.splitn(3, ':').skip(1);
-                Some((parts.next()?.to_owned(), PathBuf::from(parts.next()?)))
-            })
-            .collect();
         Self {
             hierarchies,
-            own,
+            own: parse_own(own),
             without: None,
         }
     }
@@ -179,6 +177,15 @@ impl Layout {
     pub(super) fn own_groups(&self) -> &OwnGroups {
         &self.own
     }
+}
+
+/// `/proc/PID/cgroup`, cgroups(7).
+fn parse_own(text: &str) -> OwnGroups {
+    let groups = text.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        Some((parts.next()?.to_owned(), PathBuf::from(parts.next()?)))
+    });
+    groups.collect()
 }
 
 fn is_controller(option: &str) -> bool {

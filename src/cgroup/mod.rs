@@ -264,6 +264,11 @@ impl Cgroup {
             self.remove_those(Duration::ZERO, is_new).ok();
             return Err(e);
         }
+        // Not sooner: those that were there before, and are refused, stay others'.
+        let all = self.layout.hierarchies.iter().map(|h| self.dir(h));
+        for dir in all.filter(|dir| !new.contains(dir)) {
+            Mark::Container(&self.id).set(&dir);
+        }
         Ok(placeholder)
     }
 
@@ -315,8 +320,7 @@ impl Cgroup {
                 });
             }
             // systemd refuses a unit that is there already, and its placeholder is in the groups that it made.
-            let mark = Mark::Container(&self.id);
-            if make_group(h, &dir, mark)? {
+            if make_group(h, &dir, Mark::Container(&self.id))? {
                 new.push(dir.clone());
             } else if self.unit.is_none() {
                 if self.own_only && Mark::container(&dir).is_none() {
@@ -325,16 +329,15 @@ impl Cgroup {
                         reason: "it exists already, and no Cofferdam container has left it",
                     });
                 }
-                let left = read_pids(&dir.join("cgroup.procs"))?.len();
-                if left > 0 {
+                // Below it, too: at the container's end all of them would be killed.
+                let mut left = Vec::new();
+                processes::collect_pids(&dir, &mut left)?;
+                if !left.is_empty() {
                     return Err(Error::Foreign {
                         path: dir,
                         reason: "container's cgroup is not empty: it has processes of another container",
                     });
                 }
-                mark.set(&dir);
-            } else {
-                mark.set(&dir);
             }
             if is_frozen(h, &dir) {
                 return Err(Error::Foreign {
@@ -396,7 +399,8 @@ impl Cgroup {
                 result = Err(e);
                 continue;
             }
-            for dir in self.above(h) {
+            // An earlier removal may have been killed half-way.
+            for dir in self.above(h).filter(|dir| dir.exists()) {
                 if !Mark::is_above(&dir) || fs::remove_dir(&dir).is_err() {
                     break;
                 }

@@ -114,7 +114,8 @@ pub(super) fn read_pids(file: &Path) -> Result<Vec<i32>> {
     }
 }
 
-fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
+/// The processes of a group, and of those below it.
+pub(super) fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
     pids.extend(read_pids(&dir.join("cgroup.procs"))?);
     for child in child_groups(dir)? {
         collect_pids(&child, pids)?;

@@ -42,12 +42,9 @@ pub(super) enum Manager {
 }
 
 impl Manager {
-    /// The one that this process may ask. Root of a user namespace whose first process is in it too (a system container) is as good as
-    /// the node's root to the systemd there.
+    /// The one that this process may ask.
     pub(crate) fn of_caller() -> Self {
-        let users_of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
-        let is_root = || nix::unistd::geteuid().is_root() && users_of("1") == users_of("self");
-        if creds::is_nodes_root() || is_root() {
+        if creds::is_root_of_machine() {
             Self::Node
         } else {
             Self::User

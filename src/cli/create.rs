@@ -1,8 +1,8 @@
 //! `create` and `run`.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 use super::args::{CgroupManager, CreateArgs, Global, Rootless, RunArgs};
 use super::isolation::Profile;
 use super::store::{Entry, Groups, Init, Reserved, Saved, Store};
-use super::systemd::{Listeners, Notify};
+use super::systemd::{Listeners, Notify, check_preserved};
 use super::terminal::{self, Console, Signals};
 use super::{Error, Result, delete, lifecycle};
 use crate::cgroup::{Cgroup, Layout, is_systemd_form};
@@ -53,10 +53,25 @@ pub(super) fn filter(spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
     Ok(filter.map(seccomp::compile).transpose()?.map(Arc::new))
 }
 
+/// Replaces what is there, a link too, all at once.
+fn write_anew(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let temporary = path.with_file_name(name);
+    let written = fs::File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        fs::remove_file(&temporary).ok();
+    }
+    written
+}
+
 pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
     match path {
         Some(path) => {
-            fs::write(path, pid.to_string()).map_err(Error::io(format!("write {}", path.display())))
+            let failed = Error::io(format!("write {}", path.display()));
+            write_anew(path, &pid.to_string()).map_err(failed)
         }
         None => Ok(()),
     }
@@ -65,8 +80,8 @@ pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
 /// Sends a pidfd to whoever listens on `--pidfd-socket`.
 pub(super) fn send_pidfd(path: Option<&Path>, pidfd: &OwnedFd) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let stream =
-        UnixStream::connect(path).map_err(Error::io(format!("connect to {}", path.display())))?;
+    let stream = crate::sys::socket::connect_at_once(path)
+        .map_err(|e| Error::Io(format!("connect to {}", path.display()), e.into()))?;
     socket::send_fd(stream.as_fd(), b"pidfd", pidfd.as_fd())
         .map_err(|e| Error::Io(format!("send the pidfd to {}", path.display()), e.into()))
 }
@@ -99,10 +114,8 @@ pub(super) fn run(store: &Store, args: &RunArgs, global: &Global) -> Result<i32>
         console,
     } = make(store, &args.create, global, detach)?;
     let id = &args.create.id;
-    let started = Notify::listen(entry.directory())
-        .and_then(|notify| lifecycle::open_gate(&entry).map(|()| notify));
-    let notify = match started {
-        Ok(notify) => notify,
+    let notify = match lifecycle::open_gate(&entry) {
+        Ok((notify, _)) => notify,
         Err(e) => {
             delete::delete(store, id, true).ok();
             return Err(e);
@@ -153,16 +166,20 @@ fn groups(spec: &Spec, id: &str, global: &Global, restricts: bool) -> Result<Cgr
 }
 
 /// The spec of the bundle, and what the caller's environment adds to it.
-fn spec(args: &CreateArgs, bundle: &Path, reserved: &Reserved) -> Result<(Spec, Listeners)> {
+fn spec(
+    args: &CreateArgs,
+    bundle: &Path,
+    reserved: &Reserved,
+    listeners: &Listeners,
+) -> Result<Spec> {
     let file = args.config.as_deref();
     let mut spec = match file {
         Some(file) => oci::load_file(file)?,
         None => oci::load(bundle)?,
     };
-    let listeners = Listeners::of_caller();
-    listeners.announce(&mut spec)?;
+    listeners.announce(&mut spec);
     Notify::prepare(reserved.directory(), &mut spec)?;
-    Ok((spec, listeners))
+    Ok(spec)
 }
 
 fn make(
@@ -171,9 +188,12 @@ fn make(
     global: &Global,
     must_send_console: bool,
 ) -> Result<Created> {
+    let listeners = Listeners::of_caller();
+    let preserve_fds = args.preserve_fds.saturating_add(listeners.count());
+    check_preserved(preserve_fds)?;
     let bundle = bundle(args.bundle.as_deref())?;
     let reserved = store.reserve(&args.id)?;
-    let (asked, listeners) = spec(args, &bundle, &reserved)?;
+    let asked = spec(args, &bundle, &reserved, &listeners)?;
     let rootless = !nix::unistd::geteuid().is_root();
     let seen = if rootless {
         userns::enter_new(&asked)?;
@@ -182,7 +202,7 @@ fn make(
         asked.clone()
     };
     let profile = Profile::of(global.profile.as_deref())?;
-    let request = profile.judge(seen, &args.id, &bundle)?;
+    let request = profile.judge(seen, &args.id, &bundle, reserved.directory())?;
     let spec = &request.rest;
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::Other("process: is missing".into()))?;
@@ -191,12 +211,19 @@ fn make(
     let console = Console::new(socket, has_terminal, must_send_console)?;
     let stdio = stdio(process, &console)?;
     let cgroup = groups(spec, &args.id, global, profile.restricts())?;
+    if profile.restricts() && cgroup.is_none() {
+        return Err(Error::Other(
+            "a profile's limits and its device rules need control groups: run this without --cgroup-manager disabled and --rootless".into(),
+        ));
+    }
     let hooks = HookRunner::new(&request, &args.id, &bundle);
     let mut saved = Saved {
         version: Saved::VERSION,
         id: args.id.clone(),
         bundle: bundle.clone(),
         spec: asked,
+        hooks: request.hooks.0.clone(),
+        root: request.root_on_node().map(Path::to_owned),
         profile: profile.name(),
         init: None,
         cgroup: (!cgroup.is_none()).then(|| Groups {
@@ -226,7 +253,7 @@ fn make(
         users: None,
         new_keyring: saved.new_keyring,
         gate: Some(gate),
-        preserve_fds: args.preserve_fds.saturating_add(listeners.count()),
+        preserve_fds,
         pivot: profile.restricts() || !args.no_pivot,
     };
     let launched = executor::launch(plan, hooks.as_ref())?;

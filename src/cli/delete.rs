@@ -13,45 +13,42 @@ pub(super) const KILL_WITHIN: Duration = Duration::from_secs(10);
 
 /// Removes what a container leaves, also what a command that was killed has left of one.
 pub(super) fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
-    let found = store.load(id);
-    if force && found.is_err() {
+    let find = || match store.load(id) {
+        Err(e) if force => store.salvage(id).map_err(|_| e),
+        found => found,
+    };
+    if force && !store.has_state(id) {
         return store.remove_empty(id);
     }
-    let entry = found?;
+    let entry = find()?;
     let status = entry.status();
     // One that was never started goes as with runc, which buildah relies on; OCI runtime.md has only stopped ones deleted.
     if !force && !matches!(status, Status::Stopped | Status::Created) {
         return Err(Error::Other(format!(
-            "cannot delete container {id} that is not stopped: {}",
+            "cannot delete container {id} that is not stopped: {} (--force kills it)",
             status.name()
         )));
     }
     // A creation that is under way ends with its process, and takes back what it made.
     kill_init(&entry)?;
     let Some(_lock) = entry.lock()? else {
-        return if force {
-            Ok(())
-        } else {
-            store.load(id).map(drop)
-        };
+        return if force { Ok(()) } else { find().map(drop) };
     };
     // As it is now: a creation may have gone on before it could be stopped.
-    let entry = store.load(id)?;
+    let entry = find()?;
     kill_init(&entry)?;
-    let request = entry
-        .request()
-        .inspect_err(|e| log::warn!(id, error:% = e; "the container's spec cannot be read"))
-        .ok();
-    let hooks = entry.hooks().ok().flatten();
+    let hooks = entry.hooks();
     let cgroup = entry.cgroup()?;
+    // A creation that was killed before it had a process may not have looked at its groups yet: they may be others'.
+    let is_own = entry.saved.init.is_some() || cgroup.is_marked();
     let remains = Remains {
         id,
-        cgroup: Some(&cgroup),
-        request: request.as_deref(),
+        cgroup: is_own.then_some(&cgroup),
+        root: entry.saved.root.as_deref(),
         hooks: hooks.as_ref(),
     };
     let gone = remains.kill(KILL_WITHIN)?.remove(KILL_WITHIN)?;
-    entry.remove()?;
+    entry.remove_directory()?;
     gone.run_poststop();
     Ok(())
 }

@@ -2,19 +2,21 @@
 
 use std::fs;
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
 use super::args::ExecArgs;
 use super::create::{filter, send_pidfd, stdio, write_pid_file};
 use super::store::{Status, Store};
+use super::systemd::check_preserved;
 use super::terminal::{self, Console, Signals};
 use super::{Error, Result};
 use crate::cgroup::Below;
 use crate::executor::{self, ExecPlan, JoinedNamespaces};
-use crate::oci::{Inherited, Request};
+use crate::oci::{self, Inherited};
 
 pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
+    check_preserved(args.preserve_fds)?;
     let entry = store.load(&args.id)?;
     let status = entry.status();
     match status {
@@ -33,9 +35,9 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     let init = entry
         .pidfd()
         .ok_or_else(|| Error::Other("cannot exec in a stopped container".into()))?;
-    entry.enter_users()?;
-    let container = entry.request()?;
-    let process = process(&container, args)?;
+    entry.enter_users(&init)?;
+    let spec = &entry.saved.spec;
+    let process = process(spec, args)?;
     let console = Console::new(
         args.console_socket.as_deref(),
         process.terminal() == Some(true),
@@ -50,15 +52,16 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
     } else {
         Some(Signals::hold()?)
     };
-    let filter = filter(&container.rest)?;
+    let filter = filter(spec)?;
     let spawned = executor::exec(ExecPlan {
         process: &process,
         id: &args.id,
         init,
-        enter: JoinedNamespaces::of(&container),
+        enter: JoinedNamespaces::of(entry.pid())?,
+        personality: executor::personality(spec),
         seccomp_agent: executor::seccomp_agent(
             filter.as_ref(),
-            &container,
+            spec,
             &args.id,
             &entry.saved.bundle,
             "running",
@@ -88,9 +91,8 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
 }
 
 /// The process to run, from a file or from flags.
-fn process(container: &Request, args: &ExecArgs) -> Result<Process> {
-    let own = container
-        .rest
+fn process(spec: &Spec, args: &ExecArgs) -> Result<Process> {
+    let own = spec
         .process()
         .as_ref()
         .ok_or_else(|| Error::Other("process: is missing".into()))?;
@@ -114,7 +116,10 @@ fn from_flags(own: &Process, args: &ExecArgs) -> Result<Process> {
     p["args"] = json!(args.command);
     p["terminal"] = json!(args.tty);
     if let Some(cwd) = &args.cwd {
-        p["cwd"] = json!(cwd);
+        let text = cwd
+            .to_str()
+            .ok_or_else(|| Error::Other(format!("--cwd {}: is not UTF-8", cwd.display())))?;
+        p["cwd"] = json!(text);
     }
     let extend = |list: &mut Value, values: Vec<Value>| match list.as_array_mut() {
         Some(list) => list.extend(values),
@@ -164,7 +169,7 @@ fn from_flags(own: &Process, args: &ExecArgs) -> Result<Process> {
     if let Some(label) = &args.process_label {
         p["selinuxLabel"] = json!(label);
     }
-    serde_json::from_value(p).map_err(|e| Error::Other(format!("exec: {e}")))
+    Ok(oci::parse_process(p.to_string().as_bytes())?)
 }
 
 /// As the spec names it.

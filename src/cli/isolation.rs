@@ -8,16 +8,19 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
+use super::systemd::notify_directory;
 use super::{Error, Result};
 use crate::cgroup::Layout;
 use crate::executor::Confinement;
 use crate::isolation::Judged;
 use crate::oci::{Links, Reading, Request};
 use crate::pod::{Isolation, OfPod};
+use crate::sys::creds;
 
 /// The profile that a command's name stands for: `cofferdam-hardened` for `hardened`.
 pub(super) fn of_command(program: &OsStr) -> Option<String> {
-    let name = Path::new(program).file_name()?.to_str()?;
+    // A name that is not UTF-8 is no profile's, and is refused as one.
+    let name = Path::new(program).file_name()?.to_string_lossy();
     name.strip_prefix("cofferdam-").map(str::to_owned)
 }
 
@@ -28,9 +31,22 @@ impl Profile {
     /// Loads it.
     pub(crate) fn of(name: Option<&str>) -> Result<Self> {
         let name = name.filter(|name| *name != "standard");
+        if let Some(name) = name.filter(|name| name.contains('/')) {
+            return Err(Error::Other(format!(
+                "--profile {name}: is a path: give the name of a profile (`cofferdam profile list`)"
+            )));
+        }
         let loaded = name.map(Isolation::load).transpose();
         let loaded = loaded.map_err(|e| Error::Other(e.to_string()))?;
-        Ok(Self(loaded))
+        let profile = Self(loaded);
+        // What they may have of the node is the kernel's to say; whom would the profile protect from them?
+        if profile.restricts() && !creds::is_root_of_machine() {
+            return Err(Error::Other(format!(
+                "profile {:?}: profiles are for containers that root makes: run this without a profile",
+                profile.name().unwrap_or_default()
+            )));
+        }
+        Ok(profile)
     }
 
     pub(crate) fn name(&self) -> Option<String> {
@@ -47,7 +63,14 @@ impl Profile {
     }
 
     /// Reads a spec to be carried out, and puts the profile's floor under it.
-    pub(crate) fn judge(&self, spec: Spec, id: &str, bundle: &Path) -> Result<Judged<Request>> {
+    /// `own` is the container's directory of ours.
+    pub(crate) fn judge(
+        &self,
+        spec: Spec,
+        id: &str,
+        bundle: &Path,
+        own: &Path,
+    ) -> Result<Judged<Request>> {
         let Some(isolation) = &self.0 else {
             let reading = Reading::Run(Links::Any);
             return Ok(Judged::standard(Request::read(spec, bundle, reading)?));
@@ -61,7 +84,7 @@ impl Profile {
         // A pod is given users by its shim, which lives as long as they are its own. Here nobody does.
         if isolation.gives_users() && asked.namespaces.user.is_host() {
             return Err(Error::Other(format!(
-                "profile {:?} refuses a container without users of its own (linux.namespaces has no user namespace): with podman add --userns=auto",
+                "profile {:?} refuses a container without users of its own (linux.namespaces has no user namespace): with podman add --userns=auto, or --uidmap and --gidmap",
                 isolation.name()
             )));
         }
@@ -69,7 +92,9 @@ impl Profile {
         let of_pod = OfPod {
             layout: &layout,
             users: None,
-            place: isolation.place(id, bundle, None),
+            place: isolation
+                .place(id, bundle, None)
+                .by_hand(&notify_directory(own)),
             namespaces: BTreeSet::new(),
         };
         let judged = isolation.judge(id, of_pod, asked);

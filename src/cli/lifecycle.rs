@@ -1,6 +1,6 @@
 //! `start`, `kill`, `pause`, `resume`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::signal::parse_signal;
 use super::store::{Entry, Status, Store};
@@ -11,41 +11,43 @@ use crate::sys::process;
 
 pub(super) fn start(store: &Store, id: &str) -> Result<()> {
     let entry = store.load(id)?;
-    let notify = Notify::listen(entry.directory())?;
-    open_gate(&entry)?;
-    match (notify, entry.pidfd()) {
-        (Some(notify), Some(pidfd)) => notify.until_ready(&pidfd, entry.pid()),
-        _ => Ok(()),
+    let (notify, pidfd) = open_gate(&entry)?;
+    match notify {
+        Some(notify) => notify.until_ready(&pidfd, entry.pid()),
+        None => Ok(()),
     }
 }
 
 /// Lets the init execute its program, and runs the poststart hooks. If one fails the container is stopped: OCI runtime.md 1.3,
-/// "Lifecycle", step 9.
-pub(super) fn open_gate(entry: &Entry) -> Result<()> {
-    let refused = |why: &str| Err(Error::Other(format!("cannot start {why}")));
+/// "Lifecycle", step 9. Returns who passes on what the container says, and the init.
+pub(super) fn open_gate(entry: &Entry) -> Result<(Option<Notify>, OwnedFd)> {
+    let refused = |why: &str| Error::Other(format!("cannot start {why}"));
+    let gone = || refused("a container that has stopped");
+    let lock = entry.lock()?.ok_or_else(gone)?;
     match entry.status() {
         Status::Created => {}
-        Status::Creating => return refused("a container that is being created"),
-        Status::Stopped => return refused("a container that has stopped"),
+        Status::Creating => return Err(refused("a container that is being created")),
+        Status::Stopped => return Err(gone()),
         Status::Paused if entry.is_at_gate() => {
-            return refused("a container that is paused: resume it first");
+            return Err(refused("a container that is paused: resume it first"));
         }
-        Status::Running | Status::Paused => return refused("an already running container"),
+        Status::Running | Status::Paused => return Err(refused("an already running container")),
     }
-    let stopped = || Error::Other("cannot start a container that has stopped".into());
-    let pidfd = entry.pidfd().ok_or_else(stopped)?;
-    let hooks = entry.hooks()?;
+    let pidfd = entry.pidfd().ok_or_else(gone)?;
+    let notify = Notify::listen(entry.directory())?;
     let pid = entry.pid();
     let opened = entry.gate()?.open(pid, &pidfd);
     entry.gate_opened();
     opened?;
+    drop(lock);
     log::debug!(id = entry.saved.id, pid; "started");
-    let Some(hooks) = hooks else { return Ok(()) };
-    hooks.run(HookKind::Poststart, pid).or_else(|e| {
-        process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-        process::wait_readable(pidfd.as_fd(), Some(super::delete::KILL_WITHIN)).ok();
-        Err(e.into())
-    })
+    if let Some(hooks) = entry.hooks() {
+        hooks.run(HookKind::Poststart, pid).inspect_err(|_| {
+            process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+            process::wait_readable(pidfd.as_fd(), Some(super::delete::KILL_WITHIN)).ok();
+        })?;
+    }
+    Ok((notify, pidfd))
 }
 
 pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<()> {
@@ -54,7 +56,14 @@ pub(super) fn kill(store: &Store, id: &str, signal: &str, all: bool) -> Result<(
     let not_running = || Error::Other("container not running".into());
     if all {
         // What a dead init left behind, too. That there is nobody is no error, as with runc.
-        entry.own_cgroup()?.signal_all(signal);
+        let cgroup = entry.cgroup()?;
+        if cgroup.is_none() {
+            for pid in entry.pids()? {
+                process::kill(pid, signal).ok();
+            }
+        } else {
+            cgroup.signal_all(signal);
+        }
         return Ok(());
     }
     let status = entry.status();

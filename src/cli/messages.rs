@@ -1,13 +1,15 @@
 //! Messages for people: on standard error, and where `--log` says.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use log::Level;
 
 use super::args::{Global, LogFormat, LogLevel, LogTarget};
+use super::{Error, Result};
 use crate::show::{Pairs, shown_lines};
 
 /// Where systemd's journal takes messages: systemd.io, "Native Journal Protocol".
@@ -64,12 +66,22 @@ impl Messages {
         self.level
     }
 
-    /// Errors are always on standard error: who called reads them there. All else is where the log is.
+    /// Whether the log's file can be written.
+    pub(crate) fn try_log(&self) -> Result<()> {
+        let Some(LogTarget::File(path)) = &self.log else {
+            return Ok(());
+        };
+        let opened = open(path).map(drop);
+        opened.map_err(Error::io(format!("--log: open {}", path.display())))
+    }
+
+    /// Errors are always on standard error: who called reads them there. All else is where the log is, unless it cannot be written.
     pub(crate) fn write(&self, level: Level, text: &str) {
-        if let Some(target) = &self.log {
-            self.write_log(target, level, text);
-        }
-        if self.log.is_some() && level != Level::Error {
+        let logged = self
+            .log
+            .as_ref()
+            .is_some_and(|target| self.write_log(target, level, text).is_ok());
+        if logged && level != Level::Error {
             return;
         }
         let line = match self.format.filter(|_| self.log.is_none()) {
@@ -79,31 +91,35 @@ impl Messages {
         writeln!(std::io::stderr(), "{line}").ok();
     }
 
-    fn write_log(&self, target: &LogTarget, level: Level, text: &str) {
+    fn write_log(&self, target: &LogTarget, level: Level, text: &str) -> std::io::Result<()> {
         let send = |to: &str, message: String| {
             UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), to))
         };
         let one_line = || shown_lines(text).replace('\n', " ");
         match target {
             LogTarget::File(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
                 let line = formatted(self.format.unwrap_or(LogFormat::Text), level, text);
-                file.and_then(|mut file| writeln!(file, "{line}")).ok();
+                writeln!(open(path)?, "{line}")
             }
             LogTarget::Journald(id) => {
                 let (id, text, priority) = (shown_lines(id), one_line(), priority(level));
                 let fields =
                     format!("SYSLOG_IDENTIFIER={id}\nPRIORITY={priority}\nMESSAGE={text}\n");
-                send(JOURNAL, fields).ok();
+                send(JOURNAL, fields).map(drop)
             }
             LogTarget::Syslog(id) => {
                 // Facility 3 is that of daemons.
                 let priority = 3 << 3 | priority(level);
                 let (id, pid) = (shown_lines(id), std::process::id());
-                send(SYSLOG, format!("<{priority}>{id}[{pid}]: {}", one_line())).ok();
+                let line = format!("<{priority}>{id}[{pid}]: {}", one_line());
+                send(SYSLOG, line).map(drop)
             }
         }
     }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 fn formatted(format: LogFormat, level: Level, text: &str) -> String {

@@ -32,7 +32,9 @@ use messages::{MESSAGES, Messages};
 
 use crate::executor;
 use crate::inspect::containerd::Source;
+use crate::sealed;
 use crate::show::{shown_json, shown_lines};
+use crate::sys::{creds, process};
 
 /// What a command ends with, unless it succeeds.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +73,11 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// The command's `main`. Returns the exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args = args::with_plain_flags(args.into_iter().collect());
     let of_link = args
         .first()
         .and_then(|program| isolation::of_command(program));
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(mut cli) => {
             cli.global.profile = cli.global.profile.or(of_link);
             cli
@@ -86,6 +88,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         }
     };
     let messages = MESSAGES.get_or_init(|| Messages::new(&cli.global));
+    if let Err(e) = messages.try_log() {
+        messages.write(log::Level::Error, &e.to_string());
+        return 1;
+    }
     if log::set_logger(messages).is_ok() {
         log::set_max_level(messages.level());
     }
@@ -97,6 +103,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
             return 1;
         }
     };
+    if command.meets_containers()
+        && let Err(e) = protect(&args)
+    {
+        let text = format!("keep this program from being written by a container: {e}");
+        messages.write(log::Level::Error, &text);
+        return command.failed();
+    }
     match dispatch(&cli.global, command) {
         Ok(status) => status,
         Err(e) => {
@@ -106,10 +119,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     }
 }
 
+/// Keeps this program and its memory out of a container's reach.
+fn protect(args: &[OsString]) -> std::io::Result<()> {
+    sealed::execute_again(args)?;
+    // It was executed from a descriptor, whose number is its name now.
+    process::set_name(c"cofferdam")?;
+    // Hooks have none of the caller's descriptors. The container's program has those that are passed on.
+    process::cloexec_from(3)?;
+    if creds::is_nodes_root() {
+        process::set_not_dumpable()?;
+    }
+    Ok(())
+}
+
 /// What a command is refused with that is not there.
 fn not_supported(command: &str) -> Error {
     Error::Other(format!(
-        "{command} is not supported: Cofferdam cannot save and restore containers yet; use runc or crun for containers that must be"
+        "{command} is not supported: Cofferdam cannot save and restore containers yet; use runc or crun for containers that must be saved"
     ))
 }
 
@@ -162,9 +188,8 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
             rootless,
         } => {
             let directory = bundle.as_deref().unwrap_or(Path::new("."));
-            let file = file.clone();
-            let file = file.unwrap_or_else(|| directory.join("config.json"));
-            done(spec::spec(&file, *rootless))
+            let name = file.as_deref().unwrap_or(Path::new("config.json"));
+            done(spec::spec(&directory.join(name), *rootless))
         }
         Command::Check {
             profiles,

@@ -83,13 +83,13 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
         return;
     }
     print(&format!(
-        "{:<24} {:<10} {:<10} {:<32} {:<24} {}\n",
+        "{:<24} {:<10} {:<10} {:<32} {:<30} {}\n",
         "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"
     ));
     for e in &all {
         let s = &e.saved;
         print(&format!(
-            "{:<24} {:<10} {:<10} {:<32} {:<24} {}\n",
+            "{:<24} {:<10} {:<10} {:<32} {:<30} {}\n",
             s.id,
             e.pid(),
             e.status().name(),
@@ -101,7 +101,7 @@ pub(super) fn list(store: &Store, format: Format, quiet: bool) {
 }
 
 pub(super) fn ps(store: &Store, id: &str, format: Format, options: &[String]) -> Result<()> {
-    let pids = store.load(id)?.own_cgroup()?.pids();
+    let pids = store.load(id)?.pids()?;
     if format == Format::Json {
         print_json(&format!("{}\n", json!(pids)));
         return Ok(());

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
@@ -20,12 +21,16 @@ use super::{Error, Result};
 use crate::cgroup::{Cgroup, Layout, OwnGroups, Resctrl};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{AfterGate, userns};
-use crate::isolation::Judged;
-use crate::oci::{Reading, Request};
+use crate::oci::{Hook, Hooks};
+use crate::procfs;
 use crate::sys::process;
 
 const STATE: &str = "state.json";
 const GATE: &str = "gate";
+/// A directory without a state is nobody's by then, if nobody has locked it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(5);
+/// How long a command waits for another one that holds the lock.
+const LOCKED_WITHIN: Duration = Duration::from_secs(10);
 /// Who holds it makes or removes the container.
 const LOCK: &str = "lock";
 
@@ -35,8 +40,12 @@ pub(super) struct Saved {
     pub version: u32,
     pub id: String,
     pub bundle: PathBuf,
-    /// What was created, whatever has become of the bundle's.
+    /// What was asked for, whatever has become of the bundle's.
     pub spec: Spec,
+    /// Its hooks, as they were judged.
+    pub hooks: Vec<Hook>,
+    /// Its root, if that is among the node's mounts.
+    pub root: Option<PathBuf>,
     /// Its profile's name.
     pub profile: Option<String>,
     /// None as long as there is no process.
@@ -48,7 +57,7 @@ pub(super) struct Saved {
     /// None as long as the init is not at its gate.
     pub behind_gate: Option<AfterGate>,
     pub new_keyring: bool,
-    /// An ordinary user's: its user namespace is entered by each command, before anything else.
+    /// An ordinary user's: `exec` enters its user namespace before anything else.
     pub rootless: bool,
 }
 
@@ -123,7 +132,7 @@ fn check_id(id: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.chars().all(good) {
         return Err(Error::Other(format!(
-            "invalid container ID format: {id:?}: use letters, digits and _ + - ."
+            "invalid container ID format: {id:?}: use 1 to 255 letters, digits and _ + - . (but not \".\" or \"..\")"
         )));
     }
     Ok(())
@@ -143,11 +152,21 @@ impl Store {
             |dir: &Path, all: bool| fs::DirBuilder::new().recursive(all).mode(0o700).create(dir);
         private(&self.root, true).map_err(Error::io(format!("create {}", self.root.display())))?;
         let dir = self.root.join(id);
-        match private(&dir, false) {
+        let mut made = private(&dir, false);
+        if made.is_err() && remove_abandoned(&dir) {
+            made = private(&dir, false);
+        }
+        match made {
             Ok(()) => {
                 let file = dir.join(LOCK);
-                fs::write(&file, "").map_err(Error::io(format!("write {}", file.display())))?;
-                let lock = lock(&dir, FlockArg::LockExclusive)?;
+                let made = fs::File::create_new(&file);
+                made.map_err(Error::io(format!("create {}", file.display())))?;
+                let lock = lock(&dir, FlockArg::LockExclusiveNonblock)?;
+                let Some(lock) = lock else {
+                    return Err(Error::Other(format!(
+                        "container {id} was removed by another command while it was made"
+                    )));
+                };
                 Ok(Reserved {
                     dir,
                     kept: false,
@@ -161,26 +180,60 @@ impl Store {
         }
     }
 
-    /// A container by its id.
-    pub(crate) fn load(&self, id: &str) -> Result<Entry> {
+    fn read(&self, id: &str) -> Result<serde_json::Value> {
         check_id(id)?;
-        let dir = self.root.join(id);
-        let file = dir.join(STATE);
-        let wrong = |what: String| Error::Other(format!("{}: {what}", file.display()));
+        let file = self.root.join(id).join(STATE);
         let text = fs::read(&file).map_err(|e| match e.kind() {
             ErrorKind::NotFound => Error::Other(format!("container {id:?} does not exist")),
             _ => Error::Io(format!("read the state of {id}"), e),
         })?;
-        let json: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+        serde_json::from_slice(&text).map_err(|e| broken(&file, &e))
+    }
+
+    /// A container by its id.
+    pub(crate) fn load(&self, id: &str) -> Result<Entry> {
+        let json = self.read(id)?;
+        let dir = self.root.join(id);
+        let file = dir.join(STATE);
         if json["version"] != Saved::VERSION {
-            return Err(wrong(format!(
-                "another version of cofferdam has written it (its format is {}, this one's {}): use that version for this container",
+            return Err(Error::Other(format!(
+                "{}: another version of cofferdam has written it (its format is {}, this one's {}): use that version for this container, \
+                 or remove it by `cofferdam delete --force {id}`",
+                file.display(),
                 json["version"],
                 Saved::VERSION
             )));
         }
-        let saved = serde_json::from_value(json).map_err(|e| wrong(e.to_string()))?;
+        let saved = serde_json::from_value(json).map_err(|e| broken(&file, &e))?;
+        Ok(Entry { dir, saved })
+    }
+
+    /// What can be known of a container whose state cannot be used, to remove it: its init and its groups, without its spec.
+    pub(crate) fn salvage(&self, id: &str) -> Result<Entry> {
+        if !self.has_state(id) {
+            return Err(Error::Other(format!("container {id:?} does not exist")));
+        }
+        let mut json = self.read(id).unwrap_or_default();
+        let mut part = |name: &str| json.get_mut(name).map(serde_json::Value::take);
+        fn read<T: serde::de::DeserializeOwned>(part: Option<serde_json::Value>) -> Option<T> {
+            serde_json::from_value(part?).ok()
+        }
+        let saved = Saved {
+            version: Saved::VERSION,
+            id: id.to_owned(),
+            bundle: read(part("bundle")).unwrap_or_default(),
+            spec: Spec::default(),
+            hooks: Vec::new(),
+            root: None,
+            profile: None,
+            init: read(part("init")),
+            cgroup: read(part("cgroup")),
+            created: String::new(),
+            behind_gate: Some(AfterGate::default()),
+            new_keyring: false,
+            rootless: read(part("rootless")).unwrap_or_default(),
+        };
+        let dir = self.root.join(id);
         Ok(Entry { dir, saved })
     }
 
@@ -199,14 +252,28 @@ impl Store {
     /// All containers, by their ids.
     pub(crate) fn all(&self) -> Vec<Entry> {
         let ids = self.ids();
-        ids.iter().filter_map(|id| self.load(id).ok()).collect()
+        let entries = ids.iter().filter_map(|id| match self.load(id) {
+            Ok(entry) => Some(entry),
+            Err(e) => {
+                if self.root.join(id).join(STATE).exists() {
+                    log::warn!("{e}");
+                }
+                None
+            }
+        });
+        entries.collect()
+    }
+
+    /// Whether a container has a state, of whatever kind.
+    pub(crate) fn has_state(&self, id: &str) -> bool {
+        check_id(id).is_ok() && self.root.join(id).join(STATE).exists()
     }
 
     /// Removes a directory without a state: of a creation that was killed before it made anything.
     pub(crate) fn remove_empty(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let _lock = lock(&dir, FlockArg::LockExclusive)?;
+        let _lock = lock_within(&dir, id)?;
         if dir.join(STATE).exists() {
             return self.load(id).map(drop);
         }
@@ -219,12 +286,32 @@ impl Store {
     }
 }
 
+fn broken(file: &Path, why: &serde_json::Error) -> Error {
+    Error::Other(format!(
+        "{}: {why}: the state is broken: `cofferdam delete --force` removes what it still tells",
+        file.display()
+    ))
+}
+
+/// Removes a directory of a creation that was killed before it made anything. Its maker locks it at once.
+fn remove_abandoned(dir: &Path) -> bool {
+    let made = fs::symlink_metadata(dir).and_then(|meta| meta.modified());
+    let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > ABANDONED_AFTER));
+    if !is_old || dir.join(STATE).exists() {
+        return false;
+    }
+    let Ok(_lock) = lock(dir, FlockArg::LockExclusiveNonblock) else {
+        return false;
+    };
+    !dir.join(STATE).exists() && fs::remove_dir_all(dir).is_ok()
+}
+
 /// A directory that goes again unless the container is made.
 pub(super) struct Reserved {
     dir: PathBuf,
     kept: bool,
     /// Until then nobody else removes it, and that it is free says that its maker is gone.
-    _lock: Option<Flock<fs::File>>,
+    _lock: Flock<fs::File>,
 }
 
 impl Reserved {
@@ -275,10 +362,23 @@ impl Drop for Reserved {
     }
 }
 
-/// `None` where the directory is gone, or went while this waited.
+/// `None` where the directory is gone, or went while this waited. A deletion that was killed may have removed the file only.
 fn lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<fs::File>>> {
     let path = dir.join(LOCK);
-    let file = match fs::File::open(&path) {
+    let open = |make: bool| {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(make)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+    };
+    let opened = open(false).or_else(|e| match e.kind() {
+        ErrorKind::NotFound if dir.join(STATE).exists() => open(true),
+        _ => Err(e),
+    });
+    let file = match opened {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(Error::io(format!("open {}", path.display())))?,
     };
@@ -290,6 +390,27 @@ fn lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<fs::File>>> {
     let locked = Flock::lock(file, how)
         .map_err(|(_, e)| Error::Io(format!("lock {}", path.display()), e.into()))?;
     Ok(same(&locked).then_some(locked))
+}
+
+/// The same, but for no longer than anybody waits.
+fn lock_within(dir: &Path, id: &str) -> Result<Option<Flock<fs::File>>> {
+    let end = Instant::now() + LOCKED_WITHIN;
+    let busy = |e: &Error| matches!(e, Error::Io(_, e) if e.kind() == ErrorKind::WouldBlock);
+    loop {
+        match lock(dir, FlockArg::LockExclusiveNonblock) {
+            Err(e) if busy(&e) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) if busy(&e) => {
+                return Err(Error::Other(format!(
+                    "container {id}: another command makes or removes it, and has not finished within {} s: `fuser {}` finds it",
+                    LOCKED_WITHIN.as_secs(),
+                    dir.join(LOCK).display()
+                )));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The gate's socket under a name that is short whatever the directory's is: a socket's path has 107 bytes.
@@ -306,7 +427,7 @@ impl Entry {
         };
         if self.saved.behind_gate.is_none() {
             // Its maker has the lock for as long as it lives.
-            match lock(&self.dir, FlockArg::LockExclusiveNonblock) {
+            match lock(&self.dir, FlockArg::LockSharedNonblock) {
                 Err(_) => Status::Creating,
                 Ok(_) => Status::Stopped,
             }
@@ -321,9 +442,13 @@ impl Entry {
         }
     }
 
-    /// Whether the container was not started yet, frozen or not.
+    /// Whether the container was not started yet, frozen or not. A `start` that was killed may have left the gate's socket.
     pub(crate) fn is_at_gate(&self) -> bool {
-        self.dir.join(GATE).exists()
+        let name = |init: Init| procfs::read(format!("/proc/{}/comm", init.pid)).ok();
+        let name = self.saved.init.and_then(name);
+        let is_ours =
+            name.is_some_and(|n| n.trim_end().as_bytes() == process::CHILD_NAME.to_bytes());
+        is_ours && self.dir.join(GATE).exists()
     }
 
     fn is_frozen(&self) -> bool {
@@ -354,17 +479,19 @@ impl Entry {
         Ok(cgroup)
     }
 
-    /// What it was made from, for commands that change nothing of it.
-    pub(crate) fn request(&self) -> Result<Judged<Request>> {
-        let (mut spec, bundle) = (self.saved.spec.clone(), &self.saved.bundle);
-        if self.saved.rootless {
-            spec = userns::within(spec);
+    /// The processes of the container: those of its groups; where it has none, those of its init's pid namespace, if that is its own.
+    pub(crate) fn pids(&self) -> Result<Vec<i32>> {
+        let cgroup = self.cgroup()?;
+        if !cgroup.is_none() || !self.has_own_pids() {
+            return Ok(self.own_cgroup()?.pids());
         }
-        Ok(Judged::standard(Request::read(
-            spec,
-            bundle,
-            Reading::Show,
-        )?))
+        let namespace = |pid: i32| procfs::namespace(pid, "pid").ok();
+        let Some(own) = namespace(self.pid()) else {
+            return Ok(Vec::new());
+        };
+        let mut pids = procfs::pids();
+        pids.retain(|pid| namespace(*pid) == Some(own));
+        Ok(pids)
     }
 
     /// The profile that it was created with. A changed file counts from now on, as for a pod that is created anew.
@@ -373,23 +500,18 @@ impl Entry {
     }
 
     /// For an ordinary user: goes where the container's users are known.
-    pub(crate) fn enter_users(&self) -> Result<()> {
-        match (self.saved.rootless, self.saved.init) {
-            (true, Some(init)) if !nix::unistd::geteuid().is_root() => {
-                Ok(userns::enter_of(init.pid)?)
-            }
-            _ => Ok(()),
+    pub(crate) fn enter_users(&self, init: &OwnedFd) -> Result<()> {
+        if self.saved.rootless && !nix::unistd::geteuid().is_root() {
+            userns::enter_of(init)?;
         }
+        Ok(())
     }
 
     /// Its hooks, if it has any.
-    pub(crate) fn hooks(&self) -> Result<Option<HookRunner>> {
-        let request = self.request()?;
-        Ok(HookRunner::new(
-            &request,
-            &self.saved.id,
-            &self.saved.bundle,
-        ))
+    pub(crate) fn hooks(&self) -> Option<HookRunner> {
+        let s = &self.saved;
+        let judged = || Hooks(s.hooks.clone());
+        (!s.hooks.is_empty()).then(|| HookRunner::recorded(&s.spec, judged(), &s.id, &s.bundle))
     }
 
     /// Whether its processes end with its init.
@@ -438,12 +560,14 @@ impl Entry {
         fs::metadata(&self.dir).ok().map(|m| m.uid())
     }
 
-    /// Waits until no other command makes or removes the container. `None`: there is no such container any more.
+    /// Waits until no other command makes, starts or removes the container. `None`: there is no such container any more.
     pub(crate) fn lock(&self) -> Result<Option<Flock<fs::File>>> {
-        lock(&self.dir, FlockArg::LockExclusive)
+        lock_within(&self.dir, &self.saved.id)
     }
 
-    pub(crate) fn remove(self) -> Result<()> {
+    /// The state goes first: whoever is killed half-way leaves a directory of nobody's.
+    pub(crate) fn remove_directory(&self) -> Result<()> {
+        fs::remove_file(self.dir.join(STATE)).ok();
         fs::remove_dir_all(&self.dir).map_err(Error::io(format!("remove {}", self.dir.display())))
     }
 }

@@ -9,7 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -62,25 +62,34 @@ impl Listeners {
     }
 
     /// Tells the container's program, which is process 1 there.
-    pub(crate) fn announce(&self, spec: &mut Spec) -> Result<()> {
+    pub(crate) fn announce(&self, spec: &mut Spec) {
         if self.0 == 0 {
-            return Ok(());
-        }
-        for fd in (3..).take(self.0 as usize) {
-            let path = format!("/proc/self/fd/{fd}");
-            fs::symlink_metadata(&path).map_err(|_| {
-                Error::Other(format!(
-                    "LISTEN_FDS: {}: descriptor {fd} is not open",
-                    self.0
-                ))
-            })?;
+            return;
         }
         let names = std::env::var("LISTEN_FDNAMES");
         let names = names.ok().map(|names| format!("LISTEN_FDNAMES={names}"));
         let own = [format!("LISTEN_FDS={}", self.0), "LISTEN_PID=1".to_owned()];
         add_variables(spec, own.into_iter().chain(names));
-        Ok(())
     }
+}
+
+/// Refuses to pass on what the caller has not passed: descriptors of the command's own would take their numbers. To be called before it
+/// opens any.
+pub(super) fn check_preserved(count: u32) -> Result<()> {
+    for fd in (3..).take(count as usize) {
+        let path = format!("/proc/self/fd/{fd}");
+        fs::symlink_metadata(&path).map_err(|_| {
+            Error::Other(format!(
+                "--preserve-fds, LISTEN_FDS: of {count} descriptors from 3 on, {fd} is not open"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// Where a container's socket is, in its own directory.
+pub(super) fn notify_directory(of_container: &Path) -> PathBuf {
+    of_container.join(DIRECTORY)
 }
 
 /// Passes on what a container says to its service manager.
@@ -95,7 +104,7 @@ impl Notify {
         if manager().is_none() {
             return Ok(());
         }
-        let directory = directory.join(DIRECTORY);
+        let directory = notify_directory(directory);
         let made = fs::create_dir(&directory)
             .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
         made.map_err(Error::io(format!("create {}", directory.display())))?;
@@ -126,6 +135,8 @@ impl Notify {
         };
         // A socket's path has 107 bytes; the directory's may have more.
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        // Of a command that could not start it.
+        fs::remove_file(&path).ok();
         let container = UnixDatagram::bind(&path).map_err(failed)?;
         // Whoever the container's program is: its directory is the container's alone.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).map_err(failed)?;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sys::{process, socket};
 
+use super::notes::remove_dead;
 use super::{Answer, Ask, Container, DIRECTORY, Error, Pod, socket_of, sweep};
 
 /// A shim that has not answered by then is shown as one that does not.
@@ -91,8 +92,9 @@ pub fn pods() -> Result<Vec<Found>, Error> {
         // One that hangs delays no other.
         std::thread::spawn(move || {
             let pod = ask::<Pod>(pid, &Ask::State);
-            // Those of dead shims have just been swept, but for what is dead and not reaped.
-            if pod.is_ok() || !process::is_zombie(pid.cast_signed()) {
+            if pod.is_err() && process::is_zombie(pid.cast_signed()) {
+                remove_dead(&socket_of(pid)); // dead, and nobody has reaped it
+            } else {
                 sender.send(Found { pid, pod }).ok();
             }
         });

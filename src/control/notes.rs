@@ -2,8 +2,7 @@
 //! died before it answered.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::{DIRECTORY, socket_of};
+use crate::sys::socket::connect_at_once;
 
 /// A socket that is younger may be about to be listened at.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub fn note_socket(path: &Path) {
         .mode(0o700)
         .create(DIRECTORY)
         .ok();
-    fs::remove_file(&note).ok(); // of an earlier process of this pid
+    sweep_note(&note); // of an earlier process of this pid
     symlink(path, note).ok();
 }
 
@@ -56,7 +56,7 @@ pub fn sweep() {
             continue;
         }
         match kind {
-            "sock" => drop(fs::remove_file(socket_of(pid))),
+            "sock" => remove_dead(&socket_of(pid)),
             "task" => sweep_note(&note_of(pid)),
             _ => {}
         }
@@ -78,9 +78,18 @@ fn sweep_note(note: &Path) {
         if age < YOUNG {
             return; // by the next sweep it is known whose it is
         }
-        if UnixStream::connect(&socket).is_err() {
-            fs::remove_file(&socket).ok();
-        }
+        remove_dead(&socket);
     }
     fs::remove_file(note).ok();
+}
+
+/// Removes a socket that nobody listens at. One whose queue is full is somebody's. (A pid that is not seen may be of another pid
+/// namespace.)
+pub(super) fn remove_dead(socket: &Path) {
+    let inode = || fs::symlink_metadata(socket).map(|meta| (meta.dev(), meta.ino()));
+    let before = inode().ok();
+    let refused = connect_at_once(socket).is_err_and(|e| e == Errno::ECONNREFUSED);
+    if refused && before.is_some() && inode().ok() == before {
+        fs::remove_file(socket).ok();
+    }
 }

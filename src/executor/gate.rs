@@ -105,7 +105,7 @@ impl Gate {
                     let told = (self.watcher.as_ref(), self.behind.seccomp_agent.as_ref());
                     hand_over(&self.control, pid, pidfd.as_fd(), number, told).inspect_err(kill)?;
                 }
-                Message::Terminal | Message::Sibling | Message::Asks(_) => {}
+                Message::Terminal | Message::Sibling(_) | Message::Asks(_) => {}
             }
         }
         self.trace(pid);

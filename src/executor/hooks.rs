@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Serialize;
 
 use super::error::c_string;
+use super::namespaces::{CLONE_NEWTIME, JoinedNamespaces};
 use super::script::{StartHook, Step};
 use super::{Error, Result};
 use crate::isolation::Judged;
@@ -66,7 +67,7 @@ pub(super) struct Inside<'a> {
     /// A pidfd of the container's init.
     pub pidfd: BorrowedFd<'a>,
     /// Which of its namespaces are entered.
-    pub namespaces: i32,
+    pub namespaces: JoinedNamespaces,
     /// The node's root in the init's mount namespace.
     pub root: OwnedFd,
     /// The container's root.
@@ -137,29 +138,37 @@ impl HookRunner {
 
     /// Runs the hooks of one kind in the spec's order; the first failure ends it. `pid` is the init's.
     pub fn run(&self, kind: HookKind, pid: i32) -> Result<()> {
-        self.run_in(kind, pid, None)
+        let mut hooks = self.hooks.of(kind);
+        hooks.try_for_each(|hook| self.run_one(hook, pid, None, None))
     }
 
-    pub(super) fn run_in(
+    /// The same for those of a creation, which ends with the init: nobody waits for a hook of a container that was killed.
+    pub(super) fn run_in_creation(
         &self,
         kind: HookKind,
-        pid: i32,
+        (pid, init): (i32, BorrowedFd<'_>),
         inside: Option<&Inside<'_>>,
     ) -> Result<()> {
         let mut hooks = self.hooks.of(kind);
-        hooks.try_for_each(|hook| self.run_one(hook, pid, inside))
+        hooks.try_for_each(|hook| self.run_one(hook, pid, Some(init), inside))
     }
 
     /// Runs the poststop hooks: all of them, whatever becomes of one. A failure is logged. OCI runtime.md 1.3, "Lifecycle", step 13.
     pub(super) fn run_poststop(&self) {
         for hook in self.hooks.of(HookKind::Poststop) {
-            if let Err(e) = self.run_one(hook, 0, None) {
+            if let Err(e) = self.run_one(hook, 0, None, None) {
                 log::warn!(id = self.id, error:% = e; "a hook failed");
             }
         }
     }
 
-    fn run_one(&self, hook: &Hook, pid: i32, inside: Option<&Inside<'_>>) -> Result<()> {
+    fn run_one(
+        &self,
+        hook: &Hook,
+        pid: i32,
+        init: Option<BorrowedFd<'_>>,
+        inside: Option<&Inside<'_>>,
+    ) -> Result<()> {
         log::info!(
             id = self.id, hook = hook.kind.name(), path:% = hook.path.display();
             "run hook"
@@ -168,7 +177,7 @@ impl HookRunner {
         // The bundle may be gone: nothing forbids to remove it once the container is created.
         let directory = Some(self.bundle.as_path()).filter(|dir| dir.is_dir());
         let directory = directory.unwrap_or(Path::new("/"));
-        let ended = run_program(hook, &state, directory, inside);
+        let ended = run_program(hook, &state, directory, init, inside);
         ended.map_err(|reason| Error::Hook {
             kind: hook.kind.name(),
             index: hook.index,
@@ -192,8 +201,14 @@ enum Failure {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// With the beginning of what it wrote to standard error.
-    #[error("{0}: {1}")]
-    Status(process::WaitStatus, String),
+    #[error("{status}{}{said}", if said.is_empty() { "" } else { ": " })]
+    Status {
+        status: process::WaitStatus,
+        said: String,
+    },
+    /// It was killed, because there is nothing to wait for any more.
+    #[error("the container's process has ended")]
+    Gone,
     /// It was killed.
     #[error("did not finish within {0} s")]
     Late(u64),
@@ -203,6 +218,7 @@ fn run_program(
     hook: &Hook,
     state: &[u8],
     directory: &Path,
+    init: Option<BorrowedFd<'_>>,
     inside: Option<&Inside<'_>>,
 ) -> std::result::Result<(), Failure> {
     let mut command = Command::new(&hook.path);
@@ -226,7 +242,9 @@ fn run_program(
     if let Some(inside) = inside {
         let entry = Entry {
             pidfd: inside.pidfd.try_clone_to_owned()?,
-            namespaces: inside.namespaces,
+            // A pid namespace is for children, and a time namespace, too.
+            namespaces: inside.namespaces.flags
+                & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER | CLONE_NEWTIME),
             root: inside.root.try_clone()?,
             directory: inside.directory.try_clone()?,
             mapped: inside.mapped,
@@ -241,29 +259,32 @@ fn run_program(
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut said = Vec::new();
     let mut open = true;
-    let ended = loop {
+    let status = loop {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         let other = if open { output.as_fd() } else { child.as_fd() };
-        let ready = process::wait_either(child.as_fd(), other, left);
-        match ready.map_err(std::io::Error::from)? {
-            // What it writes is taken, however much it is, or it would wait for ever.
-            (_, true) if open && said.len() < TOLD => {
-                open = keep_beginning(&mut output, &mut said)?
+        let watched = [child.as_fd(), other, init.unwrap_or(child.as_fd())];
+        let [ended, readable, gone] =
+            process::wait_any(watched, left).map_err(std::io::Error::from)?;
+        // What it writes is taken, however much it is, or it would wait for ever.
+        if readable && open && (!ended || said.len() < TOLD) {
+            open = keep_beginning(&mut output, &mut said)?;
+        } else if ended {
+            if let Some(status) = child.try_wait().map_err(std::io::Error::from)? {
+                break status;
             }
-            (true, _) => break child.try_wait().map_err(std::io::Error::from)?,
-            (false, true) => open = keep_beginning(&mut output, &mut said)?,
-            (false, false) => break None,
+        } else if gone && init.is_some() {
+            process::kill_group(child.pid());
+            return Err(Failure::Gone);
+        } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            process::kill_group(child.pid());
+            return Err(Failure::Late(hook.timeout.unwrap_or_default()));
         }
-    };
-    let Some(status) = ended else {
-        process::kill_group(child.pid());
-        return Err(Failure::Late(hook.timeout.unwrap_or_default()));
     };
     if status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Err(Failure::Status(status, said))
+    Err(Failure::Status { status, said })
 }
 
 /// Reads once, and keeps the first [`TOLD`] bytes. False at the end of the output.

@@ -16,6 +16,7 @@ mod error;
 pub mod fuzz;
 mod gate;
 pub mod hooks;
+mod lsm;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -36,11 +37,11 @@ mod wire;
 pub use confinement::{Confinement, Landlock};
 pub use error::Error;
 pub use gate::{AfterGate, Gate, listen_at_gate};
-pub use plan::{
-    ExecPlan, InitPlan, JoinedNamespaces, exec, launch, prepare_root_directory, seccomp_agent,
-};
+pub use namespaces::JoinedNamespaces;
+pub use plan::{ExecPlan, InitPlan, exec, launch, prepare_root_directory, seccomp_agent};
 pub use remains::{Remains, Undo};
 pub use rootfs::check_mappable;
+pub use scheduling::personality;
 pub use spawn::{Launched, Spawned};
 pub use talk::{NotifyHandler, SeccompAgent};
 pub use userns::PodUsers;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::error::c_string;
 use super::script::{CopyUp, Mount, Source, Step};
-use super::{Error, PodUsers, Result, userns};
+use super::{Error, PodUsers, Result, lsm, userns};
 use crate::cgroup::Cgroup;
 use crate::oci::{self, Flags, Kind, Request};
+use crate::sys::creds;
 use crate::sys::mount::{self as m, CWD, MountAttr, attr};
 
 /// An absolute path of the container, as one relative to its root.
@@ -55,14 +56,14 @@ pub(super) fn plan(
     for mount in &request.mounts {
         // What another mount is about to cover is finished.
         let place = oci::path::lexical(&mount.destination);
-        let covered = last.extract_if(.., |l| l.place == place);
+        let covered = last.extract_if(.., |l| l.place.starts_with(&place));
         steps.extend(covered.map(Last::step));
         match mount.kind {
             Kind::Cgroup => planner.cgroup_view(mount, steps, &mut last)?,
             Kind::Bind { .. } => steps.push(Step::Mount(planner.one(mount)?)),
             Kind::New { .. } => {
                 let mut planned = planner.one(mount)?;
-                if planned.attr.attr_set & attr::RDONLY != 0 && planner.is_filled(mount) {
+                if mount.flags.effective() & planned.attr.attr_set & attr::RDONLY != 0 {
                     planned.attr.attr_set &= !attr::RDONLY;
                     last.push(Last {
                         place,
@@ -147,18 +148,6 @@ fn of_empty(label: String, dest: CString) -> Mount {
 }
 
 impl Planner<'_> {
-    /// Whether something is to be made below a mount: a place for another one, a device, a link, the working directory.
-    fn is_filled(&self, mount: &oci::Mount) -> bool {
-        let all = &self.request;
-        let process = all.rest.process().as_ref();
-        let made = all.mounts.iter().map(|m| m.destination.as_path());
-        let made = made.chain(all.devices.iter().map(|d| d.path.as_path()));
-        let made = made.chain(process.map(|p| p.cwd().as_path()));
-        // The default devices.
-        let mut made = made.chain([Path::new("/dev/null")]);
-        made.any(|path| path != mount.destination && path.starts_with(&mount.destination))
-    }
-
     fn one(&self, mount: &oci::Mount) -> Result<Mount> {
         let field = mount.field();
         let dest = mount.destination.display();
@@ -281,6 +270,11 @@ impl Planner<'_> {
                 "uidMappings and gidMappings come together",
             )),
         }
+    }
+
+    /// Whether the container's users are not the node's.
+    fn is_of_user(&self) -> bool {
+        self.users.namespace.is_some() || creds::is_in_user_namespace()
     }
 
     fn new_file_system(&self, mount: &oci::Mount, fstype: &str, source: &str) -> Result<Source> {
@@ -408,7 +402,8 @@ impl Planner<'_> {
         })
     }
 
-    /// One hierarchy. Without a cgroup namespace the container's own group is bound there, so that it does not see the node's.
+    /// One hierarchy. Without a cgroup namespace the container's own group is bound there, so that it does not see the node's; but on v2, as
+    /// with every runtime, it sees the whole tree: its processes read paths of the node's in `/proc/self/cgroup`.
     fn hierarchy(
         &self,
         mount: &oci::Mount,
@@ -419,7 +414,9 @@ impl Planner<'_> {
     ) -> Result<Step> {
         let field = mount.field();
         let mut propagation = mount.propagation.clone();
-        let source = if self.request.namespaces.cgroup.is_new() {
+        let namespace = &self.request.namespaces.cgroup;
+        let whole = cgroup.is_v2() && namespace.is_host() && !self.is_of_user();
+        let source = if namespace.is_new() || whole {
             new_hierarchy(h, &field)?
         } else {
             propagation.insert(0, (libc::MS_SLAVE, false));
@@ -483,11 +480,8 @@ fn mount_label(request: &Request) -> Result<Option<&str>> {
     let linux = request.rest.linux().as_ref();
     let label = linux.and_then(|l| l.mount_label().as_deref());
     let label = label.filter(|l| !l.is_empty());
-    if label.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
-        return Err(Error::field(
-            "linux.mountLabel",
-            "SELinux is not enabled on this node",
-        ));
+    if label.is_some() && !lsm::has_selinux() {
+        return Err(Error::field("linux.mountLabel", lsm::NO_SELINUX));
     }
     Ok(label)
 }

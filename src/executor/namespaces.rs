@@ -58,26 +58,53 @@ pub(super) struct Namespaces {
     join_pid: Option<OwnedFd>,
 }
 
-/// Those of a container that who comes into it joins in any case: mounts, network, ipc, names and cgroups. In a user namespace of our own
-/// only those that are not our own already: we have no rights over the node's.
-pub(super) fn to_join(init: Option<i32>) -> i32 {
-    let all = [
-        (libc::CLONE_NEWNS, "mnt"),
-        (libc::CLONE_NEWNET, "net"),
-        (libc::CLONE_NEWIPC, "ipc"),
-        (libc::CLONE_NEWUTS, "uts"),
-        (libc::CLONE_NEWCGROUP, "cgroup"),
-    ];
-    let is_ours = |file: &str| {
-        let of = |who: String| procfs::namespace(who, file).ok();
-        let theirs = init.and_then(|pid| of(pid.to_string()));
-        theirs.is_some() && theirs == of("self".to_owned())
-    };
-    let unprivileged = creds::is_in_user_namespace();
-    let joined = all
-        .iter()
-        .filter(|(_, file)| !(unprivileged && is_ours(file)));
-    joined.fold(0, |flags, (flag, _)| flags | flag)
+/// The namespaces of a container that whoever comes into it joins: those of its init's that are not the caller's already. `setns(2)` refuses
+/// to join a pid, user or time namespace twice.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JoinedNamespaces {
+    /// `CLONE_NEW*`.
+    pub(super) flags: i32,
+}
+
+impl JoinedNamespaces {
+    /// As the kernel has them now. Specs name namespaces by paths, which may mean others by then.
+    ///
+    /// # Errors
+    /// The init has ended.
+    pub fn of(init: i32) -> Result<Self> {
+        let all = [
+            (libc::CLONE_NEWNS, "mnt"),
+            (libc::CLONE_NEWNET, "net"),
+            (libc::CLONE_NEWIPC, "ipc"),
+            (libc::CLONE_NEWUTS, "uts"),
+            (libc::CLONE_NEWCGROUP, "cgroup"),
+            (libc::CLONE_NEWPID, "pid"),
+            (libc::CLONE_NEWUSER, "user"),
+            (CLONE_NEWTIME, "time"),
+        ];
+        let mut flags = 0;
+        for (flag, file) in all {
+            let Ok(ours) = procfs::namespace("self", file) else {
+                continue; // a kernel without this kind
+            };
+            let theirs = procfs::namespace(init, file)
+                .map_err(|e| Error::field("exec", format!("the container's init: {e}")))?;
+            if theirs != ours {
+                flags |= flag;
+            }
+        }
+        Ok(Self { flags })
+    }
+
+    /// For tests.
+    #[cfg(any(test, fuzzing, feature = "sabotage"))]
+    pub fn new(flags: i32) -> Self {
+        Self { flags }
+    }
+
+    pub(super) fn has(self, flag: i32) -> bool {
+        self.flags & flag != 0
+    }
 }
 
 fn flag(typ: Type) -> i32 {

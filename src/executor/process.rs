@@ -10,7 +10,7 @@ use oci_spec::runtime::{PosixRlimitType, Process, User};
 use super::confinement::Confinement;
 use super::error::c_string;
 use super::script::{Step, UserProgram};
-use super::{Error, Result, Stdio, scheduling};
+use super::{Error, Result, Stdio, lsm, scheduling};
 use crate::oci::capabilities::{SYS_ADMIN, Sets};
 use crate::seccomp::Program;
 use crate::sys::creds;
@@ -36,6 +36,8 @@ pub(super) struct Plan<'a> {
     pub confinement: Option<Arc<Confinement>>,
     /// The container's init, for an exec.
     pub init: Option<i32>,
+    /// Whether it comes into a container that is there.
+    pub exec: bool,
 }
 
 /// Each variable once: the last one counts, as for every program that looks one up. An empty `HOME` is none, as with runc.
@@ -163,9 +165,25 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Opens what the labels will be written to, while the host's procfs is still in reach: the files of the very process
-    /// that is to execute the program, so after it went on as another one.
-    pub(crate) fn label_steps(&self, steps: &mut Vec<Step>) {
+    /// Whether labels will be written.
+    pub(crate) fn has_labels(&self) -> bool {
+        let labels = [
+            self.process.apparmor_profile(),
+            self.process.selinux_label(),
+        ];
+        labels.into_iter().flatten().any(|label| !label.is_empty())
+    }
+
+    /// Opens what the labels will be written to: the files of the very process that is to execute the program, so after it went on as
+    /// another one, and those of the node's procfs, while that is in reach or kept.
+    pub(crate) fn label_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
+        let is_set = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());
+        if is_set(self.process.apparmor_profile()) && !lsm::has_apparmor() {
+            return Err(Error::field("process.apparmorProfile", lsm::NO_APPARMOR));
+        }
+        if is_set(self.process.selinux_label()) && !lsm::has_selinux() {
+            return Err(Error::field("process.selinuxLabel", lsm::NO_SELINUX));
+        }
         let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
             label
                 .as_ref()
@@ -176,9 +194,9 @@ impl Plan<'_> {
                 })
         };
         let apparmor = if std::path::Path::new("/proc/self/attr/apparmor/exec").exists() {
-            c"/proc/self/attr/apparmor/exec"
+            c"self/attr/apparmor/exec"
         } else {
-            c"/proc/self/attr/exec"
+            c"self/attr/exec"
         };
         steps.extend(lsm(
             self.process.apparmor_profile(),
@@ -187,9 +205,10 @@ impl Plan<'_> {
         ));
         steps.extend(lsm(
             self.process.selinux_label(),
-            c"/proc/self/attr/exec",
+            c"self/attr/exec",
             "selinuxLabel",
         ));
+        Ok(())
     }
 
     /// The terminal, which needs the container's `/dev/pts`; for an init, before its root becomes the root.
@@ -260,6 +279,7 @@ impl Plan<'_> {
         }
         steps.push(Step::WorkingDirectory {
             path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?,
+            make: !self.exec,
         });
         for (label, field, prefix) in [
             (p.apparmor_profile(), "apparmorProfile", "exec "),

@@ -2,6 +2,7 @@
 //! shim that died, and a creation that fails all end here.
 
 use std::ffi::CString;
+use std::path::Path;
 use std::time::Duration;
 
 use super::hooks::HookRunner;
@@ -21,9 +22,8 @@ pub struct Remains<'a> {
     pub id: &'a str,
     /// Its control groups, with all processes in them.
     pub cgroup: Option<&'a Cgroup>,
-    /// What it was made from. If it has the node's mount namespace, its root is still mounted; all other mounts went with the
-    /// container's own namespace.
-    pub request: Option<&'a Request>,
+    /// Its root, where it had the node's mount namespace and that is still mounted; all other mounts went with the container's own.
+    pub root: Option<&'a Path>,
     /// Its poststop hooks.
     pub hooks: Option<&'a HookRunner>,
 }
@@ -64,8 +64,9 @@ impl<'a> Remains<'a> {
     }
 
     fn unmount(self) -> Gone<'a> {
-        if let Some(request) = self.request {
-            unmount_root(request);
+        let path = |root: &Path| CString::new(root.as_os_str().as_encoded_bytes()).ok();
+        if let Some(root) = self.root.and_then(path) {
+            umount_detach(&root).ok();
         }
         Gone(self.hooks)
     }
@@ -101,14 +102,6 @@ impl Gone<'_> {
     }
 }
 
-fn unmount_root(request: &Request) {
-    let rootfs = request.root.source.path.as_os_str();
-    let path = CString::new(rootfs.as_encoded_bytes()).ok();
-    if let (true, Some(path)) = (request.namespaces.mount.is_host(), path) {
-        umount_detach(&path).ok();
-    }
-}
-
 /// What a creation has made beside its process. A drop destroys it. The poststop hooks run then, because hooks of the
 /// creation may have run.
 #[derive(Debug, Default)]
@@ -129,7 +122,7 @@ impl<'a> Undo<'a> {
         let made = Remains {
             id,
             cgroup,
-            request: Some(request),
+            root: request.root_on_node(),
             hooks,
         };
         Self { made, placeholder }

@@ -4,6 +4,7 @@
 use oci_spec::runtime::{
     IOPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
     LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process,
+    Spec,
 };
 
 use super::script::Step;
@@ -140,7 +141,7 @@ pub(super) fn exec_affinity(process: &Process) -> Result<(Option<Step>, Step)> {
 }
 
 /// The step for `linux.personality`.
-pub(super) fn personality(p: &LinuxPersonality) -> Result<Step> {
+pub(super) fn personality_step(p: &LinuxPersonality) -> Result<Step> {
     if p.flags().as_ref().is_some_and(|f| !f.is_empty()) {
         return Err(Error::field(
             "linux.personality.flags",
@@ -150,8 +151,14 @@ pub(super) fn personality(p: &LinuxPersonality) -> Result<Step> {
     Ok(Step::Personality(domain(p)))
 }
 
+/// The execution domain that a spec asks for.
+pub fn personality(spec: &Spec) -> Option<u64> {
+    let linux = spec.linux().as_ref();
+    linux.and_then(|l| l.personality().as_ref()).map(domain)
+}
+
 /// linux/personality.h
-pub(super) fn domain(p: &LinuxPersonality) -> u64 {
+fn domain(p: &LinuxPersonality) -> u64 {
     match p.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,

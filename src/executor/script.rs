@@ -248,8 +248,13 @@ pub(super) enum Step {
         name: &'static str,
     },
     Keyring(CString),
-    /// Opens the LSM attribute file while the host's procfs is still there.
+    /// Gives up the caller's groups, which a user namespace may not let go of any more.
+    DropGroups,
+    /// Keeps the node's procfs for [`Step::OpenLsm`].
+    KeepProc,
+    /// Opens the LSM attribute file, in the node's procfs.
     OpenLsm {
+        /// Below `/proc`.
         path: CString,
         field: &'static str,
     },
@@ -260,6 +265,8 @@ pub(super) enum Step {
     },
     WorkingDirectory {
         path: CString,
+        /// Makes it where it is missing: the init's, as OCI runtimes do.
+        make: bool,
     },
     Credentials {
         uid: u32,
@@ -344,10 +351,12 @@ impl Step {
                 name, soft, hard, ..
             } => format!("process.rlimits: set {name} to {soft} (hard {hard})"),
             Self::Keyring(_) => "join a session keyring".into(),
+            Self::DropGroups => "leave the runtime's groups".into(),
+            Self::KeepProc => "keep the node's procfs".into(),
             Self::OpenLsm { field, .. } | Self::ApplyLsm { field, .. } => {
                 format!("process.{field}: apply the label")
             }
-            Self::WorkingDirectory { path } => {
+            Self::WorkingDirectory { path, .. } => {
                 format!("process.cwd: change to {}", lossy(path))
             }
             Self::Credentials { uid, gid, .. } => {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::gate::{AfterGate, Gate};
+use super::namespaces::JoinedNamespaces;
 use super::netdev::{self, NetDevice};
 use super::remains::Undo;
 use super::script::{Script, Step};
 use super::talk::{NotifyHandler, SeccompAgent, explain, go_on, hand_over, misunderstood, receive};
 use super::times::{times, trace_steps};
 use super::wire::{self, Message, Question};
-use super::{Error, Result, child, hooks, namespaces, userns};
+use super::{Error, Result, child, hooks};
 use crate::cgroup::V2Group;
 use crate::oci::HookKind;
 use crate::sys::process::{self, Child, Making};
@@ -214,20 +215,21 @@ impl Launch {
             return Ok(());
         };
         let pid = child.pid();
-        subject.run(HookKind::Prestart, pid)?;
-        subject.run(HookKind::CreateRuntime, pid)?;
+        let init = (pid, child.as_fd());
+        subject.run_in_creation(HookKind::Prestart, init, None)?;
+        subject.run_in_creation(HookKind::CreateRuntime, init, None)?;
         let root = root.ok_or_else(|| Error::Died("wait for the create hooks".into()))?;
         let directory = std::fs::File::open(format!("/proc/{pid}/cwd"));
         let directory = directory
             .map_err(|e| Error::field("hooks", format!("open the container's root: {e}")))?;
         let inside = hooks::Inside {
             pidfd: child.as_fd(),
-            namespaces: namespaces::to_join(Some(pid)),
+            namespaces: JoinedNamespaces::of(pid)?,
             root,
             directory: directory.into(),
             mapped: self.mapped,
         };
-        subject.run_in(HookKind::CreateContainer, pid, Some(&inside))
+        subject.run_in_creation(HookKind::CreateContainer, init, Some(&inside))
     }
 
     fn has_gate(&self) -> bool {
@@ -310,9 +312,15 @@ impl<'a> Launched<'a> {
         while let Some((message, fd)) = receive(control, deadline, &mut buffer)? {
             match (message, fd) {
                 (Message::Terminal, Some(fd)) => terminal = Some(fd),
-                (Message::Sibling, Some(fd)) => {
+                (Message::Sibling(pid), fd) => {
                     let making = sibling_to_come.take().ok_or_else(misunderstood)?;
-                    let sibling = making.own(userns::pid_of(&fd)?, fd);
+                    let Some(fd) = fd else {
+                        // No room for its pidfd. Nobody else reaps it, so its pid is still its own.
+                        process::kill(pid, libc::SIGKILL).ok();
+                        process::wait_child(pid).ok();
+                        return Err(misunderstood());
+                    };
+                    let sibling = making.own(pid, fd);
                     std::mem::replace(&mut self.child, sibling).wait().ok();
                 }
                 (Message::Asks(Question::Gate), _) => return Ok((terminal, true)),
@@ -340,7 +348,7 @@ impl<'a> Launched<'a> {
                     let child = &self.child;
                     hand_over(control, child.pid(), child.as_fd(), number, told)?;
                 }
-                (Message::Terminal | Message::Sibling, None) => return Err(misunderstood()),
+                (Message::Terminal, None) => return Err(misunderstood()),
             }
         }
         if job.has_gate() {

@@ -227,6 +227,7 @@ pub fn enter_new(spec: &Spec) -> Result<()> {
             .into(),
         None => {
             let uids = linux.and_then(|l| l.uid_mappings().as_deref());
+            must_have_own(uids.unwrap_or_default())?;
             let gids = linux.and_then(|l| l.gid_mappings().as_deref());
             make_unprivileged(uids.unwrap_or_default(), gids.unwrap_or_default())?
         }
@@ -234,11 +235,25 @@ pub fn enter_new(spec: &Spec) -> Result<()> {
     enter(&namespace)
 }
 
-/// The same for the user namespace of a process.
-pub fn enter_of(pid: i32) -> Result<()> {
-    let path = format!("/proc/{pid}/ns/user");
-    let namespace = File::open(&path).map_err(|e| Error::field(path, e.to_string()))?;
-    enter(&namespace.into())
+/// Whoever has not their own id there cannot reach their own files any more, the container's state among them.
+fn must_have_own(uids: &[LinuxIdMapping]) -> Result<()> {
+    let own = geteuid().as_raw();
+    let has_own = |map: &LinuxIdMapping| {
+        own.checked_sub(map.host_id())
+            .is_some_and(|offset| offset < map.size())
+    };
+    if uids.iter().any(has_own) {
+        return Ok(());
+    }
+    Err(Error::field(
+        "linux.uidMappings",
+        format!("your own id {own} is not in the map: add it, as `cofferdam spec --rootless` does"),
+    ))
+}
+
+/// The same for the user namespace of a process, by its pidfd.
+pub fn enter_of(pidfd: &OwnedFd) -> Result<()> {
+    enter(pidfd)
 }
 
 fn enter(namespace: &OwnedFd) -> Result<()> {

@@ -56,8 +56,8 @@ pub(super) enum Message<'a> {
     },
     /// The master of its terminal, as a descriptor beside the message.
     Terminal,
-    /// Another process, a child of the same parent, goes on in its place: its pidfd is beside the message.
-    Sibling,
+    /// Another process with this pid, a child of the same parent, goes on in its place: its pidfd is beside the message.
+    Sibling(i32),
     /// Its seccomp filter is loaded, and has this descriptor of the process for notifications. It waits until somebody has taken it.
     Listener(i32),
 }
@@ -87,7 +87,10 @@ impl<'a> Message<'a> {
                 put(said);
             }
             Self::Terminal => put(&[TERMINAL]),
-            Self::Sibling => put(&[SIBLING]),
+            Self::Sibling(pid) => {
+                let [a, b, c, d] = pid.to_le_bytes();
+                put(&[SIBLING, a, b, c, d])
+            }
             Self::Listener(number) => {
                 put(&[LISTENER]);
                 put(&number.to_le_bytes());
@@ -116,7 +119,7 @@ impl<'a> Message<'a> {
                 said,
             },
             [TERMINAL] => Self::Terminal,
-            [SIBLING] => Self::Sibling,
+            [SIBLING, a, b, c, d] => Self::Sibling(i32::from_le_bytes([*a, *b, *c, *d])),
             [LISTENER, a, b, c, d] => Self::Listener(i32::from_le_bytes([*a, *b, *c, *d])),
             _ => return None,
         })
@@ -142,7 +145,7 @@ mod tests {
                 said: b"no \xff text",
             },
             Message::Terminal,
-            Message::Sibling,
+            Message::Sibling(7),
             Message::Listener(7),
             Message::Listener(i32::MAX),
         ] {

@@ -40,17 +40,14 @@ pub(super) fn daemon(source: &Source) -> Option<Daemon> {
         .trim()
         .parse()
         .ok()?;
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let file = |name: &str| entry.path().join(name);
+    for pid in crate::procfs::pids() {
+        let file = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
         if fs::read_link(file("exe")).ok().as_ref() != Some(&wanted)
             || configuration_of(&fs::read(file("cmdline")).unwrap_or_default()) != config
         {
             continue;
         }
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environment = fs::read(file("environ")).unwrap_or_default();
         let path = environment
             .split(|b| *b == 0)
             .find_map(|v| v.strip_prefix(b"PATH="))

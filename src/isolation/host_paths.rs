@@ -54,8 +54,8 @@ pub(super) fn judge(
     if !place.has_own_bundle(listed) {
         return Err(Refusal::new(
             profile,
-            "a bundle that is not named after the container, or that containers can write (bundle)",
-            "let containerd make it",
+            "a bundle where containers can write, or of an engine and not named after the container (bundle)",
+            "make it in a directory of its own",
         ));
     }
     judge.root(&request.root.source)?;

@@ -720,7 +720,7 @@ fn an_update_stays_below_the_ceilings() {
         ),
         (
             json!({ "pids": { "limit": 0 } }),
-            json!({ "pids": { "limit": 4096 } }),
+            json!({ "pids": { "limit": 0 } }),
         ),
         (
             json!({ "unified": { "memory.oom.group": "0" } }),

@@ -178,6 +178,9 @@ pub struct Place {
     id: String,
     /// Whose volumes are the container's.
     pod: Option<PodOfKubernetes>,
+    /// Whoever asks for the container has made its bundle, and may name it as they like. With the one directory that the command line
+    /// adds itself.
+    by_hand: Option<PathBuf>,
 }
 
 /// containerd's directory of bundles below its state and its root: NAME/NAMESPACE/ID.
@@ -204,6 +207,16 @@ impl Place {
             bundle,
             id: id.to_owned(),
             pod: None,
+            by_hand: None,
+        }
+    }
+
+    /// The same, for a container of the node's root itself, by the command line.
+    #[must_use]
+    pub fn by_hand(self, added: &Path) -> Self {
+        Self {
+            by_hand: Some(resolved(added)),
+            ..self
         }
     }
 
@@ -213,8 +226,8 @@ impl Place {
         Self { pod, ..self }
     }
 
-    /// Whether the bundle is one that an engine made for this container: it has the container's id, and lies where no container
-    /// can write.
+    /// Whether the bundle is one that was made for this container: an engine's has the container's id. It lies where no container can
+    /// write.
     pub(super) fn has_own_bundle(&self, listed: &[PathBuf]) -> bool {
         let node = &self.node;
         // podman's directory of a container, where no container can write.
@@ -231,7 +244,7 @@ impl Place {
             .bundle
             .file_name()
             .is_some_and(|name| name == self.id.as_str());
-        named && !all.any(|p| self.bundle.starts_with(resolved(p)))
+        (named || self.by_hand.is_some()) && !all.any(|p| self.bundle.starts_with(resolved(p)))
     }
 
     /// Whether `real` is the container's root as its engine unpacked it: below the bundle (containerd), or where dockerd mounts
@@ -304,7 +317,7 @@ impl Place {
             Some(["image-volumes", id, _, ..]) => *id == sandbox,
             _ => false,
         };
-        of_root || of_state || self.is_of_client(real)
+        of_root || of_state || self.by_hand.as_deref() == Some(real) || self.is_of_client(real)
     }
 
     /// dockerd's and nerdctl's files of a container are in a directory that has its id.

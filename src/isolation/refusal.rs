@@ -4,7 +4,9 @@ use super::profile::Profile;
 
 /// What a profile does not allow, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("profile {profile:?} refuses {what}: {remedy}, or use RuntimeClass \"cofferdam\"")]
+#[error(
+    "profile {profile:?} refuses {what}: {remedy}, or ask who runs this node for a profile that allows it"
+)]
 pub struct Refusal {
     /// The profile's name.
     pub profile: String,

@@ -64,9 +64,9 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
     };
     unshared_resources(profile, r)?;
     swap_alone(profile, r)?;
-    // Left out, and 0, change nothing; below that is no limit. But for pids, where 0 is no limit, too.
+    // Left out, and 0, change nothing; below that is no limit.
     let asked = |value: Option<i64>| value.filter(|v| *v != 0);
-    if let Some(value) = r.pids().as_ref().map(LinuxPids::limit)
+    if let Some(value) = asked(r.pids().as_ref().map(LinuxPids::limit))
         && let Some(pids) = limited(Some(value), over(limits.pids))
     {
         let mut new = LinuxPids::default();

@@ -103,7 +103,7 @@ fn rename_scheduler_flags(json: &mut Value, process: &str) {
 type Wrong = serde_path_to_error::Error<serde_json::Error>;
 
 /// Parses the process of an exec request. Without a user it is root's.
-pub(super) fn parse_process(json: &[u8]) -> Result<Process> {
+pub fn parse_process(json: &[u8]) -> Result<Process> {
     let parsed = parse(json, "").or_else(|wrong| {
         let with_user = serde_json::from_slice(json)
             .ok()

@@ -27,7 +27,7 @@ pub use exec::Inherited;
 pub use hook::{Hook, HookKind, Hooks};
 #[cfg(any(test, fuzzing, feature = "sabotage"))]
 pub use load::parse_spec;
-pub use load::{load, load_file, parse_of, parse_resources, read};
+pub use load::{load, load_file, parse_of, parse_process, parse_resources, read};
 pub use mount::{Flags, Kind, Mount, Options};
 pub use namespace::{Joined, Namespace, Namespaces};
 pub use request::{Request, Root};

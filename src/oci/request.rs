@@ -34,6 +34,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// The root, where it is mounted among the node's mounts and stays there.
+    pub fn root_on_node(&self) -> Option<&Path> {
+        let is_there = self.namespaces.mount.is_host();
+        is_there.then_some(self.root.source.path.as_path())
+    }
+
     /// Reads the spec of a bundle.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ pub struct Container {
     pub(super) own_pids: bool,
     /// What an exec joins.
     pub(super) enter: JoinedNamespaces,
+    pub(super) personality: Option<u64>,
     /// What its ids are on the node.
     pub(super) maps: Maps,
     /// What an exec has of the init's process.

@@ -216,6 +216,12 @@ impl Pod {
         } else {
             cgroup
         };
+        if isolation.restricts() && cgroup.is_none() {
+            return Err(Error::FailedPrecondition(format!(
+                "profile {:?} needs control groups for its limits, and this user may make none",
+                isolation.name()
+            )));
+        }
         let cgroup = Arc::new(cgroup);
         let filters = self.filters(spec, isolation)?;
         drop(compiling);
@@ -258,17 +264,19 @@ impl Pod {
             gate,
         } = launched.wait()?;
         recorded.write(child.pid())?;
+        let enter = JoinedNamespaces::of(child.pid())?;
         let state = at_gate(&child, gate)?;
         let child = watchable(child)?;
         streams.run(terminal).map_err(no_streams)?;
         let seccomp_agent =
-            executor::seccomp_agent(filters.own.as_ref(), request, &id, &bundle, "running");
+            executor::seccomp_agent(filters.own.as_ref(), spec, &id, &bundle, "running");
         self.decide_users(&admitted.users)?;
         undo.keep();
         recorded.keep();
         let container = Container {
             own_pids: request.namespaces.pid.is_new(),
-            enter: JoinedNamespaces::of(request),
+            enter,
+            personality: executor::personality(spec),
             maps: Maps::of(spec),
             inherited: inherited(spec)?,
             allowed: learn::allowed(spec),

@@ -50,7 +50,7 @@ impl Pod {
             let remains = Remains {
                 id: &c.id,
                 cgroup: Some(&c.cgroup),
-                request: None,
+                root: None,
                 hooks: c.hooks.as_deref(),
             };
             let killed = remains.kill(REMOVE_WITHIN)?;

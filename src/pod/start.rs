@@ -172,6 +172,7 @@ fn spawn_exec(
         id: &container.id,
         init: duplicate(&init)?,
         enter: container.enter,
+        personality: container.personality,
         seccomp_agent: container.seccomp_agent.clone(),
         cgroup: Some(&container.cgroup),
         below: &Below::default(),

@@ -110,7 +110,7 @@ fn without_runcs(body: &str, options: &mut Options) -> Result<String> {
     if table.len() == before {
         return Ok(body.to_owned());
     }
-    Ok(toml::to_string(&table).unwrap_or_default())
+    toml::to_string(&table).map_err(|e| Error::InvalidArgument(format!("runtime options: {e}")))
 }
 
 #[cfg(test)]

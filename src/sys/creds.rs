@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use nix::errno::Errno;
 use rustix::thread::{Gid, Uid};
 
 use super::{Result, check, from_rustix};
@@ -16,8 +17,15 @@ pub fn setgroups(gids: &[u32]) -> Result<()> {
         return Ok(());
     }
     // SAFETY: `gids` is readable for its length.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) })?;
-    Ok(())
+    match check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) }) {
+        Err(Errno::EPERM) if gids.is_empty() && has_no_groups() => Ok(()),
+        set => set.map(drop),
+    }
+}
+
+fn has_no_groups() -> bool {
+    // SAFETY: a size of 0 asks for the number only.
+    unsafe { libc::syscall(libc::SYS_getgroups, 0, std::ptr::null_mut::<u32>()) == 0 }
 }
 
 /// Real, effective and saved group.
@@ -186,6 +194,13 @@ pub fn is_in_user_namespace() -> bool {
 /// Whether this process has rights over the node: it is root, in the node's user namespace.
 pub fn is_nodes_root() -> bool {
     rustix::process::geteuid().is_root() && !is_in_user_namespace()
+}
+
+/// Whether this process is root of the machine that it sees: of the node, or of a system container whose first process is in the same
+/// user namespace. Root of a user namespace that an ordinary user has made is neither.
+pub fn is_root_of_machine() -> bool {
+    let users_of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
+    is_nodes_root() || (rustix::process::geteuid().is_root() && users_of("1") == users_of("self"))
 }
 
 /// What the processes of a container may do with its session keyring, keyctl(2): its possessors everything, its user view, read,

@@ -20,6 +20,11 @@ situations! {
     an_execs_own_errors, LINE, "runc#3073, crun#2245", "255 255 255 7";
     a_service_that_is_ready, LINE, "runc#129, crun#12", "READY=1 STATUS=up; MAINPID=PID";
     a_service_in_the_foreground, LINE, "runc#129", "READY=1 STATUS=up";
+    a_service_after_a_refused_start, COMMAND, "kind 7", "refused; READY=1 STATUS=up";
+    descriptors_that_are_not_there, LINE, "runc exec.bats", "refused refused refused";
+    a_pid_file_that_is_a_link, LINE, "runc#2064", "the pid; untouched";
+    an_exec_in_a_directory_that_is_missing, ALL, "runc cwd.bats", "refused; not made";
+    commands_of_root_on_a_users_container, ROOTLESS, "rootless", "0 65534 1";
     sockets_of_a_service, LINE, "runc#231, podman#271", "1 1 listener";
     sockets_of_another_process, LINE, "runc#231", "none";
     a_pidfd_of_the_init, LINE, "runc pidfd-socket.bats", "the init";
@@ -97,6 +102,121 @@ fn service(s: &mut Subject, detach: bool) -> String {
 
 fn a_service_that_is_ready(s: &mut Subject) -> String {
     service(s, true)
+}
+
+fn a_service_after_a_refused_start(s: &mut Subject) -> String {
+    let path = s.dir.join("run/manager");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(10) * slowness()))
+        .unwrap();
+    s.environment
+        .push(("NOTIFY_SOCKET".into(), path.display().to_string()));
+    fs::copy(
+        std::env::current_exe().unwrap(),
+        s.rootfs().join("bin/edge-notify"),
+    )
+    .unwrap();
+    s.script("edge-notify; sleep 1000");
+    s.create().ok();
+    s.pause(true).ok();
+    let refused = s.start().status != 0;
+    s.pause(false).ok();
+    let start = std::thread::scope(|scope| {
+        let start = scope.spawn(|| s.start());
+        let mut buffer = [0; 4096];
+        let n = manager.recv(&mut buffer).unwrap();
+        drop(manager);
+        let text = String::from_utf8_lossy(&buffer[..n])
+            .trim()
+            .replace('\n', " ");
+        start.join().unwrap().ok();
+        text
+    });
+    format!("{}; {start}", if refused { "refused" } else { "started" })
+}
+
+fn descriptors_that_are_not_there(s: &mut Subject) -> String {
+    s.write_spec();
+    let refused = |out: Output| {
+        let told = out.stderr.contains("is not open");
+        if out.status != 0 && told {
+            "refused".to_owned()
+        } else {
+            format!("{out:?}")
+        }
+    };
+    let run = s.call(&[
+        "run",
+        "--preserve-fds",
+        "4294967295",
+        "--bundle",
+        s.bundle(),
+        &s.id,
+    ]);
+    s.environment.push(("LISTEN_FDS".into(), "40".into()));
+    let listen = s.call(&["run", "--bundle", s.bundle(), &s.id]);
+    s.environment.clear();
+    s.launch();
+    let exec = s.call(&["exec", "--preserve-fds", "40", &s.id, "true"]);
+    format!("{} {} {}", refused(run), refused(listen), refused(exec))
+}
+
+fn a_pid_file_that_is_a_link(s: &mut Subject) -> String {
+    let (link, precious) = (s.dir.join("run/pid"), s.dir.join("run/precious"));
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.write_spec();
+    let mut create = s.command(&[
+        "create",
+        "--bundle",
+        s.bundle(),
+        "--pid-file",
+        link.to_str().unwrap(),
+        &s.id,
+    ]);
+    let created = create
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(created.success());
+    let pid = fs::read_to_string(&link).unwrap() == s.pid().to_string();
+    let untouched = fs::read_to_string(&precious).unwrap() == "precious";
+    format!(
+        "{}; {}",
+        if pid { "the pid" } else { "no pid" },
+        if untouched {
+            "untouched"
+        } else {
+            "overwritten"
+        }
+    )
+}
+
+fn an_exec_in_a_directory_that_is_missing(s: &mut Subject) -> String {
+    s.launch();
+    let out = s.exec(&json!({ "args": ["true"], "cwd": "/missing" }));
+    let made = s.rootfs().join("missing").exists();
+    format!(
+        "{}; {}",
+        if out.status == 0 { "ran" } else { "refused" },
+        if made { "made" } else { "not made" }
+    )
+}
+
+fn commands_of_root_on_a_users_container(s: &mut Subject) -> String {
+    s.launch();
+    let mut exec = std::process::Command::new(crate::support::place::program());
+    exec.arg("--root").arg(s.dir.join("run/state")).args([
+        "exec",
+        &s.id,
+        "cat",
+        "/proc/self/uid_map",
+    ]);
+    let map = Output::of(&mut exec).ok().stdout;
+    map.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn a_service_in_the_foreground(s: &mut Subject) -> String {

@@ -9,6 +9,7 @@ mod hooks;
 mod inherit;
 mod mounts;
 mod process;
+mod profile;
 mod states;
 pub mod subject;
 
@@ -38,6 +39,7 @@ const ROOT: &[Front] = &[Front::Command, Front::Shim];
 const LINE: &[Front] = &[Front::Command, Front::Rootless];
 const COMMAND: &[Front] = &[Front::Command];
 const SHIM: &[Front] = &[Front::Shim];
+const ROOTLESS: &[Front] = &[Front::Rootless];
 
 /// A table of situations: a function's name, the fronts, where it was reported, and what is right.
 macro_rules! situations {
@@ -59,6 +61,7 @@ fn all() -> impl Iterator<Item = Situation> {
         inherit::SITUATIONS,
         mounts::SITUATIONS,
         process::SITUATIONS,
+        profile::SITUATIONS,
         states::SITUATIONS,
         client::SITUATIONS,
     ]

@@ -1,6 +1,8 @@
 //! States that people bring about by hand: every one ends in an answer within seconds, and in a clean node.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use serde_json::json;
 
 use super::situations;
 use super::subject::{Front, Subject};
-use crate::support::{slowness, wait_until};
+use crate::support::{Output, slowness, wait_until};
 
 situations! {
     paused_before_it_starts, COMMAND, "runc#1058", "paused; refused; created; running";
@@ -24,6 +26,13 @@ situations! {
     a_killed_init_whose_children_live, ROOT, "runc kill.bats", "0 left";
     asked_to_end_before_it_starts, ALL, "runc pidfd-socket.bats", "stopped";
     two_of_one_name, ALL, "kind 7", "exists";
+    the_command_cannot_be_overwritten, COMMAND, "CVE-2019-5736", "read-only read-only";
+    a_group_with_processes_below, ROOT, "runc cgroups.bats", "refused: not empty; alive";
+    a_hook_that_hangs_is_deleted, COMMAND, "kind 7", "0 gone";
+    a_deletion_that_was_killed, COMMAND, "kind 7", "0 gone; created again";
+    a_start_that_was_killed, LINE, "kind 7", "running; refused: already running; not deleted";
+    a_state_that_is_broken, COMMAND, "kind 7", "told by list; 0 gone; ended";
+    an_abandoned_directory, LINE, "kind 7", "0";
     no_hierarchy_is_mounted, ROOT, "boot2docker#1301", "no cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup";
     names_in_a_list_of_processes, SHIM, "podman#23557", "containerd-shim cofferdam:init sleep";
     an_exec_whose_id_is_taken, SHIM, "containerd", "AlreadyExists";
@@ -275,6 +284,172 @@ fn two_of_one_name(s: &mut Subject) -> String {
     } else {
         format!("{out:?}")
     }
+}
+
+fn the_command_cannot_be_overwritten(s: &mut Subject) -> String {
+    // As an attacker does it: kept until nobody executes it any more.
+    let keep = |pid: i32| {
+        let path = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_PATH)
+            .open(format!("/proc/{pid}/exe"));
+        path.unwrap()
+    };
+    let writable = |kept: &fs::File| {
+        let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        match fs::OpenOptions::new().write(true).open(path) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EROFS) => "read-only".to_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.create().ok();
+    let at_gate = keep(s.pid());
+    s.start().ok();
+    // A program that is waited for has the command beside it.
+    let mut exec = s
+        .command(&["exec", &s.id, "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    wait_until("the exec runs", Duration::from_secs(10), || {
+        let all = crate::support::processes();
+        let sleeps = all
+            .iter()
+            .filter(|(_, a)| a.join(" ").trim() == "sleep 1000");
+        sleeps.count() >= 2
+    });
+    let beside = keep(exec.id() as i32);
+    s.kill();
+    exec.wait().unwrap();
+    format!("{} {}", writable(&at_gate), writable(&beside))
+}
+
+/// A group of somebody else's, as systemd and dockerd make them: processes are in groups below it.
+fn a_group_with_processes_below(s: &mut Subject) -> String {
+    let name = format!("{}-foreign", s.id);
+    let mut sleep = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let mut made = Vec::new();
+    for hierarchy in crate::support::leftovers::hierarchies() {
+        let below = hierarchy.join(&name).join("below");
+        fs::create_dir_all(&below).unwrap();
+        let is_devices = hierarchy.ends_with("devices");
+        // A cpuset group is empty of processors at first.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            for group in [hierarchy.join(&name), below.clone()] {
+                if let Ok(of_root) = fs::read_to_string(hierarchy.join(file)) {
+                    fs::write(group.join(file), of_root).ok();
+                }
+            }
+        }
+        if !is_devices {
+            fs::write(below.join("cgroup.procs"), sleep.id().to_string()).ok();
+        }
+        made.push(below);
+    }
+    s.set("/linux/cgroupsPath", json!(format!("/{name}")));
+    let out = s.run();
+    let refused = if out.status != 0 && out.stderr.contains("is not empty") {
+        "refused: not empty".to_owned()
+    } else {
+        format!("{out:?}")
+    };
+    let alive = sleep.try_wait().unwrap().is_none();
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    for below in made {
+        fs::remove_dir(&below).ok();
+        fs::remove_dir(below.parent().unwrap()).ok();
+    }
+    format!("{refused}; {}", if alive { "alive" } else { "killed" })
+}
+
+fn a_hook_that_hangs_is_deleted(s: &mut Subject) -> String {
+    let mut child = standing(s);
+    let began = Instant::now();
+    let status = s.call(&["delete", "--force", &s.id]).status;
+    assert!(began.elapsed() < Duration::from_secs(8) * slowness());
+    assert!(!child.wait().unwrap().success());
+    end_hook(s);
+    format!("{status} {}", s.status())
+}
+
+fn own_directory(s: &Subject) -> std::path::PathBuf {
+    s.dir.join("run/state").join(&s.id)
+}
+
+fn a_deletion_that_was_killed(s: &mut Subject) -> String {
+    s.launch();
+    s.kill();
+    fs::remove_file(own_directory(s).join("lock")).unwrap();
+    let status = s.call(&["delete", &s.id]).status;
+    let gone = s.status();
+    s.create().ok();
+    format!("{status} {gone}; {} again", s.status())
+}
+
+fn a_start_that_was_killed(s: &mut Subject) -> String {
+    s.launch();
+    // Its gate's socket is still there.
+    fs::write(own_directory(s).join("gate"), "").unwrap();
+    let status = s.status();
+    let start = s.start();
+    let refused = start.status != 0 && start.stderr.contains("already running");
+    let deleted = s.call(&["delete", &s.id]).status == 0;
+    format!(
+        "{status}; {}; {}",
+        if refused {
+            "refused: already running"
+        } else {
+            "started"
+        },
+        if deleted { "deleted" } else { "not deleted" }
+    )
+}
+
+fn a_state_that_is_broken(s: &mut Subject) -> String {
+    s.launch();
+    let init = s.pid();
+    let file = own_directory(s).join("state.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"version\":", "\"version\":9", 1)).unwrap();
+    let told = s.call(&["list"]).stderr.contains(&s.id);
+    let status = s.call(&["delete", "--force", &s.id]).status;
+    format!(
+        "{} by list; {status} {}; {}",
+        if told { "told" } else { "not told" },
+        s.status(),
+        if crate::support::is_alive(init) {
+            "alive"
+        } else {
+            "ended"
+        }
+    )
+}
+
+fn an_abandoned_directory(s: &mut Subject) -> String {
+    let dir = own_directory(s);
+    fs::create_dir_all(&dir).unwrap();
+    let of_run = s.dir.join("run");
+    if s.front == Front::Rootless {
+        let owner = format!("{0}:{0}", super::subject::USER);
+        Output::of(
+            std::process::Command::new("chown")
+                .arg("-R")
+                .arg(owner)
+                .arg(of_run),
+        )
+        .ok();
+    }
+    Output::of(
+        std::process::Command::new("touch")
+            .args(["-d", "-1 hour"])
+            .arg(&dir),
+    )
+    .ok();
+    s.run().status.to_string()
 }
 
 fn no_hierarchy_is_mounted(s: &mut Subject) -> String {

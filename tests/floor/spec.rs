@@ -266,6 +266,8 @@ pub(super) fn updates() {
                 why.contains("a limit of swap without one of memory"),
                 "{why}"
             );
+            // Zero asks for nothing.
+            update(json!({ "pids": { "limit": 77 } })).unwrap();
             update(json!({ "pids": { "limit": 0 } })).unwrap();
             let file = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"]
                 .map(|m| PathBuf::from(format!("{m}{}/pids.max", s.group("box"))));
@@ -273,7 +275,7 @@ pub(super) fn updates() {
                 .iter()
                 .find_map(|f| fs::read_to_string(f).ok())
                 .unwrap();
-            assert_eq!(max.trim(), "4096");
+            assert_eq!(max.trim(), "77");
         }
         update(json!({ "pids": { "limit": 100 } })).unwrap();
         s.kill("box", "", 9, false).unwrap();

@@ -163,7 +163,7 @@ pub(super) fn refused_pods() {
         assert!(message.contains(text), "{text:?} is not in {message:?}");
         assert!(
             message.starts_with("profile \"hardened\" refuses ")
-                && message.contains("or use RuntimeClass \"cofferdam\""),
+                && message.contains("or ask who runs this node for a profile that allows it"),
             "{message}"
         );
     };

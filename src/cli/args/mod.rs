@@ -5,12 +5,13 @@ mod process;
 mod update;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{learn, top};
 use crate::sys::creds;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(super) use process::{CreateArgs, ExecArgs, RunArgs};
 pub(super) use update::UpdateArgs;
@@ -52,12 +53,13 @@ pub(super) struct Global {
     /// The same as --cgroup-manager systemd
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Whether containers go without cgroups that cannot be made; auto does so for a user other than root
+    /// What to do if a container's cgroups cannot be made: run it without them and warn (true), fail (false), or decide by the
+    /// user (auto: true for a user other than root)
     // Before the command only: `spec` has a flag of this name.
     #[arg(long, value_enum, default_value = "auto")]
     pub rootless: Rootless,
-    /// An isolation profile, by its name. Without it the command's own name has one: a link `cofferdam-hardened` has the profile
-    /// `hardened`
+    /// The isolation profile of a container that is created, by its name. Without it the command's own name has one: a link
+    /// `cofferdam-hardened` has the profile `hardened`
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
 }
@@ -102,16 +104,16 @@ pub(super) enum CgroupManager {
     Disabled,
 }
 
-/// Whether cgroups that cannot be made are an error.
+/// What to do if a container's cgroups cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Rootless {
-    /// They are not.
+    /// Run it without them, and warn
     #[value(alias = "yes", alias = "1", alias = "t")]
     True,
-    /// They are.
+    /// Fail
     #[value(alias = "no", alias = "0", alias = "f")]
     False,
-    /// They are not where the user is not root.
+    /// True for a user other than root, else false
     Auto,
 }
 
@@ -191,7 +193,7 @@ pub(super) enum Command {
         /// Send it to every process of the container
         #[arg(short, long)]
         all: bool,
-        /// The id is a regular expression: send it to every container whose id matches
+        /// The id is a regular expression: send it to every container whose id contains a match
         #[arg(short, long)]
         regex: bool,
     },
@@ -202,7 +204,7 @@ pub(super) enum Command {
         /// Kill it first; an unknown container is no error
         #[arg(short, long)]
         force: bool,
-        /// The id is a regular expression: remove every container whose id matches
+        /// The id is a regular expression: remove every container whose id contains a match
         #[arg(short, long)]
         regex: bool,
     },
@@ -257,8 +259,8 @@ pub(super) enum Command {
         /// Directory to write it into
         #[arg(short, long)]
         bundle: Option<PathBuf>,
-        /// File to write
-        #[arg(short, long, conflicts_with = "bundle")]
+        /// File to write, in that directory [default: config.json]
+        #[arg(short, long)]
         file: Option<PathBuf>,
         /// For a container of a user other than root
         #[arg(long)]
@@ -337,7 +339,53 @@ pub(super) enum Format {
     Json,
 }
 
+/// Flags as Go's programs take them: `--detach=true` is `--detach`, and `--detach=false` nothing. Up to the program of an exec, whose
+/// arguments are its own.
+pub(super) fn with_plain_flags(args: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let mut inside = &command;
+    let mut positionals = 0;
+    let mut ended = false;
+    let is_flag = |inside: &clap::Command, name: &str| {
+        let mut all = command.get_arguments().chain(inside.get_arguments());
+        all.any(|arg| arg.get_long() == Some(name) && !arg.get_action().takes_values())
+    };
+    let plain = args.into_iter().enumerate().filter_map(|(i, arg)| {
+        let Some(text) = arg.to_str().filter(|_| i > 0 && !ended && positionals < 2) else {
+            return Some(arg);
+        };
+        ended = text == "--";
+        if let Some((name, value)) = text.strip_prefix("--").and_then(|f| f.split_once('=')) {
+            return match value {
+                "true" if is_flag(inside, name) => Some(format!("--{name}").into()),
+                "false" if is_flag(inside, name) => None,
+                _ => Some(arg),
+            };
+        }
+        if !text.starts_with('-') {
+            match inside.find_subcommand(text) {
+                Some(found) => inside = found,
+                None => positionals += usize::from(!std::ptr::eq(inside, &raw const command)),
+            }
+        }
+        Some(arg)
+    });
+    plain.collect()
+}
+
 impl Command {
+    /// Whether processes of a container, or hooks of one, begin as copies of this one.
+    pub(super) fn meets_containers(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Run(_)
+                | Self::Exec(_)
+                | Self::Start { .. }
+                | Self::Delete { .. }
+        )
+    }
+
     /// The exit status of an error. Where 1 is an answer of the command, it is another.
     pub(super) fn failed(&self) -> i32 {
         match self {
@@ -352,7 +400,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {
@@ -367,8 +414,37 @@ mod tests {
             "cofferdam kill --regex .* 9",
             "cofferdam checkpoint --image-path x id",
             "cofferdam unpause id",
+            "cofferdam --debug=true run --detach=true --keep=false id",
+            "cofferdam spec -b /b -f c",
         ] {
-            Cli::try_parse_from(line.split(' ')).unwrap();
+            let args = line.split(' ').map(OsString::from).collect();
+            Cli::try_parse_from(with_plain_flags(args)).unwrap();
+        }
+    }
+
+    #[test]
+    fn flags_as_go_takes_them() {
+        let plain = |line: &str| {
+            let args = with_plain_flags(line.split(' ').map(OsString::from).collect());
+            let args: Vec<_> = args.iter().map(|a| a.to_str().unwrap()).collect();
+            args.join(" ")
+        };
+        for (line, expected) in [
+            (
+                "c --debug=true run --detach=true --keep=false x",
+                "c --debug run --detach x",
+            ),
+            (
+                "c exec --tty=true x ls --all=true",
+                "c exec --tty x ls --all=true",
+            ),
+            ("c exec x -- p --tty=true", "c exec x -- p --tty=true"),
+            (
+                "c --log=true kill --all=true x",
+                "c --log=true kill --all x",
+            ),
+        ] {
+            assert_eq!(plain(line), expected);
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) fn start_hook(
     #[allow(unsafe_code)]
     let pid = match unsafe { process::fork() }.map_err(at("clone"))? {
         process::Forked::Child => {
+            // What it starts ends with it where it is late.
+            process::lead_group().ok();
             let streams = [hook.state.as_fd(), hook.null.as_fd(), theirs.as_fd()];
             for (fd, stream) in streams.into_iter().zip(Standard::ALL) {
                 if process::become_standard(fd, stream).is_err() {
@@ -97,12 +99,12 @@ fn wait_for_hook(
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let other = if open { output.as_fd() } else { pidfd.as_fd() };
-        match process::wait_either(pidfd.as_fd(), other, left)? {
-            (_, true) if open && said.length < said.bytes.len() => open = said.take(output)?,
-            (true, _) => return process::wait_child(pid),
-            (false, true) => open = said.take(output)?,
-            (false, false) => {
-                process::kill(pid, libc::SIGKILL).ok();
+        match process::wait_any([pidfd.as_fd(), other], left)? {
+            [_, true] if open && said.length < said.bytes.len() => open = said.take(output)?,
+            [true, _] => return process::wait_child(pid),
+            [false, true] => open = said.take(output)?,
+            [false, false] => {
+                process::kill_group(pid);
                 process::wait_child(pid)?;
                 return Ok(LATE);
             }

@@ -59,6 +59,8 @@ struct Context<'a> {
     node_root: Option<OwnedFd>,
     /// The sysfs of the pod's network, made while the network's owner could.
     sysfs: Option<OwnedFd>,
+    /// The node's procfs.
+    proc: Option<OwnedFd>,
     lsm: Option<OwnedFd>,
     /// Which candidate is the program.
     chosen: usize,
@@ -73,6 +75,7 @@ impl Context<'_> {
             &mut self.root_tree,
             &mut self.node_root,
             &mut self.sysfs,
+            &mut self.proc,
             &mut self.lsm,
         ]
         .into_iter()
@@ -118,6 +121,7 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         root_tree: None,
         node_root: None,
         sysfs: None,
+        proc: None,
         lsm: None,
         chosen: 0,
     };
@@ -140,8 +144,17 @@ pub(super) fn run(script: &mut Script, control: BorrowedFd<'_>, keep: &[RawFd]) 
         Some(path) => process::execve(path, &script.program.argv, &script.program.env),
         None => Errno::ENOENT,
     };
-    // What the node denies is told to who asked; what is wrong with the program ends it.
-    if let (Some(path), false) = (path, matches!(errno, Errno::EACCES | Errno::EPERM)) {
+    // What is wrong with the program ends it, as a shell would; all else is told to who asked.
+    if let (
+        Some(path),
+        Errno::ENOEXEC
+        | Errno::ENOENT
+        | Errno::ENOTDIR
+        | Errno::ELIBBAD
+        | Errno::EINVAL
+        | Errno::ELOOP,
+    ) = (path, errno)
+    {
         program::not_executable(path, errno);
     }
     report(ctx.control(), script.steps.len(), "execve", errno as i32);
@@ -231,9 +244,11 @@ fn step(
             ..
         } => process::setrlimit(*resource, *soft, *hard).map_err(at("prlimit")),
         Step::Keyring(name) => program::join_keyring(name),
+        Step::DropGroups => creds::setgroups(&[]).map_err(at("setgroups")),
+        Step::KeepProc => program::open_proc().map(|proc| ctx.proc = Some(proc)),
         Step::OpenLsm { path, .. } => program::open_label_file(ctx, path),
         Step::ApplyLsm { label, .. } => program::write_label(ctx, label),
-        Step::WorkingDirectory { path } => program::enter_directory(ctx, path),
+        Step::WorkingDirectory { path, make } => program::enter_directory(ctx, path, *make),
         Step::Credentials {
             uid,
             gid,
@@ -254,7 +269,10 @@ fn step(
         }
         Step::NoNewPrivileges => creds::set_no_new_privs().map_err(at("prctl")),
         Step::FindProgram => find_program(ctx, program),
-        Step::CloseOnExec { first } => process::cloexec_from(*first).map_err(at("close_range")),
+        Step::CloseOnExec { first } => {
+            process::keep_on_exec(3..*first).map_err(at("fcntl"))?;
+            process::cloexec_from(*first).map_err(at("close_range"))
+        }
         Step::CoreScheduling { from } => {
             confine::core_scheduling(*from).map_err(at("prctl PR_SCHED_CORE"))
         }

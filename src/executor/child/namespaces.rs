@@ -29,17 +29,24 @@ pub(super) fn become_root() -> Outcome<()> {
     creds::setresuid(0).map_err(at("setresuid"))
 }
 
-/// Goes on as a sibling: the parent's child, as we are. Our own end follows at once.
+/// Goes on as a sibling: the parent's child, as we are. The old process tells the parent, and ends; the new one waits for that, or what it
+/// says next could be heard first. So the parent knows it even if it is stopped at once, by who is in its pid namespace already.
 pub(super) fn continue_as_sibling(control: BorrowedFd<'_>, namespaces: u64) -> Outcome<()> {
+    let (ended, held) = process::pipe().map_err(at("pipe"))?;
     // SAFETY: this is a fork of a child that has one thread, and what follows is the same careful code.
     #[allow(unsafe_code)]
     match unsafe { process::clone3_sibling(namespaces) }.map_err(at("clone3"))? {
-        // Told by the new process itself, or what it says next could be heard first.
         process::Cloned::Child => {
-            let own = process::pidfd_open(process::own_pid()).map_err(at("pidfd_open"))?;
-            hand(control, Message::Sibling, own.as_fd())
+            drop(held);
+            process::wait_for_end(ended.as_fd()).map_err(at("read"))
         }
-        process::Cloned::Parent => process::exit_now(0),
+        process::Cloned::Parent(pid, pidfd) => {
+            if hand(control, Message::Sibling(pid), pidfd.as_fd()).is_err() {
+                process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+                process::exit_now(1);
+            }
+            process::exit_now(0)
+        }
     }
 }
 

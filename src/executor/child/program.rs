@@ -2,7 +2,7 @@
 //! program is, and its home.
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -201,8 +201,19 @@ pub(super) fn join_keyring(name: &CStr) -> Outcome<()> {
 
 /// Opens the LSM attribute file while the node's procfs is still there.
 pub(super) fn open_label_file(ctx: &mut Context<'_>, path: &CStr) -> Outcome<()> {
-    ctx.lsm = Some(m::openat(CWD, path, libc::O_WRONLY, 0).map_err(at("open"))?);
+    let here = match &ctx.proc {
+        Some(_) => None,
+        None => Some(open_proc()?),
+    };
+    let proc = ctx.proc.as_ref().or(here.as_ref());
+    let proc = proc.map_or(CWD, AsFd::as_fd);
+    ctx.lsm = Some(m::openat(proc, path, libc::O_WRONLY, 0).map_err(at("open"))?);
     Ok(())
+}
+
+/// `/proc`, as it is now.
+pub(super) fn open_proc() -> Outcome<OwnedFd> {
+    m::openat(CWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).map_err(at("open /proc"))
 }
 
 /// Writes the label that execve(2) applies.
@@ -212,11 +223,11 @@ pub(super) fn write_label(ctx: &Context<'_>, label: &[u8]) -> Outcome<()> {
 }
 
 /// The working directory, never through a link like /proc/self/fd/7, which may lead out of the root: CVE-2024-21626.
-pub(super) fn enter_directory(ctx: &Context<'_>, path: &CStr) -> Outcome<()> {
+pub(super) fn enter_directory(ctx: &Context<'_>, path: &CStr, make: bool) -> Outcome<()> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let open = || m::openat2(CWD, path, flags, 0, RESOLVE_NO_MAGICLINKS);
     let directory = match open() {
-        Err(Errno::ENOENT) => {
+        Err(Errno::ENOENT) if make => {
             make_directories(ctx.root()?, path)?;
             open()
         }

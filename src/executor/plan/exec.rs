@@ -6,56 +6,24 @@ use std::sync::Arc;
 use oci_spec::runtime::Process;
 
 use super::super::confinement::Confinement;
+use super::super::namespaces::JoinedNamespaces;
 use super::super::script::{Script, Step};
 use super::super::spawn::{BornIn, Launch};
 use super::super::talk::{NotifyHandler, SeccompAgent};
-use super::super::{Error, Result, Stdio, namespaces, process, scheduling, userns};
+use super::super::{Result, Stdio, process, scheduling, userns};
 use super::{enter_cgroup, keyring};
 use crate::cgroup::{Below, Cgroup};
 use crate::isolation::Judged;
-use crate::oci::Request;
 use crate::seccomp::Program;
-use crate::sys::creds;
-
-/// What an exec has of its container beside its process's own fields. First, the namespaces that it joins only if the container has its
-/// own. It always joins the other five; joining one
-/// of these that is the node's would fail, because `setns(2)` does not tell them apart.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct JoinedNamespaces {
-    /// The pid namespace.
-    pub pid: bool,
-    /// The user namespace.
-    pub user: bool,
-    /// The time namespace.
-    pub time: bool,
-    /// The execution domain of its programs, `personality(2)`.
-    personality: Option<u64>,
-}
-
-impl JoinedNamespaces {
-    /// As the container has them.
-    pub fn of(request: &Request) -> Self {
-        let namespaces = &request.namespaces;
-        Self {
-            pid: !namespaces.pid.is_host(),
-            user: !namespaces.user.is_host(),
-            time: !namespaces.time.is_host(),
-            personality: request
-                .rest
-                .linux()
-                .as_ref()
-                .and_then(|l| l.personality().as_ref())
-                .map(scheduling::domain),
-        }
-    }
-}
 
 /// What a process in a running container is planned from.
 pub struct ExecPlan<'a> {
     /// The process to run.
     pub process: &'a Judged<Process>,
-    /// Which of the container's namespaces are other than the node's, beside those that always are.
+    /// The container's namespaces that are not the caller's.
     pub enter: JoinedNamespaces,
+    /// The execution domain of the container's programs, `personality(2)`.
+    pub personality: Option<u64>,
     /// Who decides on the calls that the filter asks about: see [`super::seccomp_agent`].
     pub seccomp_agent: Option<SeccompAgent>,
     /// The container's id.
@@ -82,12 +50,6 @@ pub struct ExecPlan<'a> {
     pub preserve_fds: u32,
 }
 
-fn duplicate(pidfd: &OwnedFd) -> Result<OwnedFd> {
-    pidfd
-        .try_clone()
-        .map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))
-}
-
 /// Plans a process in a running container.
 pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     let (enter, seccomp_agent) = (plan.enter, plan.seccomp_agent);
@@ -100,9 +62,10 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
         watched: plan.watcher.as_ref().map(|w| w.program.clone()),
         keyring: keyring(plan.id, plan.new_keyring)?,
         preserve_fds: plan.preserve_fds,
-        mapped: enter.user,
+        mapped: enter.has(libc::CLONE_NEWUSER),
         confinement: plan.confinement,
         init: userns::pid_of(&plan.init).ok(),
+        exec: true,
     };
     let mut birth = BornIn {
         init: own.init,
@@ -115,39 +78,30 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     enter_cgroup(entry.transpose()?, &mut birth, &mut steps);
     steps.push(after);
     own.early_steps(&mut steps)?;
-    if enter.pid && creds::is_in_user_namespace() {
-        // Who has no rights over the own pid namespace cannot come back from another one. The process itself need not.
+    if own.has_labels() {
+        steps.push(Step::KeepProc);
+    }
+    if own.mapped {
+        steps.push(Step::DropGroups);
+    }
+    if enter.flags != 0 {
         steps.push(Step::JoinNamespace {
-            ns: duplicate(&plan.init)?,
-            flags: libc::CLONE_NEWPID,
-            what: "the container's pid namespace".into(),
+            ns: plan.init,
+            flags: enter.flags,
+            what: "the container's namespaces".into(),
         });
+    }
+    if enter.has(libc::CLONE_NEWPID) {
+        // Who is in the container's pid namespace can be traced by its processes: by then nothing of the node is left in its reach.
         steps.push(Step::CloneSibling { namespaces: 0 });
-    } else if enter.pid {
-        birth.pid_namespace = Some(duplicate(&plan.init)?);
     }
-    own.label_steps(&mut steps);
-    let mut flags = namespaces::to_join(own.init);
-    if enter.user {
-        flags |= libc::CLONE_NEWUSER;
-    }
-    if enter.time {
-        flags |= namespaces::CLONE_NEWTIME;
-    }
-    if birth.pid_namespace.is_some() {
-        flags |= libc::CLONE_NEWPID;
-    }
-    steps.push(Step::JoinNamespace {
-        ns: plan.init,
-        flags,
-        what: "the container's namespaces".into(),
-    });
-    if enter.user {
+    own.label_steps(&mut steps)?;
+    if own.mapped {
         steps.push(Step::BecomeRoot);
     }
     steps.push(Step::OpenOwnRoot);
     own.stdio_step(false, &mut steps);
-    steps.extend(enter.personality.map(Step::Personality));
+    steps.extend(plan.personality.map(Step::Personality));
     own.late_steps(None, &mut steps)?;
     let script = Script {
         times: None,

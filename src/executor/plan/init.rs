@@ -31,13 +31,7 @@ pub(in super::super) fn init(
     let (process, linux) = parts(spec)?;
     let program = process::program(process)?;
     let terminal = matches!(plan.stdio, Stdio::Terminal { .. });
-    let agent = seccomp_agent(
-        plan.seccomp.as_ref(),
-        plan.request,
-        plan.id,
-        plan.bundle,
-        "created",
-    );
+    let agent = seccomp_agent(plan.seccomp.as_ref(), spec, plan.id, plan.bundle, "created");
     let user = match plan.users {
         Some(users) => Some(users.namespace()?),
         None => userns::open(request)?,
@@ -53,6 +47,7 @@ pub(in super::super) fn init(
         mapped,
         confinement: plan.confinement,
         init: None,
+        exec: false,
     };
     let namespaces = Namespaces::plan(request)?;
     if mapped && !namespaces.has_new_mounts() {
@@ -169,8 +164,7 @@ impl Init<'_> {
         let users = self.users.namespace;
         self.namespaces
             .enter(users, &mut self.birth, &mut self.steps)?;
-        self.own.label_steps(&mut self.steps);
-        Ok(())
+        self.own.label_steps(&mut self.steps)
     }
 
     /// The root, mounted and kept. With users of its own the container mounts it as the node's root, and takes it along.
@@ -196,9 +190,7 @@ impl Init<'_> {
         } else {
             self.steps.push(Step::OpenRoot { path });
         }
-        if !new_mounts {
-            self.steps.push(Step::PrivateRoot);
-        }
+        self.steps.push(Step::PrivateRoot);
         Ok(())
     }
 
@@ -278,7 +270,7 @@ impl Init<'_> {
             });
         }
         if let Some(p) = linux.personality() {
-            self.steps.push(scheduling::personality(p)?);
+            self.steps.push(scheduling::personality_step(p)?);
         }
         if let Some(p) = linux.memory_policy() {
             self.steps.push(scheduling::memory_policy(p)?);

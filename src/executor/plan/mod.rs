@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use oci_spec::runtime::Spec;
+
 use super::confinement::Confinement;
 use super::error::c_string;
 use super::remains::Undo;
@@ -22,7 +24,7 @@ use crate::isolation::Judged;
 use crate::oci::{Request, RootMount};
 use crate::seccomp::Program;
 use crate::trace;
-pub use exec::{ExecPlan, JoinedNamespaces, exec};
+pub use exec::{ExecPlan, exec};
 pub(super) use init::init;
 
 /// What a container's init is planned from.
@@ -93,12 +95,11 @@ pub fn launch<'a>(
 /// The seccomp agent that the spec names, and the OCI state that it gets with the filter's descriptor.
 pub fn seccomp_agent(
     filter: Option<&Arc<Program>>,
-    request: &Judged<Request>,
+    spec: &Spec,
     id: &str,
     bundle: &Path,
     status: &str,
 ) -> Option<SeccompAgent> {
-    let spec = &request.rest;
     let listener = filter?.listener.clone()?;
     let state = serde_json::json!({
         "ociVersion": spec.version(),

@@ -10,6 +10,7 @@ pub(crate) fn place(dir: &Path) -> Place {
         state: Some(dir.join("state")),
         root: Some(dir.join("root")),
         id: "c1".into(),
+        by_hand: None,
         pod: Some(PodOfKubernetes {
             sandbox: "s1".into(),
             uid: Some("../x".into()),

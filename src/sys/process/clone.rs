@@ -28,8 +28,8 @@ struct CloneArgs {
 
 /// Which side of [`clone3_sibling`] this is.
 pub enum Cloned {
-    /// The caller.
-    Parent,
+    /// The caller, with the pid and a pidfd of the new process.
+    Parent(i32, OwnedFd),
     /// The new process.
     Child,
 }
@@ -75,7 +75,7 @@ pub unsafe fn clone3_sibling(namespaces: u64) -> Result<Cloned> {
     };
     // SAFETY: the caller's promise.
     let side = unsafe { clone_with(args) }?;
-    Ok(side.map_or(Cloned::Child, |_| Cloned::Parent))
+    Ok(side.map_or(Cloned::Child, |(pid, pidfd)| Cloned::Parent(pid, pidfd)))
 }
 
 /// The child's pid and pidfd; `None` in the child.

@@ -29,6 +29,17 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     }
 }
 
+/// Takes the mark for `execve(2)` from descriptors.
+pub fn keep_on_exec(fds: std::ops::Range<u32>) -> Result<()> {
+    for fd in fds {
+        // SAFETY: plain numbers.
+        check(libc::c_long::from(unsafe {
+            libc::fcntl(fd.cast_signed(), libc::F_SETFD, 0)
+        }))?;
+    }
+    Ok(())
+}
+
 /// A standard stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standard {
@@ -125,16 +136,8 @@ pub fn wait_readable(fd: BorrowedFd<'_>, within: Option<Duration>) -> Result<boo
     wait_any([fd], within).map(|[ready]| ready)
 }
 
-/// The same for two: which of them can be read. Neither: `within` has passed.
-pub fn wait_either(
-    one: BorrowedFd<'_>,
-    other: BorrowedFd<'_>,
-    within: Option<Duration>,
-) -> Result<(bool, bool)> {
-    wait_any([one, other], within).map(|[one, other]| (one, other))
-}
-
-fn wait_any<const N: usize>(
+/// The same for some: which of them can be read. None of them: `within` has passed.
+pub fn wait_any<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     within: Option<Duration>,
 ) -> Result<[bool; N]> {
@@ -158,6 +161,17 @@ fn wait_any<const N: usize>(
 /// A pipe: what is written to the second can be read from the first. `pipe2(2)`, close-on-exec.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
+}
+
+/// Waits until nobody has the other end of a pipe.
+pub fn wait_for_end(pipe: BorrowedFd<'_>) -> Result<()> {
+    let mut byte = [0u8; 1];
+    loop {
+        match nix::unistd::read(pipe, &mut byte) {
+            Err(Errno::EINTR) => {}
+            read => return read.map(drop),
+        }
+    }
 }
 
 /// The number of bytes that wait in a pipe or fifo: `FIONREAD`.

@@ -112,6 +112,12 @@ pub fn kill_group(leader: i32) {
     }
 }
 
+/// Makes the caller a group of its own, for [`kill_group`]: `setpgid(2)`.
+pub fn lead_group() -> Result<()> {
+    let own = nix::unistd::Pid::from_raw(0);
+    nix::unistd::setpgid(own, own)
+}
+
 /// A copy of another process's descriptor: `pidfd_getfd(2)`, Linux 5.6.
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
     // SAFETY: plain numbers.
