@@ -19,7 +19,7 @@ use crate::cgroup::{Cgroup, Layout, is_systemd_form};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{self, InitPlan, Spawned, Stdio, userns};
 use crate::isolation::Judged;
-use crate::oci;
+use crate::oci::{self, Request};
 use crate::seccomp;
 use crate::sys::{creds, socket, time};
 
@@ -137,8 +137,19 @@ pub(super) fn run(store: &Store, args: &RunArgs, global: &Global) -> Result<i32>
     Ok(status)
 }
 
+/// The container's groups. Under a profile there must be some.
+fn groups(spec: &Spec, id: &str, global: &Global, profile: &Profile) -> Result<Cgroup> {
+    let cgroup = place_groups(spec, id, global)?.own_only(profile.restricts());
+    if profile.restricts() && cgroup.is_none() {
+        return Err(Error::Other(
+            "a profile's limits and its device rules need control groups: run this without --cgroup-manager disabled and --rootless".into(),
+        ));
+    }
+    Ok(cgroup)
+}
+
 /// Where the container's groups are to be; with systemd its path must have systemd's form, and there is a default one.
-fn groups(spec: &Spec, id: &str, global: &Global, restricts: bool) -> Result<Cgroup> {
+fn place_groups(spec: &Spec, id: &str, global: &Global) -> Result<Cgroup> {
     let manager = global.cgroups();
     let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
     let path = match (path.filter(|p| !p.as_os_str().is_empty()), manager) {
@@ -161,7 +172,6 @@ fn groups(spec: &Spec, id: &str, global: &Global, restricts: bool) -> Result<Cgr
         Rootless::False => false,
         Rootless::Auto => creds::is_in_user_namespace(),
     };
-    let cgroup = cgroup.own_only(restricts);
     Ok(if lenient { cgroup.or_none() } else { cgroup })
 }
 
@@ -180,6 +190,35 @@ fn spec(
     listeners.announce(&mut spec);
     Notify::prepare(reserved.directory(), &mut spec)?;
     Ok(spec)
+}
+
+/// The state of a container that is about to be made.
+fn saved(
+    args: &CreateArgs,
+    bundle: &Path,
+    asked: Spec,
+    request: &Judged<Request>,
+    (profile, cgroup): (&Profile, &Cgroup),
+) -> Saved {
+    Saved {
+        version: Saved::VERSION,
+        id: args.id.clone(),
+        bundle: bundle.to_owned(),
+        spec: asked,
+        hooks: request.hooks.0.clone(),
+        root: request.root_on_node().map(Path::to_owned),
+        profile: profile.name(),
+        init: None,
+        cgroup: (!cgroup.is_none()).then(|| Groups {
+            path: cgroup.cgroups_path(),
+            below: cgroup.below().clone(),
+            resctrl: cgroup.resctrl().cloned(),
+        }),
+        created: time::rfc3339(SystemTime::now()),
+        behind_gate: None,
+        new_keyring: profile.restricts() || !args.no_new_keyring,
+        rootless: false,
+    }
 }
 
 fn make(
@@ -210,32 +249,10 @@ fn make(
     let socket = args.console_socket.as_deref();
     let console = Console::new(socket, has_terminal, must_send_console)?;
     let stdio = stdio(process, &console)?;
-    let cgroup = groups(spec, &args.id, global, profile.restricts())?;
-    if profile.restricts() && cgroup.is_none() {
-        return Err(Error::Other(
-            "a profile's limits and its device rules need control groups: run this without --cgroup-manager disabled and --rootless".into(),
-        ));
-    }
+    let cgroup = groups(spec, &args.id, global, &profile)?;
     let hooks = HookRunner::new(&request, &args.id, &bundle);
-    let mut saved = Saved {
-        version: Saved::VERSION,
-        id: args.id.clone(),
-        bundle: bundle.clone(),
-        spec: asked,
-        hooks: request.hooks.0.clone(),
-        root: request.root_on_node().map(Path::to_owned),
-        profile: profile.name(),
-        init: None,
-        cgroup: (!cgroup.is_none()).then(|| Groups {
-            path: cgroup.cgroups_path(),
-            below: cgroup.below().clone(),
-            resctrl: cgroup.resctrl().cloned(),
-        }),
-        created: time::rfc3339(SystemTime::now()),
-        behind_gate: None,
-        new_keyring: profile.restricts() || !args.no_new_keyring,
-        rootless,
-    };
+    let mut saved = saved(args, &bundle, asked, &request, (&profile, &cgroup));
+    saved.rootless = rootless;
     let seccomp = filter(spec)?;
     let gate = reserved.gate()?;
     reserved.write(&saved)?;

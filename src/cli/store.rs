@@ -215,9 +215,6 @@ impl Store {
         }
         let mut json = self.read(id).unwrap_or_default();
         let mut part = |name: &str| json.get_mut(name).map(serde_json::Value::take);
-        fn read<T: serde::de::DeserializeOwned>(part: Option<serde_json::Value>) -> Option<T> {
-            serde_json::from_value(part?).ok()
-        }
         let saved = Saved {
             version: Saved::VERSION,
             id: id.to_owned(),
@@ -284,6 +281,10 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(part: Option<serde_json::Value>) -> Option<T> {
+    serde_json::from_value(part?).ok()
 }
 
 fn broken(file: &Path, why: &serde_json::Error) -> Error {

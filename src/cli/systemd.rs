@@ -1,5 +1,5 @@
-//! What systemd's services expect of a program that runs them: sockets that are passed on (sd_listen_fds(3)), and word that the
-//! service is ready (sd_notify(3)).
+//! What systemd's services expect of a program that runs them: sockets that are passed on (`sd_listen_fds(3)`), and word that the
+//! service is ready (`sd_notify(3)`).
 
 use std::ffi::OsString;
 use std::fs;
@@ -202,7 +202,7 @@ impl Notify {
         lines.contains(&"READY=1")
     }
 
-    /// sd_notify_barrier(3): systemd closes its copy of the descriptor when it has read everything.
+    /// `sd_notify_barrier(3)`: systemd closes its copy of the descriptor when it has read everything.
     fn wait_for_manager(&self) {
         let Ok((ours, theirs)) = socket::pair() else {
             return;

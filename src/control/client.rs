@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use crate::sys::{process, socket};
+use crate::sys::socket;
 
-use super::notes::remove_dead;
 use super::{Answer, Ask, Container, DIRECTORY, Error, Pod, socket_of, sweep};
 
 /// A shim that has not answered by then is shown as one that does not.
@@ -92,11 +91,7 @@ pub fn pods() -> Result<Vec<Found>, Error> {
         // One that hangs delays no other.
         std::thread::spawn(move || {
             let pod = ask::<Pod>(pid, &Ask::State);
-            if pod.is_err() && process::is_zombie(pid.cast_signed()) {
-                remove_dead(&socket_of(pid)); // dead, and nobody has reaped it
-            } else {
-                sender.send(Found { pid, pod }).ok();
-            }
+            sender.send(Found { pid, pod }).ok();
         });
     }
     drop(sender);

@@ -2,15 +2,15 @@
 //! died before it answered.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 
 use super::{DIRECTORY, socket_of};
+use crate::sys::process::{pidfd_open, wait_readable};
 use crate::sys::socket::connect_at_once;
 
 /// A socket that is younger may be about to be listened at.
@@ -63,9 +63,13 @@ pub fn sweep() {
     }
 }
 
-/// Whether no process has this pid. One that is no shim is taken for one until it ends: beside a thousand pods more would take long.
+/// Whether no process with this pid runs. One that is no shim is taken for one until it ends: beside a thousand pods more would take long.
 fn is_gone(pid: u32) -> bool {
-    kill(Pid::from_raw(pid.cast_signed()), None) == Err(Errno::ESRCH)
+    match pidfd_open(pid.cast_signed()) {
+        Err(e) => e == Errno::ESRCH,
+        // One that has ended, and that nobody has reaped.
+        Ok(pidfd) => wait_readable(pidfd.as_fd(), Some(Duration::ZERO)).unwrap_or(false),
+    }
 }
 
 fn sweep_note(note: &Path) {
@@ -85,7 +89,7 @@ fn sweep_note(note: &Path) {
 
 /// Removes a socket that nobody listens at. One whose queue is full is somebody's. (A pid that is not seen may be of another pid
 /// namespace.)
-pub(super) fn remove_dead(socket: &Path) {
+fn remove_dead(socket: &Path) {
     let inode = || fs::symlink_metadata(socket).map(|meta| (meta.dev(), meta.ino()));
     let before = inode().ok();
     let refused = connect_at_once(socket).is_err_and(|e| e == Errno::ECONNREFUSED);

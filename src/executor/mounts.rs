@@ -316,7 +316,7 @@ impl Planner<'_> {
         let dest = &mount.destination;
         let layout = cgroup.layout();
         if cgroup.is_none() {
-            steps.push(Step::Mount(self.node_groups(mount)?));
+            steps.push(Step::Mount(Self::node_groups(mount)?));
             return Ok(());
         }
         if let (true, Some(h)) = (layout.is_v2(), layout.unified()) {
@@ -376,7 +376,7 @@ impl Planner<'_> {
     }
 
     /// For a container without groups of its own: those of its caller, as the node shows them, read-only.
-    fn node_groups(&self, mount: &oci::Mount) -> Result<Mount> {
+    fn node_groups(mount: &oci::Mount) -> Result<Mount> {
         let field = mount.field();
         let source = "/sys/fs/cgroup";
         let label = format!("{field}: bind {source} on {}", mount.destination.display());

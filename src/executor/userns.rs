@@ -161,7 +161,7 @@ pub(super) fn make(
     })
 }
 
-/// Makes the user namespace of an ordinary user's container: user_namespaces(7), "Defining user and group ID mappings". An id that is not
+/// Makes the user namespace of an ordinary user's container: `user_namespaces(7)`, "Defining user and group ID mappings". An id that is not
 /// the user's own needs the set-user-id programs newuidmap and newgidmap, and an entry in `/etc/subuid` and `/etc/subgid`.
 fn make_unprivileged(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
     let uid_map = render(uids, "linux.uidMappings")?;
@@ -221,16 +221,15 @@ pub fn enter_new(spec: &Spec) -> Result<()> {
             "rootless container requires user namespaces: `cofferdam spec --rootless` writes a spec with one",
         ));
     };
-    let namespace = match user.path() {
-        Some(path) => File::open(path)
+    let namespace = if let Some(path) = user.path() {
+        File::open(path)
             .map_err(|e| Error::field("linux.namespaces", format!("{}: {e}", path.display())))?
-            .into(),
-        None => {
-            let uids = linux.and_then(|l| l.uid_mappings().as_deref());
-            must_have_own(uids.unwrap_or_default())?;
-            let gids = linux.and_then(|l| l.gid_mappings().as_deref());
-            make_unprivileged(uids.unwrap_or_default(), gids.unwrap_or_default())?
-        }
+            .into()
+    } else {
+        let uids = linux.and_then(|l| l.uid_mappings().as_deref());
+        must_have_own(uids.unwrap_or_default())?;
+        let gids = linux.and_then(|l| l.gid_mappings().as_deref());
+        make_unprivileged(uids.unwrap_or_default(), gids.unwrap_or_default())?
     };
     enter(&namespace)
 }

@@ -65,9 +65,8 @@ fn parse_unusual<T: serde::de::DeserializeOwned>(text: &[u8], process: &str) -> 
         );
     }
     let text = String::from_utf8_lossy(text);
-    let mut json = match serde_json::from_str(&text) {
-        Ok(json) => json,
-        Err(_) => return explain(&text),
+    let Ok(mut json) = serde_json::from_str(&text) else {
+        return explain(&text);
     };
     // Unknown capabilities are ignored with a warning, OCI config.md.
     capabilities::remove_unknown(&mut json, process);

@@ -10,7 +10,7 @@ use super::{Result, check, from_rustix};
 
 /// `setgroups(2)`.
 ///
-/// Where nobody may change them (user_namespaces(7), "The /proc/PID/setgroups file") there are none that could be taken away.
+/// Where nobody may change them (`user_namespaces(7)`, "The /proc/PID/setgroups file") there are none that could be taken away.
 pub fn setgroups(gids: &[u32]) -> Result<()> {
     // Known since before this child was made: it must not allocate.
     if gids.is_empty() && USERS.load(Ordering::Relaxed) & GROUPS_DENIED != 0 {

@@ -97,7 +97,14 @@ fn main() {
     for (what, (n, first)) in &tally.unknown {
         println!("{n:>7}  UNKNOWN (spec {first}): {what}");
     }
-    std::process::exit(i32::from(!tally.unknown.is_empty()));
+    // Or both refuse because nothing can be run here.
+    let mostly_refused = tally.refused * 2 > tally.tried;
+    if mostly_refused {
+        println!(
+            "more than half of the specs are refused by both: what is missing on this machine?"
+        );
+    }
+    std::process::exit(i32::from(mostly_refused || !tally.unknown.is_empty()));
 }
 
 fn judge(

@@ -98,7 +98,10 @@ fn base() -> Value {
     })
 }
 
-/// The spec of a number: every pair of fields first, in turn; beyond these, some at random.
+/// So that the first numbers, which are all that a short run tries, are of all fields: a prime that divides no number of pairs.
+const STRIDE: u64 = 1009;
+
+/// The spec of a number: every pair of fields first, each once; beyond these, some at random.
 pub fn numbered(number: u64) -> Value {
     let mut random = Random::new(number);
     let mut spec = base();
@@ -106,12 +109,13 @@ pub fn numbered(number: u64) -> Value {
     let pairs = fields * fields;
     let mut change = |index: u64| FIELDS[usize::try_from(index).unwrap()](&mut random, &mut spec);
     if number < pairs {
-        change(number / fields);
-        change(number % fields);
+        let pair = number * STRIDE % pairs;
+        change(pair / fields);
+        change(pair % fields);
         return spec;
     }
     let mut random = Random::new(!number);
-    for _ in 0..1 + random.below(5) {
+    for _ in 0..=random.below(5) {
         FIELDS[random.below(FIELDS.len())](&mut random, &mut spec);
     }
     spec

@@ -94,7 +94,7 @@ fn hooks_of_a_profile_are_the_judged_ones(s: &mut Subject) -> String {
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::create_dir_all("/etc/cofferdam").unwrap();
     let profile = std::path::PathBuf::from(format!("/etc/cofferdam/{name}.toml"));
-    let text = format!("extends = \"hardened\"\n[pod]\nhooks = [{:?}]\n", hook);
+    let text = format!("extends = \"hardened\"\n[pod]\nhooks = [{hook:?}]\n");
     fs::write(&profile, text).unwrap();
     let one = |kind: &str| json!([{ "path": hook, "args": ["hook", kind], "env": ["LD_PRELOAD=/no/such.so"] }]);
     s.set(

@@ -1,6 +1,8 @@
 //! The command line: its commands, their arguments, and what `--help` says of them. Those of an OCI runtime take every flag of
 //! runc 1.3 and crun 1.29; what is not done is refused by name.
 
+#![allow(clippy::doc_markdown, reason = "documentation is the text of --help")]
+
 mod process;
 mod update;
 mod values;

@@ -89,13 +89,13 @@ pub(in super::super) struct ExecArgs {
     /// Forbid new privileges
     #[arg(long)]
     pub no_new_privs: bool,
-    /// An `AppArmor` profile
+    /// An AppArmor profile
     #[arg(long, value_name = "NAME")]
     pub apparmor: Option<String>,
-    /// An `SELinux` label
+    /// An SELinux label
     #[arg(long, value_name = "LABEL")]
     pub process_label: Option<String>,
-    /// A group below the container's own to run in: PATH, or on cgroup v1 CONTROLLER[,CONTROLLER]:PATH, several times
+    /// A group below the container's own to run in: PATH, or on cgroup v1 CONTROLLERS:PATH, with commas between controllers; several times
     #[arg(long, value_name = "GROUP")]
     pub cgroup: Vec<String>,
     /// Also in a paused container: the process goes on when it is resumed
