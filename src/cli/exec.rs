@@ -58,6 +58,8 @@ pub(super) fn exec(store: &Store, args: &ExecArgs) -> Result<i32> {
         id: &args.id,
         init,
         enter: JoinedNamespaces::of(entry.pid())?,
+        // Nobody knows what other execs have.
+        may_be_traced: true,
         personality: executor::personality(spec),
         seccomp_agent: executor::seccomp_agent(
             filter.as_ref(),

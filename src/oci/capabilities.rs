@@ -87,7 +87,16 @@ impl Sets {
     }
 }
 
+/// `CAP_SYS_PTRACE`, linux/capability.h.
+const SYS_PTRACE: u64 = 1 << 19;
+
 impl Sets {
+    /// Whether a process with these can come to trace processes that have more rights than itself: ptrace(2), "Ptrace access mode
+    /// checking".
+    pub fn may_trace(self) -> bool {
+        (self.bounding | self.permitted) & SYS_PTRACE != 0
+    }
+
     /// Without ambient capabilities that are not permitted and inheritable as well: the kernel allows no others
     /// (capabilities(7)), and old versions of `runc spec` write some.
     #[must_use]

@@ -32,6 +32,8 @@ pub struct Container {
     pub(super) own_pids: bool,
     /// What an exec joins.
     pub(super) enter: JoinedNamespaces,
+    /// Whether processes of it may trace others that have more rights: its own, or an exec's.
+    pub(super) has_tracers: AtomicBool,
     pub(super) personality: Option<u64>,
     /// What its ids are on the node.
     pub(super) maps: Maps,

@@ -22,6 +22,7 @@ use crate::executor::userns::Maps;
 use crate::executor::{self, Gate, InitPlan, JoinedNamespaces, Spawned, hooks};
 use crate::isolation::Judged;
 use crate::oci::StdioUris;
+use crate::oci::capabilities::Sets;
 use crate::oci::{HookKind, Inherited, Request, RootMount};
 use crate::seccomp;
 use crate::stdio::{Owner, Streams};
@@ -276,6 +277,7 @@ impl Pod {
         let container = Container {
             own_pids: request.namespaces.pid.is_new(),
             enter,
+            has_tracers: AtomicBool::new(may_trace(spec.process().as_ref())),
             personality: executor::personality(spec),
             maps: Maps::of(spec),
             inherited: inherited(spec)?,
@@ -383,4 +385,10 @@ fn fingerprint(
     }
     watch.hash(&mut sink.0);
     sink.0.finish()
+}
+
+/// Whether a process may come to trace others that have more rights.
+pub(super) fn may_trace(process: Option<&oci_spec::runtime::Process>) -> bool {
+    let capabilities = process.and_then(|p| p.capabilities().as_ref());
+    Sets::from_spec(capabilities).may_trace()
 }

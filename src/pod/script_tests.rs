@@ -148,6 +148,7 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
     let exec = steps_of_exec(ExecPlan {
         process: &process,
         enter: JoinedNamespaces::new(JOINED),
+        may_be_traced: false,
         personality: None,
         seccomp_agent: None,
         id: "box",

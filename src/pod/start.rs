@@ -2,11 +2,13 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::io::unix::AsyncFd;
 
 use super::blocking::{REMOVE_WITHIN, blocking, console_size, duplicate, no_streams, watchable};
+use super::create::may_trace;
 use super::process::{Exit, Process, State};
 use super::{Container, Error, Event, Pod, Result};
 use crate::cgroup::Below;
@@ -166,12 +168,18 @@ fn spawn_exec(
             container.id
         ))
     })?;
+    let has_tracers = &container.has_tracers;
+    if may_trace(Some(process)) {
+        has_tracers.store(true, Ordering::Relaxed);
+    }
     let denials = container.denials.as_ref();
     let plan = ExecPlan {
         process,
         id: &container.id,
         init: duplicate(&init)?,
         enter: container.enter,
+        // Who shares it has processes of others there.
+        may_be_traced: !container.own_pids || has_tracers.load(Ordering::Relaxed),
         personality: container.personality,
         seccomp_agent: container.seccomp_agent.clone(),
         cgroup: Some(&container.cgroup),

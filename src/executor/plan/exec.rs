@@ -10,11 +10,12 @@ use super::super::namespaces::JoinedNamespaces;
 use super::super::script::{Script, Step};
 use super::super::spawn::{BornIn, Launch};
 use super::super::talk::{NotifyHandler, SeccompAgent};
-use super::super::{Result, Stdio, process, scheduling, userns};
+use super::super::{Error, Result, Stdio, process, scheduling, userns};
 use super::{enter_cgroup, keyring};
 use crate::cgroup::{Below, Cgroup};
 use crate::isolation::Judged;
 use crate::seccomp::Program;
+use crate::sys::creds;
 
 /// What a process in a running container is planned from.
 pub struct ExecPlan<'a> {
@@ -22,6 +23,8 @@ pub struct ExecPlan<'a> {
     pub process: &'a Judged<Process>,
     /// The container's namespaces that are not the caller's.
     pub enter: JoinedNamespaces,
+    /// Whether somebody in its pid namespace may trace processes that have more rights.
+    pub may_be_traced: bool,
     /// The execution domain of the container's programs, `personality(2)`.
     pub personality: Option<u64>,
     /// Who decides on the calls that the filter asks about: see [`super::seccomp_agent`].
@@ -84,6 +87,16 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
     if own.mapped {
         steps.push(Step::DropGroups);
     }
+    // Whoever may be traced is born in the container's pid namespace when it has joined all others: by then nothing of the node is in its
+    // reach. So is who has no rights over its own pid namespace, and could not come back from another one. It takes a clone more.
+    let has_pids = enter.has(libc::CLONE_NEWPID);
+    let late = has_pids && (plan.may_be_traced && !own.mapped || creds::is_in_user_namespace());
+    if has_pids && !late {
+        let init = plan.init.try_clone();
+        birth.pid_namespace = Some(
+            init.map_err(|e| Error::field("exec", format!("duplicate the init's pidfd: {e}")))?,
+        );
+    }
     if enter.flags != 0 {
         steps.push(Step::JoinNamespace {
             ns: plan.init,
@@ -91,8 +104,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
             what: "the container's namespaces".into(),
         });
     }
-    if enter.has(libc::CLONE_NEWPID) {
-        // Who is in the container's pid namespace can be traced by its processes: by then nothing of the node is left in its reach.
+    if late {
         steps.push(Step::CloneSibling { namespaces: 0 });
     }
     own.label_steps(&mut steps)?;
