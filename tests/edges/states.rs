@@ -307,16 +307,12 @@ fn the_command_cannot_be_overwritten(s: &mut Subject) -> String {
     let at_gate = keep(s.pid());
     s.start().ok();
     // A program that is waited for has the command beside it.
-    let mut exec = s
-        .command(&["exec", &s.id, "sleep", "1000"])
-        .spawn()
-        .unwrap();
+    let mark = format!("{}.1414", std::process::id());
+    let mut exec = s.command(&["exec", &s.id, "sleep", &mark]).spawn().unwrap();
     wait_until("the exec runs", Duration::from_secs(10), || {
         let all = crate::support::processes();
-        let sleeps = all
-            .iter()
-            .filter(|(_, a)| a.join(" ").trim() == "sleep 1000");
-        sleeps.count() >= 2
+        all.iter()
+            .any(|(_, a)| a.join(" ").trim() == format!("sleep {mark}"))
     });
     let beside = keep(exec.id() as i32);
     s.kill();
