@@ -156,9 +156,9 @@ impl Planner<'_> {
         let (source, label) = match &mount.kind {
             Kind::Bind { source, recursive } => {
                 let label = format!("{field}: bind {} on {dest}", source.path.display());
-                // As after cutting the node's propagation: what the node mounts is seen, unless the root is to see nothing of it, and
-                // nothing the other way round.
-                if !mount.is_shared() {
+                // As after cutting the node's propagation: what the node mounts is seen, unless the root is to see nothing of it. What the
+                // container mounts is seen by the node only if both the mount and the root are to be shared.
+                if !(mount.is_shared() && self.is_root_shared()) {
                     propagation.insert(0, (self.cut(), *recursive));
                 }
                 let source = Source::Tree {
@@ -203,9 +203,17 @@ impl Planner<'_> {
     }
 
     /// How a bind is cut off from the node unless its options say otherwise.
-    fn cut(&self) -> u64 {
+    fn root_propagation(&self) -> Option<&str> {
         let linux = self.request.rest.linux().as_ref();
-        match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+        linux.and_then(|l| l.rootfs_propagation().as_deref())
+    }
+
+    fn is_root_shared(&self) -> bool {
+        matches!(self.root_propagation(), Some("shared" | "rshared"))
+    }
+
+    fn cut(&self) -> u64 {
+        match self.root_propagation() {
             Some("private" | "rprivate") => libc::MS_PRIVATE,
             _ => libc::MS_SLAVE,
         }

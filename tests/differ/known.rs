@@ -52,13 +52,29 @@ pub fn difference(spec: &Value, d: &Difference) -> Option<&'static str> {
             && d.theirs.iter().all(|l| l.starts_with(theirs))
             && d.ours.iter().all(|l| l.starts_with(ours))
     };
-    if only("status", "SigIgn:", "SigIgn:") {
+    let of_status = |prefix: &str| {
+        let mut all = d.theirs.iter().chain(&d.ours);
+        d.part == "status" && all.any(|l| l.starts_with(prefix))
+    };
+    let mut all = d.theirs.iter().chain(&d.ours);
+    let only_these = all.all(|l| l.starts_with("SigIgn:") || l.starts_with("Cap"));
+    let has_capabilities = !spec["process"]["capabilities"].is_null();
+    if only_these && of_status("Cap") && !has_capabilities {
+        return Some("without process.capabilities a process has none; runc leaves it all of them");
+    }
+    if only_these && of_status("SigIgn:") && !of_status("Cap") {
         return Some(
             "a process begins with no signal ignored, whatever the runtime's caller ignores",
         );
     }
-    if only("status", "Cap", "Cap") && spec["process"]["capabilities"].is_null() {
-        return Some("without process.capabilities a process has none; runc leaves it all of them");
+    if only("group hugetlb.2MB.max", "", "") && d.theirs.is_empty() {
+        return Some(
+            "on a hybrid node the v2 tree's controllers are enabled down to the container",
+        );
+    }
+    let is_default = |l: &String| l.starts_with("c 1:") || l.starts_with("c 5:");
+    if only("group devices.list", "c 10:200 rwm", "c ") && d.ours.iter().all(is_default) {
+        return Some("/dev/net/tun is for who asks for it, and the default devices are for all");
     }
     if only("group devices.list", "c 10:200 rwm", "") && d.ours.is_empty() {
         return Some("/dev/net/tun is for who asks for it");
