@@ -295,7 +295,10 @@ fn over_links(r: &mut Random, s: &mut Value) {
 fn kernel_mounts(r: &mut Random, s: &mut Value) {
     let options = r.some(&["nosuid", "noexec", "nodev", "ro"]);
     let index = *r.pick(&[0, 5]);
-    s["mounts"][index]["options"] = json!(options);
+    // Another field may have taken one away.
+    if let Some(mount) = s["mounts"].get_mut(index) {
+        mount["options"] = json!(options);
+    }
 }
 
 fn dev_mount(r: &mut Random, s: &mut Value) {
