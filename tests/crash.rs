@@ -76,6 +76,19 @@ fn killed_at_any_moment(d: &mut Daemon) {
         }
     }
     d.remove("keeper");
+    // Between the making of a group and its mark nothing says whose it is: it stays, empty. That is rare.
+    let mut empty = 0;
+    for group in leftovers::groups(d) {
+        let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        assert_eq!(procs, "", "{}", group.display());
+        empty += usize::from(
+            group
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("box")),
+        );
+        leftovers::remove_group(&group);
+    }
+    assert!(empty <= 2, "{empty} groups");
     leftovers::assert_none(d);
 }
 

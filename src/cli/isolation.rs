@@ -36,17 +36,15 @@ impl Profile {
                 "--profile {name}: is a path: give the name of a profile (`cofferdam profile list`)"
             )));
         }
-        let loaded = name.map(Isolation::load).transpose();
-        let loaded = loaded.map_err(|e| Error::Other(e.to_string()))?;
-        let profile = Self(loaded);
         // What they may have of the node is the kernel's to say; whom would the profile protect from them?
-        if profile.restricts() && !creds::is_root_of_machine() {
+        if let Some(name) = name.filter(|_| !creds::is_root_of_machine()) {
             return Err(Error::Other(format!(
-                "profile {:?}: profiles are for containers that root makes: run this without a profile",
-                profile.name().unwrap_or_default()
+                "profile {name:?}: profiles are for containers that root makes: run this without a profile"
             )));
         }
-        Ok(profile)
+        let loaded = name.map(Isolation::load).transpose();
+        let loaded = loaded.map_err(|e| Error::Other(e.to_string()))?;
+        Ok(Self(loaded))
     }
 
     pub(crate) fn name(&self) -> Option<String> {
