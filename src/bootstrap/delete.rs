@@ -44,10 +44,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         clean(&sibling, &id, &layout);
     }
     if let Ok(address) = fs::read_to_string(bundle.join("address")) {
-        let socket = socket_path(address.trim());
-        if std::os::unix::net::UnixStream::connect(socket).is_err() {
-            fs::remove_file(socket).ok();
-        }
+        control::remove_dead(socket_path(address.trim()));
     }
     control::sweep();
     // Last, when no process has them any more.

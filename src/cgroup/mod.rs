@@ -40,7 +40,7 @@ pub use layout::{Hierarchy, Layout, OwnGroups, Without};
 pub use oom::OomWatch;
 use path::Unit;
 pub use path::is_systemd_form;
-use processes::read_pids;
+use processes::{has_processes, read_pids};
 pub use resctrl::Groups as Resctrl;
 use systemd::Manager;
 
@@ -329,10 +329,7 @@ impl Cgroup {
                         reason: "it exists already, and no Cofferdam container has left it",
                     });
                 }
-                // Below it, too: at the container's end all of them would be killed.
-                let mut left = Vec::new();
-                processes::collect_pids(&dir, &mut left)?;
-                if !left.is_empty() {
+                if has_processes(&dir)? {
                     return Err(Error::Foreign {
                         path: dir,
                         reason: "container's cgroup is not empty: it has processes of another container",
@@ -427,7 +424,7 @@ impl Cgroup {
         for dir in all.filter(|dir| dir.exists()) {
             match Mark::container(&dir) {
                 Some(id) if id == self.id => marked = true,
-                None if read_pids(&dir.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty()) => {}
+                None if has_processes(&dir).is_ok_and(|has| !has) => {}
                 _ => return false,
             }
         }

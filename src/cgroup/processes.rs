@@ -114,8 +114,14 @@ pub(super) fn read_pids(file: &Path) -> Result<Vec<i32>> {
     }
 }
 
-/// The processes of a group, and of those below it.
-pub(super) fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
+/// Whether a group has processes, or one below it has: whoever ends the group kills them all.
+pub(super) fn has_processes(dir: &Path) -> Result<bool> {
+    let mut pids = Vec::new();
+    collect_pids(dir, &mut pids)?;
+    Ok(!pids.is_empty())
+}
+
+fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
     pids.extend(read_pids(&dir.join("cgroup.procs"))?);
     for child in child_groups(dir)? {
         collect_pids(&child, pids)?;

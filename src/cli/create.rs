@@ -58,8 +58,9 @@ fn write_anew(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     let temporary = path.with_file_name(name);
-    let written = fs::File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+    let mut file = fs::File::create_new(&temporary)?;
+    let written = file
+        .write_all(text.as_bytes())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         fs::remove_file(&temporary).ok();

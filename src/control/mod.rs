@@ -16,7 +16,7 @@ use crate::cgroup::OwnGroups;
 use crate::isolation::{self, Profile};
 
 pub use client::{Found, ask, find, find_container, pods};
-pub use notes::{hand_note_over, note_socket, remove_note, sweep};
+pub use notes::{hand_note_over, note_socket, remove_dead, remove_note, sweep};
 pub use server::Server;
 
 /// Why a shim has no answer.

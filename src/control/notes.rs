@@ -89,7 +89,7 @@ fn sweep_note(note: &Path) {
 
 /// Removes a socket that nobody listens at. One whose queue is full is somebody's. (A pid that is not seen may be of another pid
 /// namespace.)
-fn remove_dead(socket: &Path) {
+pub fn remove_dead(socket: &Path) {
     let inode = || fs::symlink_metadata(socket).map(|meta| (meta.dev(), meta.ino()));
     let before = inode().ok();
     let refused = connect_at_once(socket).is_err_and(|e| e == Errno::ECONNREFUSED);

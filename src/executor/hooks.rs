@@ -242,7 +242,7 @@ fn run_program(
     if let Some(inside) = inside {
         let entry = Entry {
             pidfd: inside.pidfd.try_clone_to_owned()?,
-            // A pid namespace is for children, and a time namespace, too.
+            // The hook stays in the node's pid and time namespaces: only its children would be in others.
             namespaces: inside.namespaces.flags
                 & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER | CLONE_NEWTIME),
             root: inside.root.try_clone()?,

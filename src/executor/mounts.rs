@@ -202,7 +202,6 @@ impl Planner<'_> {
         })
     }
 
-    /// How a bind is cut off from the node unless its options say otherwise.
     fn root_propagation(&self) -> Option<&str> {
         let linux = self.request.rest.linux().as_ref();
         linux.and_then(|l| l.rootfs_propagation().as_deref())
@@ -212,6 +211,7 @@ impl Planner<'_> {
         matches!(self.root_propagation(), Some("shared" | "rshared"))
     }
 
+    /// How a bind is cut off from the node unless its options say otherwise.
     fn cut(&self) -> u64 {
         match self.root_propagation() {
             Some("private" | "rprivate") => libc::MS_PRIVATE,

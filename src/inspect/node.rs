@@ -149,9 +149,9 @@ fn kubelet(out: &mut Findings) {
 
 /// The `--root-dir` of the kubelet that runs here, by itself or as a part of k0s, k3s or microk8s.
 fn running_kubelet() -> Option<PathBuf> {
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let lines = processes.filter_map(|p| procfs::read(p.path().join("cmdline")).ok());
-    lines.into_iter().find_map(|line| root_of_kubelet(&line))
+    let processes = procfs::pids().into_iter();
+    let mut lines = processes.filter_map(|pid| procfs::read(format!("/proc/{pid}/cmdline")).ok());
+    lines.find_map(|line| root_of_kubelet(&line))
 }
 
 /// From a command line, as `/proc/PID/cmdline` has it.

@@ -178,8 +178,8 @@ pub struct Place {
     id: String,
     /// Whose volumes are the container's.
     pod: Option<PodOfKubernetes>,
-    /// Whoever asks for the container has made its bundle, and may name it as they like. With the one directory that the command line
-    /// adds itself.
+    /// Set for a container of the command line, whose caller has made the bundle and may name it as they like: the directory that the
+    /// command line itself mounts into it.
     by_hand: Option<PathBuf>,
 }
 

@@ -21,8 +21,7 @@ use crate::seccomp;
 
 const PAGE: &str = "docs/script.md";
 
-/// As containerd makes it for an image that says nothing, but for the filter: one of three rules stands for it.
-/// Of a pod's container, with a pid namespace of its own.
+/// What an exec joins of a pod's container, with a pid namespace of its own.
 const JOINED: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
@@ -30,6 +29,7 @@ const JOINED: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWPID;
 
+/// As containerd makes it for an image that says nothing, but for the filter: one of three rules stands for it.
 fn spec() -> Value {
     let caps = json!([
         "CAP_CHOWN",

@@ -302,6 +302,10 @@ fn the_command_cannot_be_overwritten(s: &mut Subject) -> String {
             other => format!("{other:?}"),
         }
     };
+    // A copy, which no other case executes: as long as anybody does, its file is busy.
+    let copy = s.dir.join("run/cofferdam");
+    fs::copy(&s.program, &copy).unwrap();
+    s.program = copy;
     s.set("/process/args", json!(["sleep", "1000"]));
     s.create().ok();
     let at_gate = keep(s.pid());

@@ -50,6 +50,8 @@ pub struct Subject {
     pub spec: Value,
     /// More variables for whoever makes it.
     pub environment: Vec<(String, String)>,
+    /// The command line's binary.
+    pub program: PathBuf,
     shim: Option<Shim>,
     execs: u32,
 }
@@ -83,6 +85,7 @@ impl Subject {
             id,
             spec,
             environment: Vec::new(),
+            program: program(),
             shim,
             execs: 0,
         }
@@ -126,7 +129,7 @@ impl Subject {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match self.front {
             Front::Runc => Command::new("runc"),
-            _ => Command::new(program()),
+            _ => Command::new(&self.program),
         };
         let state = self.dir.join("run/state");
         command

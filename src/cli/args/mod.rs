@@ -344,6 +344,13 @@ pub(super) enum Format {
 /// Flags as Go's programs take them: `--detach=true` is `--detach`, and `--detach=false` nothing. Up to the program of an exec, whose
 /// arguments are its own.
 pub(super) fn with_plain_flags(args: Vec<OsString>) -> Vec<OsString> {
+    let has_value = |arg: &OsString| {
+        let text = arg.as_encoded_bytes();
+        text.ends_with(b"=true") || text.ends_with(b"=false")
+    };
+    if !args.iter().any(has_value) {
+        return args;
+    }
     let command = Cli::command();
     let mut inside = &command;
     let mut positionals = 0;
