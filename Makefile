@@ -84,8 +84,8 @@ edges: prepare build ## situations of public bug reports, on the command line, t
 	@echo "What runc does otherwise:" && cat target/edges.txt 2>/dev/null || echo nothing
 
 differ: prepare build ## SPECS (20,000) unusual specs, each run by runc and by Cofferdam; differences that are not known are printed
-	cargo build --release --example differ --features sabotage
-	$(BIN)/examples/differ --from $(SPECS_FROM) --count $(SPECS) --runc target/test/runc/runc --cofferdam $(BIN)/cofferdam --keep target/differ
+	cargo build --example differ --features sabotage
+	target/$(TARGET)/debug/examples/differ --from $(SPECS_FROM) --count $(SPECS) --runc target/test/runc/runc --cofferdam $(BIN)/cofferdam --keep target/differ
 
 differ-v2: prepare build ## the same on cgroup v2, in two virtual machines (SPECS=2000 takes an hour)
 	VM_MACHINES=2 tests/vm/differ.sh --from $(SPECS_FROM) --count $(SPECS)

@@ -11,7 +11,7 @@
 //! 7. [`isolation`]: profiles, and what they make of a request. Their result is another type, [`isolation::Judged`].
 //! 8. [`seccomp`]: the compiler of filters.
 //! 9. [`oci`]: reads a request, once, and opens what it names on the node.
-//! 10. [`procfs`] and [`sys`]: the kernel's files, and system calls with all of the `unsafe`.
+//! 10. [`procfs`], [`files`] and [`sys`]: the kernel's files, ours, and system calls with all of the `unsafe`.
 //!
 //! Beside them, [`cli`] is the command line: OCI's operations over the executor, and what people ask shims through
 //! [`control`]; [`inspect`] is what they see of the kernel.
@@ -25,6 +25,7 @@ pub mod control;
 #[cfg(test)]
 mod documents;
 pub mod executor;
+pub mod files;
 pub mod id;
 pub mod inspect;
 pub mod isolation;

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CreateTaskRequest, CreateTaskResponse, Empty,
 };
@@ -17,7 +20,7 @@ use crate::Case;
 use crate::isolation::output;
 use crate::support::shim::{Shim, call};
 use crate::support::spec::default_spec;
-use crate::support::{Output, is_alive, kill, processes, shim_directory, wait_until};
+use crate::support::{Output, is_alive, kill, processes, shim_directory, slowness, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<Case> {
@@ -32,6 +35,7 @@ pub fn cases() -> Vec<Case> {
             grouping,
         ),
         Case::plain("start_protocol::a_stale_socket_is_replaced", stale_socket),
+        Case::plain("start_protocol::a_server_with_a_full_queue", full_queue),
         Case::plain("start_protocol::start_is_quick", quick),
         Case::plain("start_protocol::information", information),
         Case::plain("start_protocol::wrong_arguments_are_named", wrong_arguments),
@@ -266,6 +270,31 @@ fn quick() {
     others.sort();
     let limit = Duration::from_millis(10).max(4 * others[1]);
     assert!(times[1] < limit, "{times:?}, and {others:?} for -v");
+}
+
+/// A server that is stopped, or slow, is not waited for, and its socket is not taken from it.
+fn full_queue() {
+    let b = Bundle::new("full", None);
+    b.start("a", b"");
+    let server = b.running()[0];
+    signal(server, Signal::SIGSTOP);
+    let mut queued = Vec::new();
+    while let Ok(stream) = cofferdam::sys::socket::connect_at_once(&b.socket("a")) {
+        queued.push(stream);
+    }
+    let begun = Instant::now();
+    let answer = b.start("a", b"");
+    assert!(begun.elapsed() < Duration::from_secs(2) * slowness());
+    let address = format!("unix://{}", b.socket("a").display());
+    assert_eq!(String::from_utf8(answer).unwrap(), address);
+    assert_eq!(b.shims(), [server]);
+    drop(queued);
+    signal(server, Signal::SIGCONT);
+    UnixStream::connect(b.socket("a")).unwrap();
+}
+
+fn signal(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 fn information() {

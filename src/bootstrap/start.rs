@@ -4,19 +4,20 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use containerd_shim::{Flags, StartOpts};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::Deserialize;
 
 use super::dialect::{Environment, Params};
 use super::{Error, Result, SERVE, STANDARD, write_out};
 use crate::control;
+use crate::files::private_directory;
 use crate::sealed;
 use crate::sys::socket;
 use crate::trace;
@@ -127,21 +128,18 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
         )));
     }
     if let Some(dir) = path.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(Error::io(format!("create {}", dir.display())))?;
+        private_directory(dir).map_err(Error::io(format!("create {}", dir.display())))?;
     }
     for _ in 0..2 {
         match socket::listen_privately(path) {
             Ok(listener) => return Ok(Some(listener)),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                if UnixStream::connect(path).is_ok() {
-                    return Ok(None);
-                }
-                // Left behind by a server that was killed, or from before a reboot.
-                fs::remove_file(path).ok();
+                match socket::connect_at_once(path) {
+                    // A full queue is a server's, too.
+                    Ok(_) | Err(Errno::EAGAIN) => return Ok(None),
+                    // Left behind by a server that was killed, or from before a reboot.
+                    Err(_) => fs::remove_file(path).ok(),
+                };
             }
             Err(e) => return Err(Error::Io(format!("listen on {}", path.display()), e)),
         }

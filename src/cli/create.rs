@@ -1,7 +1,6 @@
 //! `create` and `run`.
 
 use std::fs;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::{Error, Result, delete, lifecycle};
 use crate::cgroup::{Cgroup, Layout, is_systemd_form};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{self, InitPlan, Spawned, Stdio, userns};
+use crate::files::replace;
 use crate::isolation::Judged;
 use crate::oci::{self, Request};
 use crate::seccomp;
@@ -53,26 +53,11 @@ pub(super) fn filter(spec: &Spec) -> Result<Option<Arc<seccomp::Program>>> {
     Ok(filter.map(seccomp::compile).transpose()?.map(Arc::new))
 }
 
-/// Replaces what is there, a link too, all at once.
-fn write_anew(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    let temporary = path.with_file_name(name);
-    let mut file = fs::File::create_new(&temporary)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        fs::remove_file(&temporary).ok();
-    }
-    written
-}
-
 pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
     match path {
         Some(path) => {
             let failed = Error::io(format!("write {}", path.display()));
-            write_anew(path, &pid.to_string()).map_err(failed)
+            replace(path, pid.to_string().as_bytes(), 0o644).map_err(failed)
         }
         None => Ok(()),
     }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,8 +39,9 @@ impl Console {
     pub(crate) fn take(&self, master: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
         match (self, master) {
             (Self::Send(path), Some(master)) => {
-                let stream = UnixStream::connect(path)
-                    .map_err(Error::io(format!("connect to {}", path.display())))?;
+                // Nobody who listens and does not accept is waited for.
+                let stream = socket::connect_at_once(path)
+                    .map_err(|e| Error::Io(format!("connect to {}", path.display()), e.into()))?;
                 // With the byte that has to come along; runc's receivers expect a name and ignore it.
                 socket::send_fd(stream.as_fd(), b"master", master.as_fd())
                     .map_err(|e| Error::Other(format!("send the terminal: {}", e.desc())))?;

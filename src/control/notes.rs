@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 
 use super::{DIRECTORY, socket_of};
+use crate::files::private_directory;
 use crate::sys::process::{pidfd_open, wait_readable};
 use crate::sys::socket::connect_at_once;
 
@@ -24,11 +25,7 @@ fn note_of(pid: u32) -> PathBuf {
 /// Notes that the socket at `path` is this process's, before it is made. Best effort.
 pub fn note_socket(path: &Path) {
     let note = note_of(std::process::id());
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(DIRECTORY)
-        .ok();
+    private_directory(Path::new(DIRECTORY)).ok();
     sweep_note(&note); // of an earlier process of this pid
     symlink(path, note).ok();
 }

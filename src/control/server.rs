@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{Answer, Ask, DIRECTORY, peer, socket_of};
+use crate::files::private_directory;
 use crate::sys::socket::{self, PAUSE_AFTER_FAILED_ACCEPT};
 
 /// A question is a line; whoever does not send one by then is left.
@@ -30,10 +31,7 @@ pub struct Server {
 impl Server {
     /// Makes the socket, readable by root alone.
     pub fn bind() -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(DIRECTORY)?;
+        private_directory(Path::new(DIRECTORY))?;
         let path = socket_of(std::process::id());
         // An earlier process of this pid is gone.
         fs::remove_file(&path).ok();

@@ -488,8 +488,8 @@ fn mount_label(request: &Request) -> Result<Option<&str>> {
     let linux = request.rest.linux().as_ref();
     let label = linux.and_then(|l| l.mount_label().as_deref());
     let label = label.filter(|l| !l.is_empty());
-    if label.is_some() && !lsm::has_selinux() {
-        return Err(Error::field("linux.mountLabel", lsm::NO_SELINUX));
+    if label.is_some() {
+        lsm::check_selinux("linux.mountLabel")?;
     }
     Ok(label)
 }

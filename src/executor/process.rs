@@ -167,47 +167,19 @@ impl Plan<'_> {
 
     /// Whether labels will be written.
     pub(crate) fn has_labels(&self) -> bool {
-        let labels = [
-            self.process.apparmor_profile(),
-            self.process.selinux_label(),
-        ];
-        labels.into_iter().flatten().any(|label| !label.is_empty())
+        !lsm::labels(self.process).is_empty()
     }
 
     /// Opens what the labels will be written to: the files of the very process that is to execute the program, so after it went on as
     /// another one, and those of the node's procfs, while that is in reach or kept.
     pub(crate) fn label_steps(&self, steps: &mut Vec<Step>) -> Result<()> {
-        let is_set = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());
-        if is_set(self.process.apparmor_profile()) && !lsm::has_apparmor() {
-            return Err(Error::field("process.apparmorProfile", lsm::NO_APPARMOR));
+        for label in lsm::labels(self.process) {
+            label.check()?;
+            steps.push(Step::OpenLsm {
+                path: label.file.to_owned(),
+                field: label.field,
+            });
         }
-        if is_set(self.process.selinux_label()) && !lsm::has_selinux() {
-            return Err(Error::field("process.selinuxLabel", lsm::NO_SELINUX));
-        }
-        let lsm = |label: &Option<String>, path: &'static std::ffi::CStr, field| {
-            label
-                .as_ref()
-                .filter(|l| !l.is_empty())
-                .map(|_| Step::OpenLsm {
-                    path: path.to_owned(),
-                    field,
-                })
-        };
-        let apparmor = if std::path::Path::new("/proc/self/attr/apparmor/exec").exists() {
-            c"self/attr/apparmor/exec"
-        } else {
-            c"self/attr/exec"
-        };
-        steps.extend(lsm(
-            self.process.apparmor_profile(),
-            apparmor,
-            "apparmorProfile",
-        ));
-        steps.extend(lsm(
-            self.process.selinux_label(),
-            c"self/attr/exec",
-            "selinuxLabel",
-        ));
         Ok(())
     }
 
@@ -281,17 +253,11 @@ impl Plan<'_> {
             path: c_string(p.cwd().as_os_str().as_encoded_bytes(), "process.cwd")?,
             make: !self.exec,
         });
-        for (label, field, prefix) in [
-            (p.apparmor_profile(), "apparmorProfile", "exec "),
-            (p.selinux_label(), "selinuxLabel", ""),
-        ] {
-            if let Some(label) = label.as_ref().filter(|l| !l.is_empty()) {
-                steps.push(Step::ApplyLsm {
-                    label: format!("{prefix}{label}").into_bytes(),
-                    field,
-                });
-            }
-        }
+        let labels = lsm::labels(p).into_iter();
+        steps.extend(labels.map(|label| Step::ApplyLsm {
+            label: label.text,
+            field: label.field,
+        }));
         Ok(())
     }
 

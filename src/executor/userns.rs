@@ -250,12 +250,8 @@ fn must_have_own(uids: &[LinuxIdMapping]) -> Result<()> {
     ))
 }
 
-/// The same for the user namespace of a process, by its pidfd.
-pub fn enter_of(pidfd: &OwnedFd) -> Result<()> {
-    enter(pidfd)
-}
-
-fn enter(namespace: &OwnedFd) -> Result<()> {
+/// Enters a user namespace, of a file or of the process of a pidfd, as its root, with a mount namespace of its own.
+pub fn enter(namespace: &OwnedFd) -> Result<()> {
     let failed = |errno| Error::system("enter the container's user namespace")(errno);
     process::setns(namespace.as_fd(), libc::CLONE_NEWUSER).map_err(failed)?;
     creds::look_at_users();

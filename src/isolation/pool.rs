@@ -3,14 +3,15 @@
 //! The kernel says what is in use, not the files: a lock ends with its shim, however that ends, and a range whose lock is
 //! free is given out again only when no process's maps have it any more.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::private_directory;
 use crate::sys::process;
 
 /// Where the files are. Gone after a reboot, as the pods are.
@@ -77,11 +78,7 @@ pub struct Lease {
 impl Lease {
     /// Takes a free range. `directory` is made where it is missing.
     pub fn take(directory: &Path, pool: Pool) -> Result<Self, PoolError> {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory);
-        made.map_err(|source| PoolError::Io {
+        private_directory(directory).map_err(|source| PoolError::Io {
             path: directory.to_owned(),
             source,
         })?;

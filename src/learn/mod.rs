@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::files::private_directory;
 use crate::oci;
 use crate::oci::capabilities;
 use crate::seccomp;
@@ -38,10 +39,7 @@ fn kept_file(container: &str) -> PathBuf {
 
 /// Keeps the recording of a container that goes.
 pub fn keep(recorded: &Recorded) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(DIRECTORY)?;
+    private_directory(Path::new(DIRECTORY))?;
     fs::write(
         kept_file(&recorded.container),
         serde_json::to_vec(recorded)?,

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::Recorded;
+use crate::files::private_directory;
 use crate::isolation::{BUILT_IN, DIRECTORY};
 use crate::show::{shown, toml_string};
 
@@ -106,10 +106,7 @@ pub fn store(
     directory: &Path,
     name: &str,
 ) -> io::Result<(PathBuf, PathBuf, usize)> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
+    private_directory(directory)?;
     let directory = fs::canonicalize(directory)?;
     let profile = directory.join(format!("{name}.toml"));
     let filter = directory.join(format!("{name}.seccomp.json"));

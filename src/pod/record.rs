@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::cgroup::{OwnGroups, Resctrl};
+use crate::files::replace;
 use crate::oci::Hook;
 use crate::sys::process;
 use crate::trace;
@@ -44,13 +45,7 @@ pub struct Record {
 impl Record {
     /// Writes the record into `bundle`, atomically.
     pub fn store(&self, bundle: &Path) -> io::Result<()> {
-        let temporary = bundle.join(".cofferdam.json");
-        let written = fs::write(&temporary, serde_json::to_vec(self)?)
-            .and_then(|()| fs::rename(&temporary, bundle.join(FILE)));
-        if written.is_err() {
-            fs::remove_file(&temporary).ok();
-        }
-        written
+        replace(&bundle.join(FILE), &serde_json::to_vec(self)?, 0o644)
     }
 
     /// Reads it.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ situations! {
     sockets_of_a_service, LINE, "runc#231, podman#271", "1 1 listener";
     sockets_of_another_process, LINE, "runc#231", "none";
     a_pidfd_of_the_init, LINE, "runc pidfd-socket.bats", "the init";
+    a_console_that_nobody_takes, LINE, "kind 7", "refused; gone";
     every_flag_of_runc, LINE, "youki#3207, runc#857", "0 0 0 0";
     an_exec_in_a_group_below, COMMAND, "runc exec.bats", "below; refused: unknown controller; refused: not a sub cgroup path";
     an_exec_in_a_paused_container, COMMAND, "runc cgroups.bats", "refused; late 7";
@@ -284,6 +285,41 @@ fn a_pidfd_of_the_init(s: &mut Subject) -> String {
     } else {
         pid
     }
+}
+
+/// Somebody listens and does not accept.
+fn a_console_that_nobody_takes(s: &mut Subject) -> String {
+    if s.front == Front::Runc {
+        return "refused; gone".into(); // it waits for ever
+    }
+    let path = s.dir.join("run/console");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = cofferdam::sys::socket::connect_at_once(&path) {
+        queued.push(stream);
+    }
+    s.set("/process/terminal", json!(true));
+    s.write_spec();
+    let mut create = s.command(&[
+        "create",
+        "--console-socket",
+        path.to_str().unwrap(),
+        "--bundle",
+        s.bundle(),
+        &s.id,
+    ]);
+    let began = Instant::now();
+    let out = Output::of(&mut create);
+    assert!(began.elapsed() < Duration::from_secs(5) * slowness());
+    let is_told = out.stderr.contains("console: Resource temporarily");
+    let answer = if out.status == 0 || !is_told {
+        format!("{out:?}")
+    } else {
+        "refused".into()
+    };
+    format!("{answer}; {}", s.status())
 }
 
 fn every_flag_of_runc(s: &mut Subject) -> String {

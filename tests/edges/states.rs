@@ -28,6 +28,7 @@ situations! {
     two_of_one_name, ALL, "kind 7", "exists";
     the_command_cannot_be_overwritten, COMMAND, "CVE-2019-5736", "read-only read-only";
     a_group_with_processes_below, ROOT, "runc cgroups.bats", "refused: not empty; alive";
+    a_deletion_without_a_process_of_its_own, COMMAND, "kind 7", "0 gone; alive";
     a_hook_that_hangs_is_deleted, COMMAND, "kind 7", "0 gone";
     a_deletion_that_was_killed, COMMAND, "kind 7", "0 gone; created again";
     a_start_that_was_killed, LINE, "kind 7", "running; refused: already running; not deleted";
@@ -324,46 +325,93 @@ fn the_command_cannot_be_overwritten(s: &mut Subject) -> String {
     format!("{} {}", writable(&at_gate), writable(&beside))
 }
 
-/// A group of somebody else's, as systemd and dockerd make them: processes are in groups below it.
-fn a_group_with_processes_below(s: &mut Subject) -> String {
-    let name = format!("{}-foreign", s.id);
-    let mut sleep = std::process::Command::new("sleep")
-        .arg("1000")
-        .spawn()
-        .unwrap();
-    let mut made = Vec::new();
-    for hierarchy in crate::support::leftovers::hierarchies() {
-        let below = hierarchy.join(&name).join("below");
-        fs::create_dir_all(&below).unwrap();
-        let is_devices = hierarchy.ends_with("devices");
-        // A cpuset group is empty of processors at first.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            for group in [hierarchy.join(&name), below.clone()] {
-                if let Ok(of_root) = fs::read_to_string(hierarchy.join(file)) {
-                    fs::write(group.join(file), of_root).ok();
+/// A group of somebody else's, as systemd and dockerd make them: its process is in a group below it.
+struct Foreign {
+    name: String,
+    sleep: std::process::Child,
+    below: Vec<PathBuf>,
+}
+
+impl Foreign {
+    fn new(s: &Subject) -> Self {
+        let name = format!("{}-foreign", s.id);
+        let sleep = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let mut all = Vec::new();
+        for hierarchy in crate::support::leftovers::hierarchies() {
+            let below = hierarchy.join(&name).join("below");
+            fs::create_dir_all(&below).unwrap();
+            // A cpuset group is empty of processors at first.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                for group in [hierarchy.join(&name), below.clone()] {
+                    if let Ok(of_root) = fs::read_to_string(hierarchy.join(file)) {
+                        fs::write(group.join(file), of_root).ok();
+                    }
                 }
             }
+            if !hierarchy.ends_with("devices") {
+                fs::write(below.join("cgroup.procs"), sleep.id().to_string()).ok();
+            }
+            all.push(below);
         }
-        if !is_devices {
-            fs::write(below.join("cgroup.procs"), sleep.id().to_string()).ok();
+        Self {
+            name,
+            sleep,
+            below: all,
         }
-        made.push(below);
     }
-    s.set("/linux/cgroupsPath", json!(format!("/{name}")));
+
+    fn state(&mut self) -> &'static str {
+        match self.sleep.try_wait().unwrap() {
+            None => "alive",
+            Some(_) => "killed",
+        }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.sleep.kill().ok();
+        self.sleep.wait().ok();
+        for below in &self.below {
+            fs::remove_dir(below).ok();
+            fs::remove_dir(below.parent().unwrap()).ok();
+        }
+    }
+}
+
+fn a_group_with_processes_below(s: &mut Subject) -> String {
+    let mut foreign = Foreign::new(s);
+    s.set("/linux/cgroupsPath", json!(format!("/{}", foreign.name)));
     let out = s.run();
-    let refused = if out.status != 0 && out.stderr.contains("is not empty") {
-        "refused: not empty".to_owned()
-    } else {
-        format!("{out:?}")
-    };
-    let alive = sleep.try_wait().unwrap().is_none();
-    sleep.kill().unwrap();
-    sleep.wait().unwrap();
-    for below in made {
-        fs::remove_dir(&below).ok();
-        fs::remove_dir(below.parent().unwrap()).ok();
+    format!("{}; {}", refused(&out, "not empty"), foreign.state())
+}
+
+/// Killed before its process was there, a creation has not yet made the groups that its state names.
+fn a_deletion_without_a_process_of_its_own(s: &mut Subject) -> String {
+    let mut foreign = Foreign::new(s);
+    s.set("/process/args", json!(["sleep", "1000"]));
+    s.create().ok();
+    let file = own_directory(s).join("state.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let init = state["init"].take();
+    let groups = state["cgroup"]["path"].clone();
+    state["cgroup"]["path"] = json!(format!("/{}", foreign.name));
+    fs::write(&file, state.to_string()).unwrap();
+    let status = s.call(&["delete", "--force", &s.id]).status;
+    let gone = s.status();
+    let theirs = foreign.state();
+    crate::support::kill(i32::try_from(init["pid"].as_i64().unwrap()).unwrap());
+    for hierarchy in crate::support::leftovers::hierarchies() {
+        let group = hierarchy.join(groups.as_str().unwrap().trim_start_matches('/'));
+        wait_until("the group can be removed", Duration::from_secs(5), || {
+            fs::remove_dir(&group).is_ok() || !group.exists()
+        });
     }
-    format!("{refused}; {}", if alive { "alive" } else { "killed" })
+    format!("{status} {gone}; {theirs}")
 }
 
 fn a_hook_that_hangs_is_deleted(s: &mut Subject) -> String {

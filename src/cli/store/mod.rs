@@ -4,118 +4,35 @@
 //! The state is the container's own. It holds the spec that was created, so that no later command reads the bundle's again, and it is
 //! written before anything is made, so that `delete` finds what a command that was killed half-way has left.
 
+mod lock;
+mod reserved;
+mod saved;
+
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Spec;
-use serde::{Deserialize, Serialize};
 
 use super::isolation::Profile;
 use super::{Error, Result};
-use crate::cgroup::{Cgroup, Layout, OwnGroups, Resctrl};
+use crate::cgroup::{Cgroup, Layout};
 use crate::executor::hooks::HookRunner;
 use crate::executor::{AfterGate, userns};
-use crate::oci::{Hook, Hooks};
+use crate::files::private_directory;
+use crate::oci::Hooks;
 use crate::procfs;
 use crate::sys::process;
+pub(crate) use reserved::Reserved;
+use reserved::remove_abandoned;
+pub(crate) use saved::{Groups, Init, Saved, Status};
 
 const STATE: &str = "state.json";
 const GATE: &str = "gate";
-/// A directory without a state is nobody's by then, if nobody has locked it.
-const ABANDONED_AFTER: Duration = Duration::from_secs(5);
-/// How long a command waits for another one that holds the lock.
-const LOCKED_WITHIN: Duration = Duration::from_secs(10);
-/// Who holds it makes or removes the container.
-const LOCK: &str = "lock";
-
-/// A container as a command finds it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Saved {
-    pub version: u32,
-    pub id: String,
-    pub bundle: PathBuf,
-    /// What was asked for, whatever has become of the bundle's.
-    pub spec: Spec,
-    /// Its hooks, as they were judged.
-    pub hooks: Vec<Hook>,
-    /// Its root, if that is among the node's mounts.
-    pub root: Option<PathBuf>,
-    /// Its profile's name.
-    pub profile: Option<String>,
-    /// None as long as there is no process.
-    pub init: Option<Init>,
-    /// None for a container that stays in its caller's groups.
-    pub cgroup: Option<Groups>,
-    /// RFC 3339.
-    pub created: String,
-    /// None as long as the init is not at its gate.
-    pub behind_gate: Option<AfterGate>,
-    pub new_keyring: bool,
-    /// An ordinary user's: `exec` enters its user namespace before anything else.
-    pub rootless: bool,
-}
-
-impl Saved {
-    /// Of `state.json`. Another version is another command's, and is refused.
-    pub(super) const VERSION: u32 = 2;
-}
-
-/// Who the init is: a pid alone may be somebody else's by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Init {
-    pub pid: i32,
-    /// In clock ticks since boot, field 22 of `/proc/PID/stat`.
-    pub start_time: u64,
-}
-
-impl Init {
-    pub(crate) fn of(pid: i32) -> Self {
-        Self {
-            pid,
-            start_time: process::start_time(pid).unwrap_or(0),
-        }
-    }
-}
-
-/// The container's control groups.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Groups {
-    /// As a `linux.cgroupsPath` that gives them again.
-    pub path: PathBuf,
-    /// And the groups that they are below.
-    pub below: OwnGroups,
-    /// Those of `linux.intelRdt`.
-    pub resctrl: Option<Resctrl>,
-}
-
-/// OCI runtime.md "State".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    /// A command makes it, or was killed while it did.
-    Creating,
-    Created,
-    Running,
-    Paused,
-    Stopped,
-}
-
-impl Status {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        }
-    }
-}
 
 /// The directory of all containers.
 pub(super) struct Store {
@@ -148,31 +65,17 @@ impl Store {
     /// Makes a directory for a new container.
     pub(crate) fn reserve(&self, id: &str) -> Result<Reserved> {
         check_id(id)?;
-        let private =
-            |dir: &Path, all: bool| fs::DirBuilder::new().recursive(all).mode(0o700).create(dir);
-        private(&self.root, true).map_err(Error::io(format!("create {}", self.root.display())))?;
+        private_directory(&self.root)
+            .map_err(Error::io(format!("create {}", self.root.display())))?;
         let dir = self.root.join(id);
-        let mut made = private(&dir, false);
+        // Not by the same call: that one takes a directory which is there.
+        let make = || fs::DirBuilder::new().mode(0o700).create(&dir);
+        let mut made = make();
         if made.is_err() && remove_abandoned(&dir) {
-            made = private(&dir, false);
+            made = make();
         }
         match made {
-            Ok(()) => {
-                let file = dir.join(LOCK);
-                let made = fs::File::create_new(&file);
-                made.map_err(Error::io(format!("create {}", file.display())))?;
-                let lock = lock(&dir, FlockArg::LockExclusiveNonblock)?;
-                let Some(lock) = lock else {
-                    return Err(Error::Other(format!(
-                        "container {id} was removed by another command while it was made"
-                    )));
-                };
-                Ok(Reserved {
-                    dir,
-                    kept: false,
-                    _lock: lock,
-                })
-            }
+            Ok(()) => Reserved::new(id, dir),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 Err(Error::Other(format!("container with id exists: {id}")))
             }
@@ -180,7 +83,7 @@ impl Store {
         }
     }
 
-    fn read(&self, id: &str) -> Result<serde_json::Value> {
+    fn state_of(&self, id: &str) -> Result<serde_json::Value> {
         check_id(id)?;
         let file = self.root.join(id).join(STATE);
         let text = fs::read(&file).map_err(|e| match e.kind() {
@@ -192,7 +95,7 @@ impl Store {
 
     /// A container by its id.
     pub(crate) fn load(&self, id: &str) -> Result<Entry> {
-        let json = self.read(id)?;
+        let json = self.state_of(id)?;
         let dir = self.root.join(id);
         let file = dir.join(STATE);
         if json["version"] != Saved::VERSION {
@@ -213,22 +116,22 @@ impl Store {
         if !self.has_state(id) {
             return Err(Error::Other(format!("container {id:?} does not exist")));
         }
-        let mut json = self.read(id).unwrap_or_default();
+        let mut json = self.state_of(id).unwrap_or_default();
         let mut part = |name: &str| json.get_mut(name).map(serde_json::Value::take);
         let saved = Saved {
             version: Saved::VERSION,
             id: id.to_owned(),
-            bundle: read(part("bundle")).unwrap_or_default(),
+            bundle: part_of(part("bundle")).unwrap_or_default(),
             spec: Spec::default(),
             hooks: Vec::new(),
             root: None,
             profile: None,
-            init: read(part("init")),
-            cgroup: read(part("cgroup")),
+            init: part_of(part("init")),
+            cgroup: part_of(part("cgroup")),
             created: String::new(),
             behind_gate: Some(AfterGate::default()),
             new_keyring: false,
-            rootless: read(part("rootless")).unwrap_or_default(),
+            rootless: part_of(part("rootless")).unwrap_or_default(),
         };
         let dir = self.root.join(id);
         Ok(Entry { dir, saved })
@@ -270,7 +173,7 @@ impl Store {
     pub(crate) fn remove_empty(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let _lock = lock_within(&dir, id)?;
+        let _lock = lock::take_within(&dir, id)?;
         if dir.join(STATE).exists() {
             return self.load(id).map(drop);
         }
@@ -283,7 +186,7 @@ impl Store {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(part: Option<serde_json::Value>) -> Option<T> {
+fn part_of<T: serde::de::DeserializeOwned>(part: Option<serde_json::Value>) -> Option<T> {
     serde_json::from_value(part?).ok()
 }
 
@@ -292,126 +195,6 @@ fn broken(file: &Path, why: &serde_json::Error) -> Error {
         "{}: {why}: the state is broken: `cofferdam delete --force` removes what it still tells",
         file.display()
     ))
-}
-
-/// Removes a directory of a creation that was killed before it made anything. Its maker locks it at once.
-fn remove_abandoned(dir: &Path) -> bool {
-    let made = fs::symlink_metadata(dir).and_then(|meta| meta.modified());
-    let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > ABANDONED_AFTER));
-    if !is_old || dir.join(STATE).exists() {
-        return false;
-    }
-    let Ok(_lock) = lock(dir, FlockArg::LockExclusiveNonblock) else {
-        return false;
-    };
-    !dir.join(STATE).exists() && fs::remove_dir_all(dir).is_ok()
-}
-
-/// A directory that goes again unless the container is made.
-pub(super) struct Reserved {
-    dir: PathBuf,
-    kept: bool,
-    /// Until then nobody else removes it, and that it is free says that its maker is gone.
-    _lock: Flock<fs::File>,
-}
-
-impl Reserved {
-    /// The container's directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.dir
-    }
-
-    /// A listener for the gate.
-    pub(crate) fn gate(&self) -> Result<OwnedFd> {
-        let (_dir, path) = short_path(&self.dir)?;
-        Ok(crate::executor::listen_at_gate(&path)?)
-    }
-
-    /// Writes the state, atomically.
-    pub(crate) fn write(&self, saved: &Saved) -> Result<()> {
-        let failed = |e| Error::Io(format!("write {}", self.dir.join(STATE).display()), e);
-        let text = serde_json::to_vec(saved).map_err(|e| failed(e.into()))?;
-        let temporary = self.dir.join(".state.json");
-        let options = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary);
-        options
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&temporary, self.dir.join(STATE)))
-            .map_err(failed)
-    }
-
-    /// The container is made.
-    pub(crate) fn keep(mut self, saved: Saved) -> Result<Entry> {
-        self.write(&saved)?;
-        self.kept = true;
-        Ok(Entry {
-            dir: self.dir.clone(),
-            saved,
-        })
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if !self.kept {
-            fs::remove_dir_all(&self.dir).ok();
-        }
-    }
-}
-
-/// `None` where the directory is gone, or went while this waited. A deletion that was killed may have removed the file only.
-fn lock(dir: &Path, how: FlockArg) -> Result<Option<Flock<fs::File>>> {
-    let path = dir.join(LOCK);
-    let open = |make: bool| {
-        fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(make)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-    };
-    let opened = open(false).or_else(|e| match e.kind() {
-        ErrorKind::NotFound if dir.join(STATE).exists() => open(true),
-        _ => Err(e),
-    });
-    let file = match opened {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(Error::io(format!("open {}", path.display())))?,
-    };
-    let same = |file: &fs::File| {
-        let inode = |m: fs::Metadata| (m.dev(), m.ino());
-        let ours = file.metadata().map(inode).ok();
-        ours.is_some() && ours == fs::metadata(&path).map(inode).ok()
-    };
-    let locked = Flock::lock(file, how)
-        .map_err(|(_, e)| Error::Io(format!("lock {}", path.display()), e.into()))?;
-    Ok(same(&locked).then_some(locked))
-}
-
-/// The same, but for no longer than anybody waits.
-fn lock_within(dir: &Path, id: &str) -> Result<Option<Flock<fs::File>>> {
-    let end = Instant::now() + LOCKED_WITHIN;
-    let busy = |e: &Error| matches!(e, Error::Io(_, e) if e.kind() == ErrorKind::WouldBlock);
-    loop {
-        match lock(dir, FlockArg::LockExclusiveNonblock) {
-            Err(e) if busy(&e) && Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(e) if busy(&e) => {
-                return Err(Error::Other(format!(
-                    "container {id}: another command makes or removes it, and has not finished within {} s: `fuser {}` finds it",
-                    LOCKED_WITHIN.as_secs(),
-                    dir.join(LOCK).display()
-                )));
-            }
-            other => return other,
-        }
-    }
 }
 
 /// The gate's socket under a name that is short whatever the directory's is: a socket's path has 107 bytes.
@@ -428,7 +211,7 @@ impl Entry {
         };
         if self.saved.behind_gate.is_none() {
             // Its maker has the lock for as long as it lives.
-            match lock(&self.dir, FlockArg::LockSharedNonblock) {
+            match lock::take(&self.dir, FlockArg::LockSharedNonblock) {
                 Err(_) => Status::Creating,
                 Ok(_) => Status::Stopped,
             }
@@ -503,7 +286,7 @@ impl Entry {
     /// For an ordinary user: goes where the container's users are known.
     pub(crate) fn enter_users(&self, init: &OwnedFd) -> Result<()> {
         if self.saved.rootless && !nix::unistd::geteuid().is_root() {
-            userns::enter_of(init)?;
+            userns::enter(init)?;
         }
         Ok(())
     }
@@ -563,7 +346,7 @@ impl Entry {
 
     /// Waits until no other command makes, starts or removes the container. `None`: there is no such container any more.
     pub(crate) fn lock(&self) -> Result<Option<Flock<fs::File>>> {
-        lock_within(&self.dir, &self.saved.id)
+        lock::take_within(&self.dir, &self.saved.id)
     }
 
     /// The state goes first: whoever is killed half-way leaves a directory of nobody's.
