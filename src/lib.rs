@@ -13,7 +13,7 @@
 //! 9. [`oci`]: reads a request, once, and opens what it names on the node.
 //! 10. [`procfs`], [`files`] and [`sys`]: the kernel's files, ours, and system calls with all of the `unsafe`.
 //!
-//! Beside them, [`cli`] is the command line: OCI's operations over the executor, and what people ask shims through
+//! All of them know [`names`], [`show`] and [`trace`]. Beside them, [`cli`] is the command line: OCI's operations over the executor, and what people ask shims through
 //! [`control`]; [`inspect`] is what they see of the kernel.
 
 #![warn(missing_docs, unreachable_pub)]
@@ -30,6 +30,7 @@ pub mod id;
 pub mod inspect;
 pub mod isolation;
 pub mod learn;
+pub mod names;
 pub mod oci;
 pub mod pod;
 pub mod procfs;

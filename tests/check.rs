@@ -229,7 +229,8 @@ fn profile_diff() {
     let out = spec("hardened", &file);
     let all: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     let changed = |key: &str| {
-        all.as_array()
+        all["changes"]
+            .as_array()
             .unwrap()
             .iter()
             .find(|c| c["key"] == key)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::isolation::greedy;
 use crate::support::place::program;
 use crate::support::shim::{Shim, Streams};
-use crate::support::{Output, kill, leftovers, wait_until};
+use crate::support::{Output, is_alive, kill, leftovers, wait_until};
 
 /// The cases of this file.
 pub fn cases() -> Vec<crate::Case> {
@@ -28,7 +28,6 @@ pub fn cases() -> Vec<crate::Case> {
         Case::plain("explain::names", names),
         Case::plain("explain::silent_shim", silent_shim),
         Case::plain("explain::sockets", sockets),
-        Case::plain("explain::live_top", live_top),
     ]
 }
 
@@ -107,10 +106,7 @@ fn standard() {
         assert_eq!(mark(&all, section, what), "kept", "{section}: {what}");
     }
     let text = explain(&[&of(&s)]).ok().stdout;
-    assert!(
-        text.contains("container box  profile standard, pid "),
-        "{text}"
-    );
+    assert!(text.contains("box  profile standard, pid "), "{text}");
     s.finish("box");
     s.end();
 }
@@ -317,7 +313,7 @@ fn names() {
         out.status == 2
             && out
                 .stderr
-                .contains("no pod and no container \"nothing-of-this-name\""),
+                .contains("no pod or container \"nothing-of-this-name\""),
         "{out:?}"
     );
     let s = Shim::start(3);
@@ -340,11 +336,14 @@ fn names() {
         out.contains("-a  profile") && !out.contains("-b  profile"),
         "{out}"
     );
-    let out = explain(&[&id]).ok().stdout;
+    let out = explain(&[&of(&s)]).ok().stdout;
     assert!(
         out.contains("-a  profile") && out.contains("-b  profile"),
         "{out}"
     );
+    let out = explain(&[&id]);
+    let both = format!("could be pod/{id}-a ({id}-a), pod/{id}-b ({id}-b): give more");
+    assert!(out.status == 2 && out.stderr.contains(&both), "{out:?}");
     let (all, _) = lines(&s);
     assert_eq!(mark(&all, "namespaces", "pid"), "kept");
     s.kill(&format!("{id}-a"), "", 9, true).unwrap();
@@ -373,14 +372,14 @@ fn silent_shim() {
     signal(nix::sys::signal::Signal::SIGCONT);
     assert!(took < Duration::from_millis(1500), "{took:?}");
     let all: Value = serde_json::from_str(&out.ok().stdout).unwrap();
-    let me = all
+    let me = all["errors"]
         .as_array()
         .unwrap()
         .iter()
-        .find(|p| p["pid"] == pid)
+        .find(|e| e["shim"] == pid)
         .unwrap();
     assert!(
-        me["error"]
+        me["message"]
             .as_str()
             .unwrap()
             .contains("does not answer within 900 ms"),
@@ -403,68 +402,11 @@ fn sockets() {
         (0o600, 0o700)
     );
     kill(pid);
+    // Its arguments go before its files do.
     wait_until("the shim is gone", Duration::from_secs(5), || {
-        s.pid().is_none()
+        !is_alive(pid)
     });
     // Whoever looks first cleans up: another case's `top` may have done it by now.
     Output::of(Command::new(program()).args(["top", "--json"])).ok();
     assert!(!socket.exists(), "the socket of a dead shim");
-}
-
-/// On a terminal `top` draws within it, sorts as the keys say, and leaves the terminal as it was.
-fn live_top() {
-    use std::io::{Read, Write};
-    let s = Shim::start(3);
-    sleeper(&s, |_| {});
-    let size = nix::pty::Winsize {
-        ws_row: 24,
-        ws_col: 80,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let pty = nix::pty::openpty(Some(&size), None).unwrap();
-    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
-    let end = || std::process::Stdio::from(pty.slave.try_clone().unwrap());
-    let start = || {
-        let mut top = Command::new(program());
-        top.arg("top").stdin(end()).stdout(end()).spawn().unwrap()
-    };
-    let mut top = start();
-    let mut terminal = fs::File::from(pty.master);
-    let mut drawn = String::new();
-    let mut until = |what: &str, terminal: &mut fs::File| {
-        let began = Instant::now();
-        while !drawn.contains(what) {
-            let mut buffer = [0u8; 4096];
-            let n = terminal.read(&mut buffer).unwrap();
-            drawn += &String::from_utf8_lossy(&buffer[..n]);
-            assert!(
-                began.elapsed() < Duration::from_secs(20),
-                "no {what:?} in {drawn:?}"
-            );
-        }
-        std::mem::take(&mut drawn)
-    };
-    let text = until("by pod.", &mut terminal) + &until("AGE", &mut terminal);
-    assert!(text.starts_with("\x1b[?1049h"), "{text:?}");
-    terminal.write_all(b"m").unwrap();
-    until("by memory.", &mut terminal);
-    terminal.write_all(b"q").unwrap();
-    until("\x1b[?25h\x1b[?1049l", &mut terminal);
-    assert!(top.wait().unwrap().success());
-    let is_as_it_was = || {
-        let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
-        assert_eq!(before.local_flags, after.local_flags);
-    };
-    is_as_it_was();
-    // Also where it is ended by somebody else.
-    let mut top = start();
-    until("AGE", &mut terminal);
-    let pid = nix::unistd::Pid::from_raw(top.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    until("\x1b[?25h\x1b[?1049l", &mut terminal);
-    assert_eq!(top.wait().unwrap().code(), Some(128 + 15));
-    is_as_it_was();
-    s.finish("box");
-    s.end();
 }

@@ -59,7 +59,7 @@ fn learn(args: &[&str]) -> Output {
 
 fn recorded(s: &Shim) -> Value {
     let out = learn(&["show", "--json", &s.pid().unwrap().to_string()]).ok();
-    serde_json::from_str::<Value>(&out.stdout).unwrap()[0].clone()
+    serde_json::from_str::<Value>(&out.stdout).unwrap()["items"][0].clone()
 }
 
 const ALWAYS: &str = "[learn]\npolicy = \"always\"\n";
@@ -139,7 +139,7 @@ fn what_a_shell_does() {
     let (profile, filter) = taken("box");
     assert!(profile.contains("\"CAP_CHOWN\", # "), "{profile}");
     fs::remove_file(filter).unwrap();
-    assert_eq!(learn(&["show", "box"]).status, 1, "it was taken");
+    assert_eq!(learn(&["show", "box"]).status, 2, "it was taken");
 }
 
 /// The profile that was learnt of a container that is gone, and the file with its filter.
@@ -166,7 +166,7 @@ fn from_the_middle() {
     );
     let out = learn(&["show", &id]);
     assert!(
-        out.status == 1 && out.stderr.contains("nothing is being recorded"),
+        out.status == 2 && out.stderr.contains("nothing is being recorded"),
         "{out:?}"
     );
     assert_eq!(
@@ -196,7 +196,7 @@ fn from_the_middle() {
         "{filter:#}"
     );
     assert!(entries.iter().any(|e| e["names"][0] == "execve"));
-    assert_eq!(learn(&["show", &id]).status, 1, "it is over");
+    assert_eq!(learn(&["show", &id]).status, 2, "it is over");
     let validated = Output::of(
         Command::new(program())
             .args(["profile", "validate"])
@@ -215,7 +215,7 @@ fn not_allowed() {
     s.run("box", &["sleep", "1000"]);
     let out = learn(&["start", &s.pid().unwrap().to_string()]);
     assert!(
-        out.status == 1
+        out.status == 2
             && out.stderr.contains("profile \"untrusted\"")
             && out.stderr.contains("learn.policy"),
         "{out:?}"

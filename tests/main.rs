@@ -39,6 +39,7 @@ mod streams;
 mod stress;
 mod systemd;
 mod task_api;
+mod top;
 mod trace;
 mod users;
 
@@ -227,6 +228,7 @@ fn main() {
         users::cases,
         denials::cases,
         explain::cases,
+        top::cases,
         check::cases,
         learn::cases,
         trace::cases,

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::show::Pairs;
+use crate::names;
+use crate::show::{Pairs, log_value};
 
 struct Logger {
     /// Opened for reading too: a line must neither fail nor block while containerd is away. What does not fit into the
@@ -73,7 +74,21 @@ impl Log for Logger {
             "time=\"{}\" level={level} runtime=cofferdam",
             crate::sys::time::rfc3339(SystemTime::now())
         );
-        record.key_values().visit(&mut Pairs(&mut line)).ok();
+        let pairs = record.key_values();
+        pairs.visit(&mut Pairs(&mut line)).ok();
+        let id = pairs.get("id".into()).map(|id| id.to_string());
+        if let Some(names) = id.and_then(|id| names::registered(&id)) {
+            let named = [
+                ("k8s_namespace", names.namespace),
+                ("pod", names.pod),
+                ("container", names.container),
+            ];
+            for (key, name) in named {
+                if let Some(name) = name {
+                    line.push_str(&format!(" {key}={}", log_value(&name)));
+                }
+            }
+        }
         let message = record.args().to_string();
         line.push_str(&format!(" msg={message:?}\n"));
         file.write_all(line.as_bytes()).ok();

@@ -100,12 +100,12 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     let mut server = service::serve(&pod, listener)
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
-    log::info!(pod:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
+    log::info!(id:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
     if let Some(e) = broken {
-        log::error!(pod:% = flags.id, error:% = e; "no container can be created");
+        log::error!(id:% = flags.id, error:% = e; "no container can be created");
     }
     for what in missing {
-        log::warn!(pod:% = flags.id, profile:%, missing:% = what; "this kernel cannot enforce a part of the profile");
+        log::warn!(id:% = flags.id, profile:%, missing:% = what; "this kernel cannot enforce a part of the profile");
     }
     drop(listening);
     // `start` ran in the first container's bundle, and so do we.
@@ -134,7 +134,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     pod.release();
     pod.flush_events(FLUSH_WITHIN).await;
     crate::stdio::wait_for_loggers();
-    log::info!(pod:% = flags.id; "done");
+    log::info!(id:% = flags.id; "done");
     Ok(())
 }
 
@@ -151,7 +151,7 @@ fn answer_people(id: &str, pod: &std::sync::Arc<Pod>) {
                 }
             }));
         }
-        Err(e) => log::warn!(pod:% = id, error:% = e; "no control socket"),
+        Err(e) => log::warn!(id:% = id, error:% = e; "no control socket"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
-use super::{print, print_json};
+use super::{json, print};
 use crate::inspect::containerd::Source;
 use crate::inspect::{Finding, State, check as look};
 
@@ -9,8 +9,10 @@ pub(super) fn check(profiles: &[String], source: &Source, as_json: bool, verbose
     let findings = look(profiles, source);
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if as_json {
-        let all = serde_json::json!({ "state": worst, "findings": findings });
-        print_json(&format!("{all:#}\n"));
+        json::print(
+            "Check",
+            serde_json::json!({ "state": worst, "findings": findings }),
+        );
     } else {
         print(&text(&findings, verbose));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Error, Result, print, print_json};
+use super::{Error, Result, json, print};
 use crate::control::{self, Ask};
 use crate::learn::{self, Recorded};
 
@@ -12,12 +12,14 @@ use crate::learn::{self, Recorded};
 pub(super) enum LearnCommand {
     /// Record from now on what the containers of a pod use, and those to come; or one container
     Start {
-        /// Id of a pod or of a container, or the beginning of one
+        /// A pod or a container: NAMESPACE/POD, POD/CONTAINER, an id or the beginning of one
+        #[arg(value_name = "POD")]
         id: String,
     },
     /// Print what was recorded so far, and go on
     Show {
-        /// Id of a pod or of a container, or the beginning of one
+        /// A pod or a container: NAMESPACE/POD, POD/CONTAINER, an id or the beginning of one
+        #[arg(value_name = "POD")]
         id: String,
         /// As JSON, with everything that was counted
         #[arg(long)]
@@ -25,7 +27,8 @@ pub(super) enum LearnCommand {
     },
     /// Write the profile that covers it, and record no more. Of a container that was deleted meanwhile, too
     Stop {
-        /// Id of a pod or of a container, or the beginning of one
+        /// A pod or a container: NAMESPACE/POD, POD/CONTAINER, an id or the beginning of one
+        #[arg(value_name = "POD")]
         id: String,
         /// Where to: NAME.toml and NAME.seccomp.json for each container
         #[arg(short, long, default_value = ".")]
@@ -38,14 +41,8 @@ pub(super) enum LearnCommand {
 
 /// The shim's pid, and the container that is meant; none for all of the pod.
 fn target(id: &str) -> Result<(u32, Option<String>)> {
-    let pod = control::find(id)?;
-    let containers = control::find_container(&pod, id);
-    match containers.as_slice() {
-        [one] if pod.containers.len() > 1 => Ok((pod.pid, Some(one.id.clone()))),
-        // A container's own name, though it is the only one: others may come.
-        [one] if one.id != pod.id && one.id.starts_with(id) => Ok((pod.pid, Some(one.id.clone()))),
-        _ => Ok((pod.pid, None)),
-    }
+    let target = control::find(id)?;
+    Ok((target.pod.pid, target.container))
 }
 
 pub(super) fn run(command: &LearnCommand) -> Result<()> {
@@ -87,8 +84,7 @@ fn show(id: &str, as_json: bool) -> Result<()> {
         return Err(nothing(id));
     }
     if as_json {
-        let text = serde_json::to_string_pretty(&all).map_err(|e| Error::Other(e.to_string()))?;
-        print_json(&format!("{text}\n"));
+        json::print("Recordings", serde_json::json!({ "items": all }));
         return Ok(());
     }
     for recorded in &all {

@@ -8,6 +8,7 @@ mod delete;
 mod exec;
 mod explain;
 mod isolation;
+mod json;
 mod learn;
 mod lifecycle;
 mod messages;
@@ -16,6 +17,7 @@ mod report;
 mod signal;
 mod spec;
 mod store;
+mod style;
 mod systemd;
 mod terminal;
 mod top;
@@ -114,6 +116,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(status) => status,
         Err(e) => {
             messages.write(log::Level::Error, &e.to_string());
+            if command.is_json() {
+                json::print_error(&e.to_string(), command.failed());
+            }
             command.failed()
         }
     }
@@ -206,7 +211,7 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
         }
         Command::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
         Command::Learn(command) => done(learn::run(command)),
-        Command::Top { json, sort } => top::top(*json, *sort),
+        Command::Top(args) => top::top(args),
         Command::Features => {
             print_json(&format!("{:#}\n", crate::bootstrap::features()));
             Ok(0)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Error, Result, print, print_json};
+use super::{Error, Result, json, print};
 use crate::cgroup::Layout;
 use crate::control;
 use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, PodOfKubernetes, Profile, names};
@@ -138,14 +138,8 @@ pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
         With::Profile(other) => (table(&profile)?, table(&load(other)?)?),
         With::Spec(path) => under(&profile, path)?,
         With::Container(id) => {
-            let pod = control::find(id)?;
-            let containers = control::find_container(&pod, id);
-            let [container] = containers.as_slice() else {
-                return Err(Error::Other(format!(
-                    "{id:?} stands for {} containers: name one",
-                    containers.len()
-                )));
-            };
+            let target = control::find(id)?;
+            let container = target.one(id)?;
             under(&profile, &container.bundle.join("config.json"))?
         }
     };
@@ -153,7 +147,7 @@ pub(super) fn diff(what: &str, with: &With<'_>, as_json: bool) -> Result<i32> {
     if as_json {
         let one = |(key, (before, after)): (&String, &(Value, Value))| json!({ "key": key, "before": before, "after": after });
         let all: Vec<Value> = changes.iter().map(one).collect();
-        print_json(&format!("{:#}\n", Value::Array(all)));
+        json::print("ProfileDiff", json!({ "changes": all }));
     } else {
         for (key, (before, after)) in &changes {
             print(&format!("{key}\n"));

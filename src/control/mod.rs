@@ -2,6 +2,7 @@
 //! document of JSON answers. No containerd is needed.
 
 mod client;
+mod docker;
 mod notes;
 pub mod peer;
 mod server;
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::OwnGroups;
 use crate::isolation::{self, Profile};
+use crate::names::{self, Names};
 
-pub use client::{Found, ask, find, find_container, pods};
+pub use client::{Found, Target, ask, ask_all, find, pods};
 pub use notes::{hand_note_over, note_socket, remove_dead, remove_note, sweep};
 pub use server::Server;
 
@@ -38,18 +40,23 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
     /// The name is not one pod's.
-    #[error("{name:?} stands for {count} pods: give more of the id")]
+    #[error("{name:?} could be {}: give more of the name or of the id", .could_be.join(", "))]
     Ambiguous {
         /// As it was given.
         name: String,
-        /// How many pods have an id that begins so.
-        count: usize,
+        /// What it could stand for: names with ids.
+        could_be: Vec<String>,
     },
     /// The name is no pod's.
-    #[error("no pod and no container {0:?} under Cofferdam here: `cofferdam top` lists them")]
-    NotFound(String),
+    #[error("no pod or container {name:?} managed by Cofferdam on this node{}: `cofferdam top` lists them", meant(.like.as_deref()))]
+    NotFound {
+        /// As it was given.
+        name: String,
+        /// A name that is like it.
+        like: Option<String>,
+    },
     /// The same, while some shims did not answer.
-    #[error("no pod and no container {name:?} among those that answer ({silent})")]
+    #[error("no pod or container {name:?} among the shims that answer ({silent})")]
     NotAmongAnswers {
         /// As it was given.
         name: String,
@@ -57,6 +64,14 @@ pub enum Error {
         silent: String,
     },
 }
+
+fn meant(like: Option<&str>) -> String {
+    like.map(|like| format!(" (did you mean {like:?}?)"))
+        .unwrap_or_default()
+}
+
+/// What the sandbox container of a pod is called: it has no name.
+pub const SANDBOX: &str = "(pause)";
 
 /// Where the sockets are, named by the shims' pids.
 pub const DIRECTORY: &str = "/run/cofferdam/pods";
@@ -120,11 +135,31 @@ pub struct Pod {
     pub containers: Vec<Container>,
 }
 
+impl Pod {
+    /// What people call it: `NAMESPACE/POD`, or the name of its first container where its engine knows no pods.
+    pub fn name(&self) -> Option<String> {
+        let mut names = self.containers.iter().map(|c| &c.names);
+        let first = names.clone().next();
+        names
+            .find_map(Names::of_pod)
+            .or_else(|| first?.container.clone())
+    }
+
+    /// The same for people: the id, as short as crictl's, where it has no name.
+    pub fn title(&self) -> String {
+        let id = || names::short(&self.id).to_owned();
+        self.name().unwrap_or_else(id)
+    }
+}
+
 /// A container, as its shim tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// Its id.
     pub id: String,
+    /// What people call it.
+    #[serde(default)]
+    pub names: Names,
     /// Directory of `config.json`.
     pub bundle: PathBuf,
     /// The init's pid on the node.
@@ -165,6 +200,20 @@ pub struct Container {
 }
 
 impl Container {
+    /// For people: its name in its pod; the id, as short as crictl's, where it has none.
+    pub fn title(&self) -> &str {
+        match (&self.names.container, &self.names.pod) {
+            (Some(name), _) => name,
+            (None, Some(_)) => SANDBOX,
+            (None, None) => names::short(&self.id),
+        }
+    }
+
+    /// Whether it is the sandbox (pause) container of a pod of Kubernetes.
+    pub fn is_sandbox(&self) -> bool {
+        self.names.pod.is_some() && self.names.container.is_none()
+    }
+
     /// The profile, as the shim has it.
     pub fn profile(&self) -> Result<Profile, isolation::Error> {
         let (name, text) = (&self.profile, &self.profile_toml);

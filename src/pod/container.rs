@@ -17,6 +17,7 @@ use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{JoinedNamespaces, SeccompAgent, hooks};
 use crate::learn::Recorder;
+use crate::names::Names;
 use crate::oci::Inherited;
 use crate::seccomp;
 
@@ -59,6 +60,8 @@ pub struct Container {
     pub(super) updated: AtomicBool,
     /// In seconds since 1970.
     pub(super) created: u64,
+    /// What people call it.
+    pub(super) names: Names,
     /// The first of the ids that the pod was given.
     pub(super) users: Option<u32>,
     /// OOM kills that were announced.
@@ -102,6 +105,7 @@ impl Container {
         };
         control::Container {
             id: self.id.clone(),
+            names: self.names.clone(),
             bundle: self.bundle.clone(),
             pid: report.pid,
             status: if self.is_paused() {

@@ -21,6 +21,7 @@ use crate::cgroup::{Cgroup, OomWatch};
 use crate::executor::userns::Maps;
 use crate::executor::{self, Gate, InitPlan, JoinedNamespaces, Spawned, hooks};
 use crate::isolation::Judged;
+use crate::names::{self, Names};
 use crate::oci::StdioUris;
 use crate::oci::capabilities::Sets;
 use crate::oci::{HookKind, Inherited, Request, RootMount};
@@ -163,6 +164,7 @@ impl Pod {
         drop(reading);
         let _applying = trace::span("apply the profile");
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
+        names::register(&request.id, &Names::of(|key| asked.annotation(key)));
         if Record::load(&request.bundle).is_ok_and(|r| r.exit.is_none() && r.is_alive()) {
             return Err(Error::AlreadyExists(format!(
                 "the bundle {} is of a container that runs",
@@ -295,6 +297,7 @@ impl Pod {
             paused: AtomicBool::new(false),
             updated: AtomicBool::new(false),
             created: sys::time::seconds_since_1970(),
+            names: Names::of(|key| request.annotation(key)),
             oom_announced: AtomicU64::new(0),
             last_usage: Mutex::default(),
             id,

@@ -35,6 +35,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::cgroup::Layout;
 use crate::control;
 use crate::isolation::PodOfKubernetes;
+use crate::names;
 use crate::oci::StdioUris;
 use crate::oci::{Namespace, Namespaces, Request, RootMount, namespace};
 use crate::seccomp;
@@ -256,6 +257,7 @@ impl Pod {
     fn forget(&self, id: &str) {
         let mut containers = lock(&self.containers);
         containers.remove(id);
+        names::forget(id);
         // The next one is a first one.
         if containers.is_empty() {
             lock(&self.shared_profile).take();

@@ -11,6 +11,7 @@ pub mod place;
 pub mod shim;
 pub mod spec;
 pub mod task;
+pub mod terminal;
 
 pub use daemon::{Daemon, Release, Setup};
 pub use output::Output;

@@ -17,7 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(super) use process::{CreateArgs, ExecArgs, RunArgs};
 pub(super) use update::UpdateArgs;
-pub(super) use values::LogTarget;
+pub(super) use values::{LogTarget, duration};
 
 /// Runs containers from OCI bundles, and shows what the shim `containerd-shim-cofferdam-v1` can do.
 #[derive(Debug, Parser)]
@@ -244,7 +244,7 @@ pub(super) enum Command {
         #[arg(long)]
         stats: bool,
         /// Time between counters, as in 5s, 500ms or 1m30s; a number is seconds
-        #[arg(long, default_value = "5s", value_parser = values::duration)]
+        #[arg(long, default_value = "5s", value_parser = duration)]
         interval: Duration,
     },
     /// List containers
@@ -308,12 +308,13 @@ pub(super) enum Command {
     },
     /// What is enforced on a live pod or container, next to what was promised and asked for. Status 1 where something is missing
     Explain {
-        /// Id of a pod or of a container, or the beginning of one
+        /// A pod or a container: NAMESPACE/POD, POD/CONTAINER, an id or the beginning of one
+        #[arg(value_name = "POD")]
         id: String,
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// Every mount and path, also those that are as they were asked for
+        /// Everything, also what is as the pod asked for it
         #[arg(short, long)]
         verbose: bool,
     },
@@ -321,14 +322,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Learn(learn::LearnCommand),
     /// The pods of this node, live: class, isolation, containers, memory, processes, CPU, denied calls, age
-    Top {
-        /// Print everything once, as JSON
-        #[arg(long)]
-        json: bool,
-        /// What to sort by
-        #[arg(short, long, value_enum, default_value = "pod")]
-        sort: top::Sort,
-    },
+    Top(top::TopArgs),
     /// Print what the executor supports, as OCI features JSON
     Features,
     /// Print the version
@@ -395,13 +389,30 @@ impl Command {
         )
     }
 
-    /// The exit status of an error. Where 1 is an answer of the command, it is another.
+    /// The exit status of an error: as runc's for the commands of an OCI runtime; 2 for those that answer a question, whose answer may
+    /// be 1.
     pub(super) fn failed(&self) -> i32 {
         match self {
-            // As runc's: the program's own statuses are 0 to 254.
+            // The program's own statuses are 0 to 254.
             Self::Exec(_) => 255,
-            Self::Explain { .. } | Self::Profile(ProfileCommand::Diff { .. }) => 2,
+            Self::Explain { .. }
+            | Self::Profile(_)
+            | Self::Check { .. }
+            | Self::Learn(_)
+            | Self::Top(_) => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether the answer is to be a document of JSON, also where it is an error.
+    pub(super) fn is_json(&self) -> bool {
+        match self {
+            Self::Explain { json, .. }
+            | Self::Check { json, .. }
+            | Self::Profile(ProfileCommand::Diff { json, .. })
+            | Self::Learn(learn::LearnCommand::Show { json, .. }) => *json,
+            Self::Top(args) => args.json,
+            _ => false,
         }
     }
 }

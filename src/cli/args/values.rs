@@ -30,7 +30,7 @@ impl From<OsString> for LogTarget {
 
 /// What is wrong with a value.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     #[error("expected a time above 0, such as 5s, 500ms or 1m30s")]
     Duration,
     #[error("expected a number of bytes, such as 67108864, 64M or 1G")]
@@ -38,7 +38,7 @@ pub(super) enum Wrong {
 }
 
 /// A time as Go writes it; a number alone is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
     let parsed = text
         .parse()
         .map(Duration::from_secs)
