@@ -28,8 +28,8 @@ pub fn acceptance(_spec: &Value, why: &str) -> Option<&'static str> {
         () if told("cannot change locked atime flags") => {
             "in a user namespace runc binds when the node's flags are locked already"
         }
-        () if told("mount src=/dev/pipe") => {
-            "a fifo is made, also in a user namespace; runc wants to bind the node's"
+        () if told("mount src=/dev/pipe") || told("mount src=/elsewhere/") => {
+            "a device is made, also in a user namespace and where the node has none; runc wants to bind the node's"
         }
         () if told("mount dst=/mnt/../other") => {
             "runc does not find the place of a mount again if it has .. in it"
@@ -122,17 +122,35 @@ fn mount(spec: &Value, place: &str, d: &Difference, has_users: bool) -> Option<&
         );
     }
     let propagation = spec["linux"]["rootfsPropagation"].as_str();
-    if propagation.is_some_and(|p| p.ends_with("shared"))
-        && d.theirs
-            .iter()
-            .all(|l| fields(l).get(2).is_some_and(|p| p.contains("shared")))
+    // runc gives every mount the root's propagation at the end.
+    let is_of_root = |line: &String| {
+        let shared = fields(line).get(2).is_some_and(|p| p.contains("shared"));
+        match propagation {
+            Some("shared" | "rshared") => shared,
+            Some("rslave" | "rprivate" | "runbindable") => !shared,
+            _ => false,
+        }
+    };
+    let same_but_propagation = |(a, b): (&String, &String)| {
+        let (mut a, mut b) = (fields(a), fields(b));
+        a.len() == 5 && b.len() == 5 && a.remove(2) != b.remove(2) && a == b
+    };
+    if d.theirs.iter().all(is_of_root)
+        && (propagation.is_some_and(|p| p.ends_with("shared"))
+            || d.theirs.len() == d.ours.len()
+                && d.theirs.iter().zip(&d.ours).all(same_but_propagation))
     {
         return Some(
             "linux.rootfsPropagation is the root's own; mounts below it have what their options say",
         );
     }
     let there = spec["mounts"].as_array().into_iter().flatten();
-    if there.filter(|m| m["destination"] == place).count() > 1 {
+    let is_there = |m: &&Value| {
+        let destination = m["destination"].as_str().unwrap_or_default();
+        let destination = destination.trim_end_matches('/');
+        destination.replace("/link-to-directory", "/tmp") == place
+    };
+    if there.filter(is_there).count() > 1 {
         return Some(
             "of two mounts in one place each keeps its options; runc's last pass changes the upper one",
         );
