@@ -290,13 +290,17 @@ fn flood() {
     );
     let grown = private_dirty(shim).saturating_sub(before);
     assert!(grown < 1024, "the shim grew by {grown} KiB");
-    assert!(lines(&s).len() < 60, "{} lines", lines(&s).len());
+    // A loop falls silent, and is summed up at the end.
+    assert!(lines(&s).len() < 10, "{} lines", lines(&s).len());
     // It can be ended while it waits for its answers.
     let at = Instant::now();
     s.kill("flood", "", 9, false).unwrap();
     assert_eq!(s.wait("flood", "").unwrap(), 137);
     assert!(at.elapsed() < Duration::from_secs(2) * crate::support::slowness());
     s.delete("flood", "").unwrap();
+    wait_until("the sum", Duration::from_secs(5), || {
+        s.log().contains("msg=\"denied in all\"")
+    });
     s.kill("sibling", "", 9, false).unwrap();
     s.wait("sibling", "").unwrap();
     s.delete("sibling", "").unwrap();

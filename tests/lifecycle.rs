@@ -164,7 +164,7 @@ fn profiles_by_name(d: &mut Daemon) {
             Duration::from_secs(5),
             || {
                 d.log().lines().any(|l| {
-                    l.contains(&format!("profile={class}")) && l.contains("msg=\"tightened\"")
+                    l.contains(&format!("profile={class}")) && l.contains("msg=\"pod started\"")
                 })
             },
         );

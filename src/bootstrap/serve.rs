@@ -100,7 +100,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     let mut server = service::serve(&pod, listener)
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
-    log::info!(id:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
+    log::debug!(id:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
     if let Some(e) = broken {
         log::error!(id:% = flags.id, error:% = e; "no container can be created");
     }
@@ -134,7 +134,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
     pod.release();
     pod.flush_events(FLUSH_WITHIN).await;
     crate::stdio::wait_for_loggers();
-    log::info!(id:% = flags.id; "done");
+    pod.sum_up();
     Ok(())
 }
 

@@ -169,7 +169,7 @@ impl HookRunner {
         init: Option<BorrowedFd<'_>>,
         inside: Option<&Inside<'_>>,
     ) -> Result<()> {
-        log::info!(
+        log::debug!(
             id = self.id, hook = hook.kind.name(), path:% = hook.path.display();
             "run hook"
         );

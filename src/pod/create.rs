@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -132,7 +132,10 @@ impl Pod {
         self.events.publish(created(pid));
         let oom = oom.and_then(|watch| self.watch_oom(&container, watch));
         self.watch_init(&container, child, oom);
-        log::info!(id:%, pid:%, took_us:% = started.elapsed().as_micros(); "created");
+        log::debug!(id:%, pid:%, took_us:% = started.elapsed().as_micros(); "created");
+        if self.tally.containers.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.announce();
+        }
         Ok(pid)
     }
 

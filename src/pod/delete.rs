@@ -58,6 +58,8 @@ impl Pod {
             Ok(())
         })
         .await?;
+        log::debug!(id:% = container.id; "deleted");
+        self.count_out(container);
         self.forget(&container.id);
         let (pid, exit) = (init.pid(), init.exit());
         self.events.publish(Event::Deleted {
@@ -65,7 +67,6 @@ impl Pod {
             pid,
             exit,
         });
-        log::info!(id:% = container.id; "deleted");
         Ok((pid, exit))
     }
 

@@ -57,7 +57,7 @@ impl Pod {
             pod.publish_exit(&container, &container.init, exit);
             container.init.finish(exit);
             drop(ending);
-            log::info!(id:% = container.id, status:% = exit.status; "exited");
+            log::debug!(id:% = container.id, status:% = exit.status; "exited");
         });
     }
 
@@ -75,7 +75,7 @@ impl Pod {
             exec.output_taken().await;
             pod.publish_exit(&container, &exec, exit);
             exec.finish(exit);
-            log::info!(id:% = container.id, exec:% = exec.exec_id(), status:% = exit.status; "exec exited");
+            log::debug!(id:% = container.id, exec:% = exec.exec_id(), status:% = exit.status; "exec exited");
         });
     }
 

@@ -248,7 +248,7 @@ impl Isolation {
         let Verdict { judged, report } = isolation::judge(&self.profile, &given, request)
             .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
         for change in report {
-            log::info!(id, profile = self.name(), change:% = change; "tightened");
+            log::debug!(id, profile = self.name(), change:% = change; "tightened");
         }
         Ok(judged)
     }

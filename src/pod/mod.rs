@@ -21,6 +21,7 @@ mod record;
 #[cfg(test)]
 mod script_tests;
 mod start;
+mod tally;
 mod users;
 
 use std::collections::{BTreeSet, HashMap};
@@ -138,6 +139,7 @@ pub struct Pod {
     learning: AtomicBool,
     /// What the containers' users are, where the profile gives them some.
     users: Mutex<users::Decision>,
+    tally: tally::Tally,
     shutdown: Notify,
     activity: Notify,
 }
@@ -169,6 +171,7 @@ impl Pod {
             answering: Arc::new(Semaphore::new(1)),
             learning: AtomicBool::new(false),
             users: Mutex::default(),
+            tally: tally::Tally::default(),
             shutdown: Notify::new(),
             activity: Notify::new(),
         })
@@ -257,7 +260,10 @@ impl Pod {
     fn forget(&self, id: &str) {
         let mut containers = lock(&self.containers);
         containers.remove(id);
-        names::forget(id);
+        // The pod's own lines have its names until its end.
+        if id != self.id {
+            names::forget(id);
+        }
         // The next one is a first one.
         if containers.is_empty() {
             lock(&self.shared_profile).take();

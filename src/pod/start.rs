@@ -87,7 +87,7 @@ impl Pod {
             id: container.id.clone(),
             pid,
         });
-        log::info!(id:% = container.id, pid:%, took_us:% = began.elapsed().as_micros(); "started");
+        log::debug!(id:% = container.id, pid:%, took_us:% = began.elapsed().as_micros(); "started");
         drop(turn);
         self.run_poststart(container, pid).await?;
         Ok(pid)
@@ -142,7 +142,8 @@ impl Pod {
             pid,
         });
         self.watch_exec(container, &exec, child);
-        log::info!(id:% = container.id, exec:% = exec_id, pid:%; "exec started");
+        log::debug!(id:% = container.id, exec:% = exec_id, pid:%; "exec started");
+        self.tally.execs.fetch_add(1, Ordering::Relaxed);
         Ok(pid)
     }
 }

@@ -158,7 +158,7 @@ impl Shim {
         let started = Command::new(shim_directory().join(program))
             .args(["-namespace", "cdshim", "-id", "pod", "-address"])
             .arg(dir.join("c"))
-            .arg("start")
+            .args(["-debug", "start"])
             .env("TTRPC_ADDRESS", dir.join("events"))
             .env("COFFERDAM_NODE_CONF", dir.join("node.conf"))
             .envs(environment.iter().copied())

@@ -5,6 +5,8 @@
 //! share one thread at a time, and nobody sleeps in it: whatever a container does, it waits for us and not we for it. What it can
 //! cost is bounded by [`ANSWERS`].
 
+mod pace;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -19,13 +21,14 @@ use crate::executor::NotifyHandler;
 use crate::seccomp::{Call, Judgement, NotifyingFilter, Verdict};
 use crate::sys::notify::{self, Notification, Readiness};
 use crate::sys::process;
+use pace::{Count, Rate, TokenBucket};
 
 /// Denied calls a second that are answered at once; more have to wait.
 const ANSWERS: Rate = Rate {
     burst: 2000.0,
     per_second: 2000.0,
 };
-/// Lines in the log.
+/// Lines in the log, of all calls.
 const LOG_LINES: Rate = Rate {
     burst: 20.0,
     per_second: 1.0,
@@ -39,53 +42,27 @@ const MAX_COUNTS: usize = 1000;
 /// Bytes of a path or an address that are shown.
 const SHOWN: usize = 256;
 
-/// How much of something there may be.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: f64,
-    per_second: f64,
-}
-
-/// What is left of a rate.
-#[derive(Debug)]
-struct TokenBucket {
-    rate: Rate,
-    left: f64,
-    at: Instant,
-}
-
-impl TokenBucket {
-    fn new(rate: Rate) -> Self {
-        Self {
-            rate,
-            left: rate.burst,
-            at: Instant::now(),
-        }
-    }
-
-    /// Takes one, or says how long it will be until there is one.
-    fn take(&mut self) -> Result<(), Duration> {
-        let now = Instant::now();
-        let earned = now.duration_since(self.at).as_secs_f64() * self.rate.per_second;
-        self.left = (self.left + earned).min(self.rate.burst);
-        self.at = now;
-        if self.left >= 1.0 {
-            self.left -= 1.0;
-            return Ok(());
-        }
-        let missing = (1.0 - self.left) / self.rate.per_second;
-        Err(Duration::from_secs_f64(missing))
-    }
-}
-
 type Key = (String, String, &'static str);
 
 #[derive(Debug)]
 struct State {
-    counts: BTreeMap<Key, u64>,
+    counts: BTreeMap<Key, Count>,
     lines: TokenBucket,
-    unlogged: u64,
     pace: TokenBucket,
+}
+
+impl State {
+    fn count(&mut self, key: Key) -> &mut Count {
+        // Numbers that have no names come from whoever calls.
+        let is_counted = self.counts.len() < MAX_COUNTS || self.counts.contains_key(&key);
+        let key = if is_counted {
+            key
+        } else {
+            ("others".into(), key.1, key.2)
+        };
+        let new = || Count::new(Instant::now());
+        self.counts.entry(key).or_insert_with(new)
+    }
 }
 
 /// What comes after some answers.
@@ -126,7 +103,6 @@ impl Denials {
             state: Mutex::new(State {
                 counts: BTreeMap::new(),
                 lines: TokenBucket::new(LOG_LINES),
-                unlogged: 0,
                 pace: TokenBucket::new(ANSWERS),
             }),
         })
@@ -147,11 +123,11 @@ impl Denials {
     /// How often which rule denied what.
     pub(crate) fn counts(&self) -> Vec<control::Denials> {
         let state = lock(&self.state);
-        let count = |((call, rule, what), count): (&Key, &u64)| control::Denials {
+        let count = |((call, rule, what), count): (&Key, &Count)| control::Denials {
             call: call.clone(),
             rule: rule.clone(),
             what: (*what).to_owned(),
-            count: *count,
+            count: count.all,
         };
         state.counts.iter().map(count).collect()
     }
@@ -211,9 +187,16 @@ impl Denials {
         };
         let judgement = self.filter.judge(&call);
         let name = call.name();
+        let rule = self.rule(judgement, &name);
+        let what = if matches!(judgement.verdict, Verdict::Allow | Verdict::Audit) {
+            "audited"
+        } else {
+            "denied"
+        };
+        let key = (name.clone(), rule.clone(), what);
         // Read before the answer: then the process goes on, and its memory with it.
         let details = self
-            .may_log()
+            .may_log(&key)
             .then(|| details(listener, notification, &name));
         let answered = match judgement.verdict {
             // What was asked about and is allowed after all is to be recorded, no more.
@@ -231,29 +214,15 @@ impl Denials {
         if answered.is_err() {
             return; // the process was killed meanwhile
         }
-        let rule = self.rule(judgement, &name);
-        let what = if matches!(judgement.verdict, Verdict::Allow | Verdict::Audit) {
-            "audited"
-        } else {
-            "denied"
-        };
         let (count, unlogged) = {
             let mut state = lock(&self.state);
-            let key = (name.clone(), rule.clone(), what);
-            // Numbers that have no names come from whoever calls.
-            let key = if state.counts.len() < MAX_COUNTS || state.counts.contains_key(&key) {
-                key
-            } else {
-                ("others".into(), rule.clone(), what)
-            };
-            let count = state.counts.entry(key).or_insert(0);
-            *count += 1;
-            let count = *count;
+            let count = state.count(key);
+            count.all += 1;
             if details.is_none() {
-                state.unlogged += 1;
+                count.unlogged += 1;
                 return;
             }
-            (count, std::mem::take(&mut state.unlogged))
+            (count.all, count.logged(Instant::now()))
         };
         let mut line: Vec<(&str, String)> = vec![
             ("id", self.id.clone()),
@@ -289,8 +258,27 @@ impl Denials {
         }
     }
 
-    fn may_log(&self) -> bool {
-        lock(&self.state).lines.take().is_ok()
+    fn may_log(&self, key: &Key) -> bool {
+        let mut state = lock(&self.state);
+        state.count(key.clone()).is_news(Instant::now()) && state.lines.take().is_ok()
+    }
+
+    /// The end: what had no line is summed up in one. Returns how many calls were denied.
+    pub(crate) fn sum_up(&self) -> u64 {
+        let state = lock(&self.state);
+        let silent: u64 = state.counts.values().map(|c| c.unlogged).sum();
+        if silent > 0 {
+            let mut all: Vec<_> = state.counts.iter().collect();
+            all.sort_by_key(|(_, count)| std::cmp::Reverse(count.all));
+            let one = |((call, ..), count): &(&Key, &Count)| format!("{call} {}", count.all);
+            let calls: Vec<String> = all.iter().take(8).map(one).collect();
+            log::warn!(id:% = self.id, calls:% = calls.join(", "), unlogged:% = silent; "denied in all");
+        }
+        let denied = state
+            .counts
+            .iter()
+            .filter(|((.., what), _)| *what == "denied");
+        denied.map(|(_, count)| count.all).sum()
     }
 }
 

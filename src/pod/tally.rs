@@ -1,0 +1,47 @@
+//! What a pod did, in the two lines that it has in the log if nothing goes wrong.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Container, Pod};
+
+/// What was counted since the shim started.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub containers: AtomicU64,
+    pub execs: AtomicU64,
+    /// System calls that filters denied, of containers that are deleted.
+    pub denied: AtomicU64,
+}
+
+impl Pod {
+    /// The first line, when the pod has its first container: until then its names are not known.
+    pub(super) fn announce(&self) {
+        let version = env!("CARGO_PKG_VERSION");
+        log::info!(id:% = self.id, profile:% = self.class, version; "pod started");
+    }
+
+    /// The last line.
+    pub fn sum_up(&self) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Tally {
+            containers,
+            execs,
+            denied,
+        } = &self.tally;
+        if of(containers) > 0 {
+            log::info!(
+                id:% = self.id, containers:% = of(containers), execs:% = of(execs), denied:% = of(denied);
+                "pod ended"
+            );
+        }
+        crate::names::forget(&self.id);
+    }
+
+    /// A container goes.
+    pub(super) fn count_out(&self, container: &Container) {
+        if let Some(denials) = &container.denials {
+            let denied = denials.sum_up();
+            self.tally.denied.fetch_add(denied, Ordering::Relaxed);
+        }
+    }
+}
