@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Error, Result, logging, profile, protect, start};
 use crate::cgroup::Layout;
 use crate::control;
+use crate::isolation::Node;
 use crate::pod::{Isolation, Pod, event_queue};
 use crate::service;
 use crate::sys::{memory, process};
@@ -74,6 +75,14 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .filter(|a| !a.is_empty())
         .map(|a| format!("unix://{a}"));
     let (publisher, queue) = event_queue();
+    match Node::load() {
+        Ok(node) => {
+            if let Some(level) = node.log_level {
+                log::set_max_level(level.into());
+            }
+        }
+        Err(e) => log::warn!(id:% = flags.id, error:% = e; "the node's settings are not used"),
+    }
     let profile = profile(name);
     // With a broken profile every Create fails, with the reason.
     let isolation = Isolation::load(profile);

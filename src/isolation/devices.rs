@@ -34,8 +34,9 @@ pub(super) fn judge(profile: &Profile, devices: &[Device]) -> Result<(), Refusal
                 d.major,
                 d.minor
             ),
-            "remove privileged: true or the device from the pod, or add it to pod.devices of the profile",
-        )),
+            "remove privileged: true or the device from the pod",
+        )
+        .by("pod.devices")),
     }
 }
 
@@ -100,7 +101,8 @@ pub(super) fn judge_rules(
                         number(rule.minor())
                     ),
                     "remove privileged: true from the pod",
-                ));
+                )
+                .by("pod.devices"));
             }
         }
     }

@@ -144,11 +144,9 @@ impl Judge<'_> {
             };
         }
         let shows = format!("{} is not below one of pod.host_paths", real.display());
-        let remedy = format!(
-            "remove the volume from the pod, add its path to pod.host_paths of the profile{}",
-            Self::hint(&real)
-        );
-        refuse(&shows, &remedy)
+        let remedy = format!("remove the volume from the pod{}", Self::hint(&real));
+        let refusal = self.refuse(what, &shows, &remedy);
+        Err(refusal.by("pod.host_paths"))
     }
 
     fn allows(&self, namespace: HostNamespace) -> bool {
@@ -301,11 +299,10 @@ impl Judge<'_> {
         if self.is_listed(&real) {
             return Ok(());
         }
-        Err(self.refuse(
-            what,
-            "it is not below one of pod.host_paths",
-            "use an image, add its path to pod.host_paths of the profile",
-        ))
+        let shows = "it is not below one of pod.host_paths";
+        Err(self
+            .refuse(what, shows, "use an image")
+            .by("pod.host_paths"))
     }
 }
 

@@ -110,7 +110,8 @@ pub fn judge_exec(
                 profile,
                 "execs (exec.policy = \"deny\")",
                 "use no exec probes and no kubectl exec",
-            ));
+            )
+            .by("exec.policy"));
         }
         ExecPolicy::WithoutCapabilities => {
             if process::ceiling(&mut exec, &BTreeSet::new()) > 0 {
@@ -188,7 +189,8 @@ fn host_namespaces(profile: &Profile, request: &Request) -> Result<(), Refusal> 
                 profile,
                 format!("{field} (linux.namespaces has no {typ} namespace, or the node's)"),
                 format!("remove {field} from the pod"),
-            ));
+            )
+            .by("pod.host_namespaces"));
         }
     }
     Ok(())

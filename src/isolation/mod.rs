@@ -22,7 +22,7 @@ mod users;
 
 pub use judge::{Given, Verdict, judge, judge_exec, judge_update};
 pub use judged::Judged;
-pub use place::{Node, NodeError, Place, PodOfKubernetes, SETTINGS};
+pub use place::{LogLevel, Node, NodeError, Place, PodOfKubernetes, SETTINGS};
 pub(crate) use profile::read_of_root;
 pub use profile::{
     BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Profile, Scope, Unmappable,

@@ -45,6 +45,35 @@ pub struct Node {
     pub hidden: Vec<PathBuf>,
     /// Where snapshotters keep their snapshots, beside containerd's own in its root.
     pub snapshots: Vec<PathBuf>,
+    /// Whom the author of a pod may ask that a profile refuses.
+    pub contact: Option<String>,
+    /// From which level on shims write lines into containerd's log, whatever containerd's own level is.
+    pub log_level: Option<LogLevel>,
+}
+
+/// A level of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What somebody should look at, denied calls among it.
+    Warning,
+    /// Two lines for a pod.
+    Info,
+    /// Every step.
+    Debug,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warning => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+        }
+    }
 }
 
 impl Default for Node {
@@ -57,6 +86,8 @@ impl Default for Node {
             podman_run: "/run/containers/storage".into(),
             hidden: Vec::new(),
             snapshots: Vec::new(),
+            contact: None,
+            log_level: None,
         }
     }
 }

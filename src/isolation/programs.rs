@@ -13,12 +13,9 @@ fn is_listed(list: Option<&Vec<PathBuf>>, path: &Path) -> bool {
     list.is_none_or(|l| l.iter().any(|p| p == path))
 }
 
-fn refuse(profile: &Profile, what: &str, path: &Path, field: &str, key: &str) -> Refusal {
-    Refusal::new(
-        profile,
-        format!("{what} {} ({field})", path.display()),
-        format!("remove it, add its path to {key} of the profile"),
-    )
+fn refuse(profile: &Profile, what: &str, path: &Path, field: &str, key: &'static str) -> Refusal {
+    let what = format!("{what} {} ({field})", path.display());
+    Refusal::new(profile, what, "remove it").by(key)
 }
 
 /// All that the environment of a node's program has: the rest decides what it loads, and is the spec's.

@@ -98,7 +98,8 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
                 profile,
                 "a period without a quota (linux.resources.cpu.period)",
                 "give both",
-            ));
+            )
+            .by("limits.millicpus"));
         }
     }
     if limits.memory_oom_group
@@ -147,7 +148,8 @@ fn swap_alone(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
             profile,
             "memory without a limit, and so swap without one (linux.resources.memory.limit)",
             "give a limit",
-        ));
+        )
+        .by("limits.swap"));
     }
     let has_limit = memory.is_some_and(|m| m.limit().is_some_and(|l| l != 0));
     if has_swap && !has_limit && (limits.swap.max.is_some() || limits.memory.max.is_some()) {
@@ -155,7 +157,8 @@ fn swap_alone(profile: &Profile, r: &LinuxResources) -> Result<(), Refusal> {
             profile,
             "a limit of swap without one of memory (linux.resources.memory.swap)",
             "give both",
-        ));
+        )
+        .by("limits.swap"));
     }
     Ok(())
 }

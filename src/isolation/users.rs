@@ -10,15 +10,14 @@ use crate::oci::{Namespace, Request};
 /// A pod that asked for users of its own must have some: not the node's under another number, and nobody else's.
 pub(super) fn judge(profile: &Profile, request: &Request) -> Result<(), Refusal> {
     let refuse = |what: String| {
-        Err(Refusal::new(
-            profile,
-            what,
-            if request.namespaces.user.is_host() {
-                "set hostUsers: false in the pod"
-            } else {
-                "map to ids that nobody else has: kubelet's userNamespaces.idsPerPod and the node's subuid(5) say which"
-            },
-        ))
+        let refusal = |remedy| Refusal::new(profile, what, remedy);
+        Err(if request.namespaces.user.is_host() {
+            refusal("set hostUsers: false in the pod").by("user_namespace.mode")
+        } else {
+            refusal(
+                "map to ids that nobody else has: kubelet's userNamespaces.idsPerPod and the node's subuid(5) say which",
+            )
+        })
     };
     let mode = profile.user_namespace.mode;
     let own = !request.namespaces.user.is_host();
@@ -77,7 +76,8 @@ pub(super) fn give(
                 profile,
                 format!("{field} (user_namespace.mode = \"auto\")"),
                 format!("remove {field} from the pod"),
-            ));
+            )
+            .by("user_namespace.mode"));
         }
     }
     namespaces.user = Namespace::New;

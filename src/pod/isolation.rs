@@ -11,7 +11,7 @@ use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
 use crate::executor::{Confinement, Landlock};
 use crate::isolation::{
-    self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Verdict,
+    self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Refusal, Verdict,
 };
 use crate::oci::StdioUris;
 use crate::oci::{Links, Reading, Request, RootMount, capabilities};
@@ -233,8 +233,12 @@ impl Isolation {
         place: &Place,
         mounts: Vec<RootMount>,
     ) -> Result<Judged<Vec<RootMount>>> {
-        isolation::judge_root_mounts(&self.profile, place, mounts)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+        isolation::judge_root_mounts(&self.profile, place, mounts).map_err(|e| self.refused(e))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        let refusal = refusal.with_contact(self.node.contact.as_deref());
+        Error::FailedPrecondition(refusal.to_string())
     }
 
     /// A container under the profile.
@@ -245,8 +249,8 @@ impl Isolation {
             namespaces: Some(of_pod.namespaces),
             ..host_limits(of_pod.layout)
         };
-        let Verdict { judged, report } = isolation::judge(&self.profile, &given, request)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))?;
+        let Verdict { judged, report } =
+            isolation::judge(&self.profile, &given, request).map_err(|e| self.refused(e))?;
         for change in report {
             log::debug!(id, profile = self.name(), change:% = change; "tightened");
         }
@@ -255,14 +259,12 @@ impl Isolation {
 
     /// Where a process's streams go, under the profile.
     pub(super) fn judge_streams(&self, addresses: StdioUris) -> Result<Judged<StdioUris>> {
-        isolation::judge_streams(&self.profile, addresses)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+        isolation::judge_streams(&self.profile, addresses).map_err(|e| self.refused(e))
     }
 
     /// Changed resources of a live container, under the profile's ceilings.
     pub fn judge_update(&self, resources: LinuxResources) -> Result<Judged<LinuxResources>> {
-        isolation::judge_update(&self.profile, resources)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+        isolation::judge_update(&self.profile, resources).map_err(|e| self.refused(e))
     }
 
     /// The profile, with all that it inherits.
@@ -274,7 +276,7 @@ impl Isolation {
     pub fn judge_exec(&self, layout: &Layout, process: Process) -> Result<Judged<Process>> {
         isolation::judge_exec(&self.profile, &host_limits(layout), process)
             .map(|verdict| verdict.judged)
-            .map_err(|e| Error::FailedPrecondition(e.to_string()))
+            .map_err(|e| self.refused(e))
     }
 
     /// Whether two profiles isolate alike: the containers of a pod have one.

@@ -407,7 +407,7 @@ pub(super) fn hooks_of_devices(d: &mut Daemon) {
         let pod = Pod::run(d, &format!("cdi-{class}"), class);
         let why = start(&pod).unwrap_err();
         assert!(
-            why.contains("refuses the hook") && why.contains("pod.hooks of the profile"),
+            why.contains("refuses the hook") && why.contains("(pod.hooks decides)"),
             "{why}"
         );
     }
