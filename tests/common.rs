@@ -39,6 +39,12 @@ fn root() -> std::path::PathBuf {
     test_directory().join("common")
 }
 
+/// The script of a service, and the end of its output.
+pub fn work(name: &str) -> (&'static str, &'static str) {
+    let found = WORK.iter().find(|(n, ..)| *n == name).unwrap();
+    (found.1, found.2)
+}
+
 /// What is run, what it does, and the end of its output.
 const WORK: [(&str, &str, &str); 8] = [
     (

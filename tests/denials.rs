@@ -38,7 +38,7 @@ fn lines(s: &Shim) -> Vec<String> {
 }
 
 /// What a container's filters denied so far, as its shim tells.
-fn counters(s: &Shim, id: &str) -> Vec<control::Denials> {
+pub fn counters(s: &Shim, id: &str) -> Vec<control::Denials> {
     let pod: control::Pod = control::ask(s.pid().unwrap() as u32, &control::Ask::State).unwrap();
     let found = pod.containers.into_iter().find(|c| c.id == id);
     found.unwrap().denials

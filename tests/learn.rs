@@ -9,8 +9,9 @@ use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::{Value, json};
 
 use crate::common::{self, Network};
-use crate::isolation::{request, run_under, runtime_options, under};
+use crate::isolation::{read_all, request, run_under, runtime_options, under};
 use crate::support::cri::{self, Client, SecurityProfile};
+use crate::support::daemon::CLASS;
 use crate::support::place::program;
 use crate::support::shim::Shim;
 use crate::support::{Daemon, NGINX, Output, wait_until};
@@ -29,6 +30,14 @@ pub fn cases() -> Vec<crate::Case> {
         }),
         service("learn::python_web_service", || {
             replay("python", PYTHON_WORK, "hello 3\n")
+        }),
+        service("learn::postgres", || {
+            let (script, expected) = common::work("postgres");
+            replay("postgres", script, expected);
+        }),
+        service("learn::node_web_service", || {
+            let (script, expected) = common::work("node");
+            replay("node", script, expected);
         }),
         Case::cri("learn::a_pod_through_cri", a_pod_through_cri),
     ]
@@ -257,6 +266,19 @@ fn replay(name: &str, script: &str, expected: &str) {
         "{name} under what was learnt:\n{text}\n{learnt}\n{}",
         s.log()
     );
+    // And the pause container of its pod.
+    let pause = format!("{id}-pause");
+    let spec = s.spec(&pause, &["/pause"]);
+    let created = request(&s, &pause, &spec, &learnt);
+    let reader = read_all(&created.stdout);
+    s.call::<CreateTaskResponse>("Create", &created).unwrap();
+    s.start_process(&pause, "").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let denied = crate::denials::counters(&s, &pause);
+    let loops = denied.iter().any(|d| d.count > 3);
+    assert!(!loops, "{name}: the pause container: {denied:?}");
+    s.finish(&pause);
+    reader.join().unwrap();
     // The filter alone, without any other floor.
     let alone = format!("[seccomp]\nfloor = {:?}\n", filter.to_str().unwrap());
     for attack in ["unshare-user", "bpf", "ptrace", "mount"] {
@@ -287,25 +309,26 @@ fn a_pod_through_cri(d: &mut Daemon) {
     d.import("nginx");
     let client = Client::connect(d);
     let config = cri::pod_config(d, "learn");
-    let work =
-        |container: &cri::ContainerConfig, config: &cri::PodSandboxConfig, learn_it: bool| {
-            let pod = client.run_pod(config, "cofferdam-hardened").unwrap();
-            d.remember(&pod);
-            if learn_it {
-                learn(&["start", &pod]).ok();
-            }
-            let id = client.create(&pod, container, config).unwrap();
-            client.start(&id).unwrap();
-            let ip = client.pod_ip(&pod).unwrap();
-            let url = format!("http://{ip}/");
-            let page = || Output::of(Command::new("curl").args(["-s", "-m", "5", &url])).stdout;
-            wait_until("nginx serves", Duration::from_secs(20), || {
-                page().contains("Served from a pod in Cofferdam")
-            });
-            (pod, id)
-        };
+    let work = |container: &cri::ContainerConfig,
+                config: &cri::PodSandboxConfig,
+                (class, learn_it): (&str, bool)| {
+        let pod = client.run_pod(config, class).unwrap();
+        d.remember(&pod);
+        if learn_it {
+            learn(&["start", &pod]).ok();
+        }
+        let id = client.create(&pod, container, config).unwrap();
+        client.start(&id).unwrap();
+        let ip = client.pod_ip(&pod).unwrap();
+        let url = format!("http://{ip}/");
+        let page = || Output::of(Command::new("curl").args(["-s", "-m", "5", &url])).stdout;
+        wait_until("nginx serves", Duration::from_secs(20), || {
+            page().contains("Served from a pod in Cofferdam")
+        });
+        (pod, id)
+    };
     let nginx = cri::container_config("nginx", NGINX, &[]);
-    let (pod, id) = work(&nginx, &config, true);
+    let (pod, id) = work(&nginx, &config, ("cofferdam-hardened", true));
     let recorded_pod = pod.clone();
     let dir = d.dir().join("learnt");
     client.stop(&id, 10).unwrap();
@@ -337,9 +360,36 @@ fn a_pod_through_cri(d: &mut Daemon) {
         profile_type: 2, // Localhost
         localhost_ref: dir.join("nginx.seccomp.json").display().to_string(),
     });
-    let (pod, _) = work(&again, &cri::pod_config(d, "learn-again"), false);
-    client.stop_pod(&pod).unwrap();
-    client.remove_pod(&pod).unwrap();
+    let remove = |pod: &str| {
+        client.stop_pod(pod).unwrap();
+        client.remove_pod(pod).unwrap();
+    };
+    let (pod, _) = work(
+        &again,
+        &cri::pod_config(d, "learn-again"),
+        ("cofferdam-hardened", false),
+    );
+    remove(&pod);
+    // The profile as a class of its own: the pause container has it, too.
+    fs::copy(
+        dir.join("nginx.toml"),
+        d.dir().join(format!("{CLASS}.toml")),
+    )
+    .unwrap();
+    let (pod, _) = work(&nginx, &cri::pod_config(d, "learnt"), (CLASS, false));
+    let out = Output::of(Command::new(program()).args(["explain", "--json", &pod])).ok();
+    let seen: Value = serde_json::from_str(&out.stdout).unwrap();
+    assert_eq!(seen["verdict"], "enforced");
+    for container in seen["containers"].as_array().unwrap() {
+        let container = &container["container"];
+        let denials = container["denials"].as_array().unwrap();
+        let loops = denials.iter().any(|d| d["call"] == "pause");
+        assert!(
+            container["profile"] == "class" && !loops && denials.len() < 3,
+            "{container:#}"
+        );
+    }
+    remove(&pod);
     // The sandbox was recorded, too.
     cofferdam::learn::forget(&recorded_pod);
 }

@@ -104,6 +104,10 @@ stale() {
     [ ! -e "$target/images/$1.tar" ] || [ -n "$(find "tests/images/$1" -newer "$target/images/$1.tar" -print -quit)" ]
 }
 
+compile_pause() {
+    gcc -Os -Wall -Werror -static -o "$1" tests/images/pause/pause.c
+}
+
 build_images() {
     mkdir -p "$target/images"
     local context applet
@@ -125,9 +129,10 @@ build_images() {
     if stale pause; then
         say "building the pause image"
         context=$(mktemp -d)
-        cp /bin/busybox "$context/busybox"
+        compile_pause "$context/pause"
         build_image pause "$context"
     fi
+    [ -e "$target/rootfs/pause" ] || compile_pause "$target/rootfs/pause"
     if stale nginx; then
         say "building the nginx image from Debian's packages"
         context=$(mktemp -d)

@@ -76,7 +76,7 @@ fn cpu(d: &mut Daemon) {
         |group| {
             if is_v2() {
                 assert_eq!(read(group, ("", ""), "cpu.max"), "50000 100000");
-                assert_eq!(read(group, ("", ""), "cpu.weight"), "20");
+                assert_eq!(read(group, ("", ""), "cpu.weight"), "59");
             } else {
                 assert_eq!(read(group, ("cpu", "cpu.cfs_quota_us"), ""), "50000");
                 assert_eq!(read(group, ("cpu", "cpu.cfs_period_us"), ""), "100000");

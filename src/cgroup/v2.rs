@@ -225,9 +225,19 @@ fn cpu(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()
     Ok(())
 }
 
-/// Shares (2 to 262144, default 1024) to weight (1 to 10000, default 100), linearly, as runc before 1.4 and systemd do.
+/// Shares (2 to 262144, default 1024) to weight (1 to 10000, default 100): the curve through these three points of runc 1.3.2 and crun 1.23
+/// (`ConvertCPUSharesToCgroupV2Value` of opencontainers/cgroups). The line that was used before made 39 of the default.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is from 1 to 10000"
+)]
 fn weight_from_shares(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    // A rounding error must not lift a whole number.
+    let weight = (10f64.powf(exponent) - 1e-9).ceil();
+    (weight as u64).clamp(1, 10_000)
 }
 
 fn block_io(cgroup: &Cgroup, r: &LinuxResources, out: &mut Vec<Setting>) -> Result<()> {
@@ -363,7 +373,12 @@ mod tests {
     #[test]
     fn shares_map_to_the_whole_weight_range() {
         assert_eq!(weight_from_shares(2), 1);
-        assert_eq!(weight_from_shares(1024), 39);
+        assert_eq!(weight_from_shares(1024), 100);
+        // Kubernetes' requests of 10, 100 and 500 thousandths of a processor, and of 2.
+        assert_eq!(
+            [10, 102, 512, 2048].map(weight_from_shares),
+            [4, 17, 59, 174]
+        );
         assert_eq!(weight_from_shares(262_144), 10_000);
         assert_eq!(weight_from_shares(u64::MAX), 10_000);
     }

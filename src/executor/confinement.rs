@@ -1,6 +1,7 @@
 //! What is added to every process of a pod, init or exec, whatever its spec says: the second half of an isolation profile,
 //! the one that OCI's fields cannot express.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Landlock {
     pub execute: Option<Vec<PathBuf>>,
     /// Where files may be changed.
     pub write: Option<Vec<PathBuf>>,
+    /// Beside both: what nearly every program needs.
+    pub essentials: bool,
     /// Ports to listen on.
     pub tcp_bind: Option<Vec<u16>>,
     /// Ports to connect to.
@@ -53,9 +56,52 @@ pub struct Confinement {
     pub egress: Option<Vec<Destination>>,
 }
 
+/// Programs that are executed for others: loaders by the kernel, and the pause container's by the CRI. A rule holds for the file that is
+/// there when a process starts.
+const LOADERS: [&CStr; 8] = [
+    c"/lib64/ld-linux-x86-64.so.2",
+    c"/lib/ld-linux-aarch64.so.1",
+    c"/lib/ld-linux-riscv64-lp64d.so.1",
+    c"/lib/ld-musl-x86_64.so.1",
+    c"/lib/ld-musl-aarch64.so.1",
+    c"/lib/ld-musl-riscv64.so.1",
+    c"/lib64/ld64.so.1",
+    c"/pause",
+];
+/// Files that programs write to without changing anything that lasts.
+pub const SINKS: [&CStr; 12] = [
+    c"/dev/null",
+    c"/dev/zero",
+    c"/dev/full",
+    c"/dev/random",
+    c"/dev/urandom",
+    c"/dev/tty",
+    c"/dev/console",
+    c"/dev/ptmx",
+    // The process's streams, which /dev/stdout and the like lead to: named pipes of the node, in no directory of the container.
+    c"/proc/self/fd/0",
+    c"/proc/self/fd/1",
+    c"/proc/self/fd/2",
+    // A process's own settings; those of the node are read-only there.
+    c"/proc",
+];
+/// Terminals.
+const TERMINALS: &CStr = c"/dev/pts";
+
 impl Landlock {
     fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self {
+            scope_abstract,
+            scope_signal,
+            execute,
+            write,
+            essentials: _,
+            tcp_bind,
+            tcp_connect,
+        } = self;
+        let lists = execute.is_some() || write.is_some();
+        let ports = tcp_bind.is_some() || tcp_connect.is_some();
+        !(*scope_abstract || *scope_signal || lists || ports)
     }
 
     /// What of this a kernel with this version of Landlock cannot do.
@@ -101,6 +147,15 @@ impl Landlock {
                     rules.paths.push((path, access));
                 }
             }
+        }
+        if self.essentials && self.execute.as_ref().is_some_and(|l| !l.is_empty()) {
+            let loaders = LOADERS.into_iter().map(CStr::to_owned);
+            rules.paths.extend(loaders.map(|path| (path, ll::EXECUTE)));
+        }
+        if self.essentials && self.write.is_some() {
+            let sinks = SINKS.into_iter().chain([TERMINALS]).map(CStr::to_owned);
+            let into_files = write & (ll::WRITE_FILE | ll::TRUNCATE);
+            rules.paths.extend(sinks.map(|path| (path, into_files)));
         }
         if abi >= 4 {
             for (ports, access) in [
@@ -216,6 +271,7 @@ mod tests {
             scope_signal: true,
             execute: Some(vec!["/bin".into()]),
             write: Some(vec!["/tmp".into()]),
+            essentials: true,
             tcp_bind: Some(vec![80]),
             tcp_connect: None,
         };
@@ -226,6 +282,18 @@ mod tests {
             ll::EXECUTE | ll::TRUNCATE
         );
         assert!(all.missing(7).is_empty());
+        // Beside the lists what nearly every program needs, and with it nothing is made or removed.
+        let right = |path: &CStr| new.paths.iter().find(|(p, _)| p.as_c_str() == path);
+        assert_eq!(right(c"/pause").unwrap().1, ll::EXECUTE);
+        assert_eq!(
+            right(c"/dev/null").unwrap().1,
+            ll::WRITE_FILE | ll::TRUNCATE
+        );
+        let exact = Landlock {
+            essentials: false,
+            ..all.clone()
+        };
+        assert_eq!(exact.ruleset(7).unwrap().unwrap().paths.len(), 2);
         let old = all.ruleset(1).unwrap().unwrap();
         assert_eq!((old.scoped, old.net, old.fs & ll::TRUNCATE), (0, 0, 0));
         assert_eq!(all.missing(1).len(), 3);

@@ -423,12 +423,17 @@ impl Planner<'_> {
         let field = mount.field();
         let mut propagation = mount.propagation.clone();
         let namespace = &self.request.namespaces.cgroup;
-        let whole = cgroup.is_v2() && namespace.is_host() && !self.is_of_user();
-        let source = if namespace.is_new() || whole {
+        let whole = cgroup.is_v2() && namespace.is_host();
+        let source = if namespace.is_new() || whole && !self.is_of_user() {
             new_hierarchy(h, &field)?
         } else {
             propagation.insert(0, (libc::MS_SLAVE, false));
-            let group: PathBuf = cgroup.dir(h);
+            // In a user namespace the tree cannot be mounted, and is bound.
+            let group: PathBuf = if whole {
+                h.mount.clone()
+            } else {
+                cgroup.dir(h)
+            };
             let group = c_string(group.into_os_string().into_encoded_bytes(), &field)?;
             let tree = m::open_tree_clone(CWD, &group, false).map_err(|errno| Error::Step {
                 what: label.clone(),

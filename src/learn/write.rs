@@ -16,6 +16,29 @@ use crate::show::{shown, toml_string};
 const OF_THE_RUNTIME: [&str; 2] = ["execve", "exit_group"];
 /// What the kernel has programs call by itself.
 const OF_THE_KERNEL: [&str; 2] = ["restart_syscall", "rt_sigreturn"];
+/// What the pause container of a pod does, which runs under the class as well.
+const OF_PAUSE: [&str; 20] = [
+    "arch_prctl",
+    "brk",
+    "exit_group",
+    "getpid",
+    "getrandom",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "nanosleep",
+    "pause",
+    "prlimit64",
+    "readlink",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "set_robust_list",
+    "set_tid_address",
+    "wait4",
+    "write",
+    "writev",
+];
 /// What the start of nearly every program takes: the loader and the C library.
 const OF_A_START: [&str; 27] = [
     "access",
@@ -144,6 +167,10 @@ fn calls(recorded: &Recorded) -> BTreeMap<String, String> {
         &OF_THE_KERNEL,
         "not seen: the kernel needs it after signals",
     );
+    add(
+        &OF_PAUSE,
+        "not seen: the pause container of a pod needs it, which the class is for, too",
+    );
     if !recorded.from_start {
         add(
             &OF_A_START,
@@ -173,15 +200,18 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
         toml_string(&recorded.profile)
     );
     if !recorded.from_start {
-        out += "# The start of its program was not seen: what only that needs is missing, but for what all programs need.\n";
+        out += "# The start of its program was not seen, so capabilities and files are not restricted, and calls that only the start needs may be missing.\n\
+                # Record it from its start: `cofferdam learn start POD` before the container is created.\n";
     }
     for gap in &recorded.gaps {
         out += &format!("# Not recorded: {}\n", shown(gap));
     }
-    out += &format!("extends = {}\n\n[process]\n", toml_string(base));
-    let knows = |what: &str| !recorded.gaps.iter().any(|g| g.starts_with(what));
+    out += &format!("extends = {}\n", toml_string(base));
+    // A list of what was seen later would deny what the start takes.
+    let knows =
+        |what: &str| recorded.from_start && !recorded.gaps.iter().any(|g| g.starts_with(what));
     if knows("capabilities") {
-        out += "# Those that decided something.\ncapabilities = [\n";
+        out += "\n[process]\n# Those that decided something.\ncapabilities = [\n";
         for (name, decided) in &recorded.capabilities {
             // At every mapping of memory the kernel asks whether there may be more than there is.
             let doubt = match name.as_str() {
@@ -237,15 +267,22 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
     out
 }
 
+/// What `landlock.essentials` stands for, and streams under the names that lead to them.
+fn is_essential(path: &str) -> bool {
+    const STREAMS: [&str; 4] = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd"];
+    let sinks = crate::executor::SINKS.map(|sink| sink.to_str().unwrap_or_default());
+    let mut all = sinks.into_iter().chain(STREAMS).chain(["/dev/pts"]);
+    all.any(|known| Path::new(path).starts_with(known))
+}
+
 /// Files that are written to in place, and directories in which something is made; of these, none within another.
 fn written(recorded: &Recorded) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, (u64, String)> = BTreeMap::new();
     let mut add = |path: &str| {
-        // Devices are written to where they are; below /proc, processes come and go.
-        let place = if path.starts_with("/dev/") && !path.starts_with("/dev/shm/") {
+        // Devices are written to where they are.
+        let is_device = path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
+        let place = if is_device {
             path.to_owned()
-        } else if path.starts_with("/proc/") {
-            "/proc".to_owned()
         } else {
             let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
             parent.display().to_string()
@@ -254,8 +291,8 @@ fn written(recorded: &Recorded) -> BTreeMap<String, String> {
         entry.0 += 1;
     };
     for (path, _) in recorded.files.iter().filter(|(_, f)| f.written > 0) {
-        // Sockets, pipes and what is deleted have no path.
-        if path.starts_with('/') {
+        // Sockets, pipes and what is deleted have no path, and what every program may write to needs no entry.
+        if path.starts_with('/') && !is_essential(path) {
             add(path.trim_end_matches(" (deleted)"));
         }
     }
@@ -314,6 +351,9 @@ mod tests {
             "/var/log/deep/y\n.log",
             "/dev/null",
             "pipe:[1]",
+            "/dev/stdout",
+            "/proc/self/fd/1",
+            "/proc/7/oom_score_adj",
         ] {
             r.files.insert(path.into(), written.clone());
         }
@@ -337,10 +377,7 @@ mod tests {
                 .map(|p| p.display().to_string())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            paths(profile.landlock.write),
-            ["/dev/null", "/run", "/var/log"]
-        );
+        assert_eq!(paths(profile.landlock.write), ["/run", "/var/log"]);
         assert_eq!(paths(profile.landlock.execute), ["/bin/sh"]);
         let names: Vec<&str> = learnt.filter["syscalls"]
             .as_array()
@@ -351,18 +388,36 @@ mod tests {
         assert_eq!(
             names,
             [
+                "arch_prctl",
+                "brk",
                 "clone",
                 "clone3",
                 "execve",
                 "exit_group",
+                "getpid",
+                "getrandom",
+                "mmap",
+                "mprotect",
+                "munmap",
+                "nanosleep",
                 "openat",
+                "pause",
+                "prlimit64",
                 "read",
+                "readlink",
                 "restart_syscall",
+                "rseq",
+                "rt_sigaction",
+                "rt_sigprocmask",
                 "rt_sigreturn",
-                "write"
+                "set_robust_list",
+                "set_tid_address",
+                "wait4",
+                "write",
+                "writev"
             ]
         );
-        assert_eq!(learnt.calls, 8);
+        assert_eq!(learnt.calls, 26);
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -97,6 +97,11 @@ impl Sets {
         (self.bounding | self.permitted) & SYS_PTRACE != 0
     }
 
+    /// All that are in any set.
+    pub fn all(self) -> u64 {
+        self.bounding | self.effective | self.permitted | self.inheritable | self.ambient
+    }
+
     /// Without ambient capabilities that are not permitted and inheritable as well: the kernel allows no others
     /// (capabilities(7)), and old versions of `runc spec` write some.
     #[must_use]

@@ -49,6 +49,8 @@ pub struct Container {
     pub(super) isolation: Arc<Isolation>,
     pub(super) hooks: Option<Arc<hooks::HookRunner>>,
     pub(super) new_keyring: bool,
+    /// The capabilities that its processes can have.
+    pub(super) capabilities: u64,
     /// Calls that the pod's own filter allows.
     pub(super) allowed: Option<usize>,
     /// What it uses, while that is recorded.

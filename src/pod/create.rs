@@ -286,6 +286,7 @@ impl Pod {
             personality: executor::personality(spec),
             maps: Maps::of(spec),
             inherited: inherited(spec)?,
+            capabilities: sets(spec.process().as_ref()).all(),
             allowed: learn::allowed(spec),
             users: admitted.users.own().map(|u| u.first()),
             init: Process::new(String::new(), admitted.stdio, state, streams),
@@ -393,8 +394,11 @@ fn fingerprint(
     sink.0.finish()
 }
 
+fn sets(process: Option<&oci_spec::runtime::Process>) -> Sets {
+    Sets::from_spec(process.and_then(|p| p.capabilities().as_ref()))
+}
+
 /// Whether a process may come to trace others that have more rights.
 pub(super) fn may_trace(process: Option<&oci_spec::runtime::Process>) -> bool {
-    let capabilities = process.and_then(|p| p.capabilities().as_ref());
-    Sets::from_spec(capabilities).may_trace()
+    sets(process).may_trace()
 }

@@ -101,6 +101,7 @@ impl Isolation {
                 scope_signal: has(isolation::Scope::Signal),
                 execute: landlock.execute.clone(),
                 write: landlock.write.clone(),
+                essentials: landlock.essentials,
                 tcp_bind: landlock.tcp_bind.clone(),
                 tcp_connect: landlock.tcp_connect.clone(),
             },

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Container, Pod, Status, lock};
 use crate::isolation::LearnPolicy;
 use crate::learn::{self, Recorded, Recorder};
+use crate::oci::capabilities;
 
 /// How many calls a spec's own filter allows; none where it has no filter, or one that lists what is denied.
 pub(super) fn allowed(spec: &Spec) -> Option<usize> {
@@ -111,7 +112,18 @@ impl Pod {
 impl Container {
     fn recorded(&self) -> Option<Recorded> {
         let recorder = lock(&self.recorder);
-        let recorded = recorder.as_ref()?.recorded(&self.cgroup.pids());
+        let mut recorded = recorder.as_ref()?.recorded(&self.cgroup.pids());
+        // What decided for others (the kernel, the runtime) was never the container's.
+        let has = |name: &String| {
+            let bit = capabilities::NAMES.iter().position(|n| n == name);
+            bit.is_some_and(|bit| self.capabilities >> bit & 1 == 1)
+        };
+        for (name, decided) in &mut recorded.capabilities {
+            if !has(name) {
+                decided.had = 0;
+            }
+        }
+        recorded.capabilities.retain(|_, d| d.had + d.lacked > 0);
         Some(Recorded {
             container: self.id.clone(),
             profile: self.isolation.name().to_owned(),

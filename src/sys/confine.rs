@@ -9,6 +9,8 @@ use super::{Result, check};
 pub mod landlock {
     /// Execute a file.
     pub const EXECUTE: u64 = 1;
+    /// Write into a file: ABI 1.
+    pub const WRITE_FILE: u64 = 1 << 1;
     /// Write, remove, make and truncate files of every kind, link and rename: ABI 1.
     pub const WRITE_V1: u64 = 0x1ff2;
     /// Make block devices: ABI 1.

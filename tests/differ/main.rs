@@ -1,7 +1,7 @@
 //! Differential testing: unusual but valid specs, each run by runc and by Cofferdam, and everything that can be seen of the two
 //! containers compared. A difference that is known has a line in `known.rs` with its reason; any other is printed, with its spec.
 //!
-//! `differ [--from N] [--count N] [--runc PROGRAM] [--cofferdam PROGRAM] [--keep DIR]`; specs have numbers, and the same number is the
+//! `differ [--from N] [--count N] [--runc PROGRAM] [--cofferdam PROGRAM] [--keep DIR]`, or `differ --print N` for a spec; specs have numbers, and the same number is the
 //! same spec.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -48,6 +48,10 @@ fn main() {
             "--count" => count = value.parse().expect("a number"),
             "--runc" => runc = value.into(),
             "--cofferdam" => cofferdam = value.into(),
+            "--print" => {
+                let number = value.parse().expect("a number");
+                return println!("{:#}", spec::numbered(number));
+            }
             "--keep" => keep = Some(PathBuf::from(value)),
             _ => panic!("unknown argument {arg}"),
         }

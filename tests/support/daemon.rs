@@ -70,6 +70,9 @@ impl Release {
     }
 }
 
+/// A handler of every test's daemon whose profile is the file of this name, with `.toml`, in [`Daemon::dir`].
+pub const CLASS: &str = "class";
+
 /// How to start a daemon.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Setup {
@@ -156,7 +159,9 @@ impl Daemon {
             (Release::V1_6, true) => format!(
                 "version = 2\n{common}\
                  [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{PAUSE}\"\nrestrict_oom_score_adj = true\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{cni}\"\nconf_dir = \"{dir}/cni\"\n{}\n",
+                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{cni}\"\nconf_dir = \"{dir}/cni\"\n{}\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{CLASS}]\nruntime_type = \"{RUNTIME}\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{CLASS}.options]\nConfigPath = \"{dir}/{CLASS}.toml\"\n",
                 drop_in("containerd-1.x.toml")
             ),
             (Release::V2, true) => format!(
@@ -165,7 +170,9 @@ impl Daemon {
                  [plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
                  [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [\"{cni}\"]\nconf_dir = \"{dir}/cni\"\n\
                  [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.cofferdam-userns]\n\
-                 runtime_type = \"io.containerd.runc.v2\"\nruntime_path = \"{}/containerd-shim-cofferdam-v1\"\n",
+                 runtime_type = \"io.containerd.runc.v2\"\nruntime_path = \"{}/containerd-shim-cofferdam-v1\"\n\
+                 [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.{CLASS}]\nruntime_type = \"{RUNTIME}\"\n\
+                 [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.{CLASS}.options]\nConfigPath = \"{dir}/{CLASS}.toml\"\n",
                 repository()
                     .join("shim-config/containerd-2.x.toml")
                     .display(),

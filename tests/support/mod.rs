@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each of them uses a part
 
 pub mod cri;
-mod daemon;
+pub mod daemon;
 pub mod events;
 pub mod leftovers;
 mod output;

@@ -160,6 +160,7 @@ pub(super) fn parse_uid(text: &[u8]) -> Option<u32> {
 
 /// Paths that are not there need no rule.
 pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
+    use confine::landlock as ll;
     let ruleset = confine::landlock_ruleset(rules.fs, rules.net, rules.scoped)
         .map_err(at("landlock_create_ruleset"))?;
     for (path, access) in &rules.paths {
@@ -169,14 +170,14 @@ pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
         };
         let is_dir =
             m::fstat(file.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        // Of a file's rights only these make sense: execute, write, truncate.
-        let access = if is_dir {
-            *access
-        } else {
-            *access & (confine::landlock::EXECUTE | 2 | confine::landlock::TRUNCATE)
-        };
-        confine::landlock_allow_path(ruleset.as_fd(), file.as_fd(), access)
-            .map_err(at("landlock_add_rule"))?;
+        // Of a file's rights only these make sense.
+        let of_files = ll::EXECUTE | ll::WRITE_FILE | ll::TRUNCATE;
+        let access = if is_dir { *access } else { *access & of_files };
+        match confine::landlock_allow_path(ruleset.as_fd(), file.as_fd(), access) {
+            // Pipes and sockets, which Landlock restricts for nobody.
+            Err(Errno::EBADFD) => {}
+            added => added.map_err(at("landlock_add_rule"))?,
+        }
     }
     for (port, access) in &rules.ports {
         confine::landlock_allow_port(ruleset.as_fd(), *port, *access)

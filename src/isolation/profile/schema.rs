@@ -254,7 +254,7 @@ pub enum CallAction {
 }
 
 /// `[landlock]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Landlock {
     /// What must not reach out of the container. Linux 6.12.
@@ -266,6 +266,9 @@ pub struct Landlock {
     /// Paths below which files may be changed; left out, everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<Vec<PathBuf>>,
+    /// Beside both lists what nearly every program needs: the loaders and `/pause` may be executed, and `/dev/null` and its kin, terminals and
+    /// files of `/proc` written to.
+    pub essentials: bool,
     /// TCP ports to listen on; left out, all. Linux 6.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_bind: Option<Vec<u16>>,
@@ -274,6 +277,20 @@ pub struct Landlock {
     pub tcp_connect: Option<Vec<u16>>,
     /// What this kernel's Landlock cannot do is an error, rather than a line in the log.
     pub required: bool,
+}
+
+impl Default for Landlock {
+    fn default() -> Self {
+        Self {
+            scopes: BTreeSet::new(),
+            execute: None,
+            write: None,
+            essentials: true,
+            tcp_bind: None,
+            tcp_connect: None,
+            required: false,
+        }
+    }
 }
 
 /// A scope of Landlock.
