@@ -81,7 +81,8 @@ fn a_daemon_that_is_right(d: &mut Daemon) {
     let can = find(&findings, "profile untrusted", "user namespace");
     assert_eq!(can["state"], "ok", "{can}");
     for f in &findings {
-        assert_eq!(f["state"] == "ok", f["remedy"] == "", "{f}");
+        let is_fine = f["state"] == "ok" || f["state"] == "not-here";
+        assert_eq!(is_fine, f["remedy"] == "", "{f}");
     }
     // Only what was asked for.
     let (_, findings) = node.check(&["standard"]);

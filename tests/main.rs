@@ -42,6 +42,7 @@ mod task_api;
 mod top;
 mod trace;
 mod users;
+mod worked;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Daemon, Release, Setup};
@@ -226,6 +227,7 @@ fn main() {
         floor::cases,
         isolation::cases,
         users::cases,
+        worked::cases,
         denials::cases,
         explain::cases,
         top::cases,

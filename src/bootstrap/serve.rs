@@ -9,9 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Result, logging, profile, protect, start};
 use crate::cgroup::Layout;
-use crate::control;
+use crate::control::{self, Unavailable};
 use crate::isolation::Node;
-use crate::pod::{Isolation, Pod, event_queue};
+use crate::pod::{BrokenProfile, Isolation, Pod, event_queue};
 use crate::service;
 use crate::sys::{memory, process};
 use crate::trace;
@@ -63,6 +63,36 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
     served
 }
 
+/// As the node's settings say.
+fn set_log_level(id: &str) {
+    match Node::load() {
+        Ok(node) => {
+            if let Some(level) = node.log_level {
+                log::set_max_level(level.into());
+            }
+        }
+        Err(e) => log::warn!(id, error:% = e; "the node's settings are not used"),
+    }
+}
+
+/// What cannot be enforced.
+fn tell(id: &str, profile: &str, broken: Option<&BrokenProfile>, missing: &[Unavailable]) {
+    if let Some(e) = broken {
+        log::error!(id, error:% = e; "no container can be created");
+    }
+    for lack in missing {
+        let level = if lack.accepted {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
+        log::log!(
+            level, id, profile:%, key:% = lack.key, missing:% = lack.what, why:% = lack.why;
+            "this machine cannot enforce a part of the profile"
+        );
+    }
+}
+
 async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> {
     let listening = trace::span("serve: load the profile and listen");
     let socket = listener
@@ -75,14 +105,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .filter(|a| !a.is_empty())
         .map(|a| format!("unix://{a}"));
     let (publisher, queue) = event_queue();
-    match Node::load() {
-        Ok(node) => {
-            if let Some(level) = node.log_level {
-                log::set_max_level(level.into());
-            }
-        }
-        Err(e) => log::warn!(id:% = flags.id, error:% = e; "the node's settings are not used"),
-    }
+    set_log_level(&flags.id);
     let profile = profile(name);
     // With a broken profile every Create fails, with the reason.
     let isolation = Isolation::load(profile);
@@ -110,12 +133,7 @@ async fn serve(name: &str, flags: &Flags, listener: UnixListener) -> Result<()> 
         .await
         .map_err(|e| Error::Other(format!("serve the task API: {e}")))?;
     log::debug!(id:% = flags.id, profile:%, version:% = env!("CARGO_PKG_VERSION"); "serving");
-    if let Some(e) = broken {
-        log::error!(id:% = flags.id, error:% = e; "no container can be created");
-    }
-    for what in missing {
-        log::warn!(id:% = flags.id, profile:%, missing:% = what; "this kernel cannot enforce a part of the profile");
-    }
+    tell(&flags.id, profile, broken.as_ref(), &missing);
     drop(listening);
     // `start` ran in the first container's bundle, and so do we.
     let first = pod.clone();

@@ -1,8 +1,10 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
-use super::{json, print};
+use super::style::{self, Style};
+use super::{json, print_raw};
 use crate::inspect::containerd::Source;
 use crate::inspect::{Finding, State, check as look};
+use crate::show::shown;
 
 /// Status 0 where all is well, 1 where something fails, 3 where something is less than it could be.
 pub(super) fn check(profiles: &[String], source: &Source, as_json: bool, verbose: bool) -> i32 {
@@ -14,37 +16,44 @@ pub(super) fn check(profiles: &[String], source: &Source, as_json: bool, verbose
             serde_json::json!({ "state": worst, "findings": findings }),
         );
     } else {
-        print(&text(&findings, verbose));
+        print_raw(&text(&findings, verbose, Style::of_stdout(WIDTH)));
     }
     match worst {
-        State::Ok => 0,
+        State::Ok | State::NotHere => 0,
         State::Failing => 1,
         State::Degraded => 3,
     }
 }
 
-fn text(findings: &[Finding], verbose: bool) -> String {
+/// Where lines are broken without a terminal.
+const WIDTH: usize = 110;
+/// Columns before what was found.
+const INDENT: usize = 12;
+
+fn text(findings: &[Finding], verbose: bool, style: Style) -> String {
     let mut out = String::new();
     let mut area = "";
     for f in findings {
         if f.area != area {
             area = &f.area;
             let of: Vec<&Finding> = findings.iter().filter(|g| g.area == *area).collect();
-            let good = of.iter().filter(|g| g.state == State::Ok).count();
-            out.push_str(&format!(
-                "{area}: {good} of {} as they should be\n",
-                of.len()
-            ));
+            let good = of.iter().filter(|g| g.state <= State::NotHere).count();
+            let title = format!("{}: {good} of {} passed", shown(area), of.len());
+            out.push_str(&format!("{}\n", style.bold(&title)));
         }
         let mark = match f.state {
             State::Ok if !verbose => continue,
-            State::Ok => "ok",
-            State::Degraded => "degraded",
-            State::Failing => "FAILING",
+            State::Ok => style.good("ok       "),
+            State::NotHere => style.dim("not here "),
+            State::Degraded => style.warn("degraded "),
+            State::Failing => style.bad("FAILING  "),
         };
-        out.push_str(&format!("  {mark:<9} {}: {}\n", f.what, f.found));
+        let width = style.width.saturating_sub(INDENT).max(20);
+        let found = style::wrap(&shown(&format!("{}: {}", f.what, f.found)), width);
+        out.push_str(&format!("  {mark} {}\n", found.join("\n            ")));
         if !f.remedy.is_empty() {
-            out.push_str(&format!("            remedy: {}\n", f.remedy));
+            let remedy = style::wrap(&shown(&format!("remedy: {}", f.remedy)), width);
+            out.push_str(&format!("            {}\n", remedy.join("\n            ")));
         }
     }
     out

@@ -155,6 +155,10 @@ fn summary(pod: &Pod, seen: &Seen, style: Style) -> String {
         if e.missing() > 0 {
             line.push_str(&format!(", {} MISSING", e.missing()));
         }
+        let not_here = count(Mark::NotHere);
+        if not_here > 0 {
+            line.push_str(&format!(", {not_here} not on this machine"));
+        }
         line.push_str(&format!("; denied: {}", denied(c)));
         out.push_str(&format!("{line}\n"));
     }
@@ -233,6 +237,7 @@ fn one(line: &Line, style: Style) -> String {
         Mark::Tightened => ("tightened", Some(format!("(asked: {})", line.asked))),
         Mark::Missing => ("MISSING", Some(format!("(promised: {})", line.promised))),
         Mark::NotShown => ("not shown", None),
+        Mark::NotHere => ("not here", None),
         Mark::Note => ("", None),
     };
     let padded = format!("{mark:<MARK$}");
@@ -240,7 +245,7 @@ fn one(line: &Line, style: Style) -> String {
         Mark::Missing => style.bad(&padded),
         Mark::Tightened => style.warn(&padded),
         Mark::Kept => style.good(&padded),
-        Mark::NotShown | Mark::Note => style.dim(&padded),
+        Mark::NotShown | Mark::NotHere | Mark::Note => style.dim(&padded),
     };
     let text = match aside {
         Some(aside) => format!("{} {aside}", line.found),

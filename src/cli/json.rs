@@ -77,7 +77,7 @@ pub(super) struct Container<'a> {
     created: String,
     bundle: &'a std::path::Path,
     profile: &'a str,
-    unavailable: &'a [String],
+    unavailable: &'a [control::Unavailable],
     filters: u32,
     learning: bool,
     memory_bytes: u64,
@@ -135,7 +135,8 @@ mod tests {
     fn every_key_is_documented() {
         let container = json!({
             "id": "c", "names": { "namespace": "n", "pod": "p", "container": "c" }, "bundle": "/b", "pid": 1, "status": "running",
-            "created": 0, "cgroup": "/c", "profile": "hardened", "profile_toml": "", "unavailable": [], "users": null,
+            "created": 0, "cgroup": "/c", "profile": "hardened", "profile_toml": "",
+            "unavailable": [{ "key": "k", "what": "w", "why": "y", "accepted": true }], "users": null,
             "open_files": u64::MAX, "core_size": u64::MAX, "filters": 0, "watched": false, "updated": false, "learning": false,
             "usage": { "memory": 0, "memory_limit": u64::MAX, "pids": 0, "pids_limit": null, "cpu": 0 },
             "denials": [{ "call": "mount", "rule": "r", "what": "denied", "count": 1 }]

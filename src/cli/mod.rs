@@ -12,6 +12,7 @@ mod json;
 mod learn;
 mod lifecycle;
 mod messages;
+mod new_profile;
 mod profile;
 mod report;
 mod signal;
@@ -221,6 +222,11 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
                 profile::list();
                 Ok(0)
             }
+            ProfileCommand::New {
+                name,
+                from,
+                dry_run,
+            } => done(new_profile::new(name, from, *dry_run)),
             ProfileCommand::Show { profile } => done(profile::show(profile)),
             ProfileCommand::Diff {
                 profile: one,
@@ -238,7 +244,7 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
                 };
                 profile::diff(one, &with, *json)
             }
-            ProfileCommand::Validate { profiles } => done(profile::validate(profiles)),
+            ProfileCommand::Validate { profiles, json } => profile::validate(profiles, *json),
         },
         Command::Version => {
             print(&format!(

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::{Error, Result, json, print};
 use crate::cgroup::Layout;
 use crate::control;
-use crate::isolation::{self, BUILT_IN, DIRECTORY, Node, Place, PodOfKubernetes, Profile, names};
+use crate::isolation::{
+    self, BUILT_IN, DIRECTORY, Node, Place, PodOfKubernetes, Problem, Profile, names,
+};
 use crate::oci::{self, Reading, Request};
 use crate::pod::host_limits;
 
@@ -56,16 +58,46 @@ fn notes(what: &str, profile: &Profile) -> Result<Vec<String>> {
     };
     let changes = changes(&table(&parent)?, &table(profile)?);
     let parent = parent.name;
+    let mut notes = Vec::new();
     let lost = PROTECTIONS.into_iter().filter_map(|key| {
         let (Value::Array(gone), _) = changes.get(key)? else {
             return None;
         };
         let count = gone.len();
         Some(format!(
-            "{key}: {count} entries of {parent:?} are not in it: a list replaces the inherited one"
+            "{key}: {count} entries of {parent:?} are not in it: a list replaces the inherited one, {{ add = […] }} adds to it"
         ))
     });
-    Ok(lost.collect())
+    notes.extend(lost);
+    let may = |name: &str| {
+        profile
+            .process
+            .capabilities
+            .iter()
+            .flatten()
+            .any(|c| c == name)
+    };
+    if may("CAP_SYS_ADMIN") {
+        notes.push("process.capabilities: CAP_SYS_ADMIN is nearly root on the node".into());
+    }
+    if profile.landlock.execute.as_ref().is_some_and(Vec::is_empty) {
+        notes.push(
+            "landlock.execute: it is empty, so no container starts: leave it out, or list programs"
+                .into(),
+        );
+    }
+    let floor = profile.seccomp.filter.as_ref().filter(|_| {
+        let own = profile.seccomp.floor.as_deref();
+        own.is_some_and(|floor| floor.starts_with('/'))
+    });
+    if let Some(floor) = floor {
+        let program = crate::seccomp::compile(floor);
+        let denied = program.is_ok_and(|p| !p.allows("pause"));
+        if denied {
+            notes.push("seccomp.floor: it denies pause(2), in which the pause container of a Kubernetes pod waits: it would use a whole processor".into());
+        }
+    }
+    Ok(notes)
 }
 
 pub(super) fn list() {
@@ -91,35 +123,101 @@ pub(super) fn show(what: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn validate(what: &[String]) -> Result<()> {
-    let mut broken = Vec::new();
-    for one in what {
-        let profile = match load(one) {
-            Ok(profile) => profile,
-            Err(e) => {
-                broken.push(e.to_string());
-                continue;
-            }
+/// What is to be said of one profile.
+struct Validated {
+    name: String,
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+}
+
+impl Validated {
+    fn of(what: &str) -> Result<Self> {
+        let mut this = Self {
+            name: what.to_owned(),
+            problems: Vec::new(),
+            notes: Vec::new(),
         };
-        let mut notes = notes(one, &profile)?;
-        let read = |path| std::path::absolute(path).and_then(|p| isolation::read_of_root(&p));
-        if let Some(Err(e)) = file(one).map(read) {
-            if directory(one) == Path::new(DIRECTORY) {
-                broken.push(format!("{one}: no shim reads it: {e}"));
-                continue;
+        let problem = |text: String| Problem {
+            place: None,
+            key: None,
+            text,
+        };
+        match load(what) {
+            Ok(profile) => this.notes = notes(what, &profile)?,
+            Err(Error::Profile(isolation::Error::Wrong { problems, .. })) => {
+                this.problems = problems;
             }
-            notes.push(format!("no shim would read it as it is: {e}"));
+            Err(e) => this.problems.push(problem(e.to_string())),
         }
-        print(&format!("{one}: valid\n"));
-        for note in notes {
-            print(&format!("  note: {note}\n"));
+        let read = |path| std::path::absolute(path).and_then(|p| isolation::read_of_root(&p));
+        if let Some(Err(e)) = file(what).map(read) {
+            if directory(what) == Path::new(DIRECTORY) {
+                this.problems
+                    .push(problem(format!("no shim reads it: {e}")));
+            } else if e.kind() == std::io::ErrorKind::PermissionDenied {
+                this.notes
+                    .push(format!("no shim would read it as it is: {e}"));
+            }
         }
+        Ok(this)
     }
-    if broken.is_empty() {
-        Ok(())
+
+    fn to_json(&self) -> Value {
+        let problem = |p: &Problem| {
+            json!({
+                "line": p.place.map(|at| at.line), "column": p.place.map(|at| at.column), "key": p.key, "message": p.text
+            })
+        };
+        let problems: Vec<Value> = self.problems.iter().map(problem).collect();
+        json!({ "profile": self.name, "valid": problems.is_empty(), "problems": problems, "notes": self.notes })
+    }
+
+    fn text(&self) -> String {
+        let mut out = match self.problems.len() {
+            0 => format!("{}: valid\n", self.name),
+            1 => format!("{}: 1 mistake\n", self.name),
+            n => format!("{}: {n} mistakes\n", self.name),
+        };
+        let text = file(&self.name).and_then(|path| std::fs::read_to_string(path).ok());
+        let text = text.unwrap_or_default();
+        for p in &self.problems {
+            out.push_str(&format!("  {p}\n"));
+            let line = p
+                .place
+                .and_then(|at| Some((at, text.lines().nth(at.line - 1)?)));
+            if let Some((at, line)) = line {
+                let number = at.line;
+                let before: String = line
+                    .chars()
+                    .take(at.column - 1)
+                    .map(|c| if c == '\t' { c } else { ' ' })
+                    .collect();
+                out.push_str(&format!(
+                    "    {number:>4} | {line}\n         | {before}{}\n",
+                    "^".repeat(at.length)
+                ));
+            }
+        }
+        for note in &self.notes {
+            out.push_str(&format!("  note: {note}\n"));
+        }
+        out
+    }
+}
+
+/// Status 1 where a profile is wrong.
+pub(super) fn validate(what: &[String], as_json: bool) -> Result<i32> {
+    let all: Result<Vec<Validated>> = what.iter().map(|one| Validated::of(one)).collect();
+    let all = all?;
+    if as_json {
+        let items: Vec<Value> = all.iter().map(Validated::to_json).collect();
+        json::print("ProfileValidation", json!({ "items": items }));
     } else {
-        Err(Error::Other(broken.join("\n")))
+        for one in &all {
+            print(&one.text());
+        }
     }
+    Ok(i32::from(all.iter().any(|one| !one.problems.is_empty())))
 }
 
 /// What a profile is compared with.

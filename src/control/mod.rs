@@ -177,8 +177,8 @@ pub struct Container {
     pub profile: String,
     /// The profile with all that it inherits, as TOML.
     pub profile_toml: String,
-    /// What the kernel cannot do of the profile.
-    pub unavailable: Vec<String>,
+    /// What this machine cannot do of the profile.
+    pub unavailable: Vec<Unavailable>,
     /// The first of the ids that the pod was given.
     pub users: Option<u32>,
     /// The shim's own hard `RLIMIT_NOFILE`.
@@ -219,6 +219,19 @@ impl Container {
         let (name, text) = (&self.profile, &self.profile_toml);
         Profile::parse(Path::new(isolation::DIRECTORY), name, "the shim's", text)
     }
+}
+
+/// What a machine cannot do of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unavailable {
+    /// The profile's key, or its table.
+    pub key: String,
+    /// What it is.
+    pub what: String,
+    /// Why it cannot be had, and what would help.
+    pub why: String,
+    /// Whether it is best effort in the profile, so that nothing is missing.
+    pub accepted: bool,
 }
 
 /// Counters of a container.

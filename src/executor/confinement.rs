@@ -88,6 +88,17 @@ pub const SINKS: [&CStr; 12] = [
 /// Terminals.
 const TERMINALS: &CStr = c"/dev/pts";
 
+/// What this machine cannot do of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The profile's key, or its table.
+    pub key: &'static str,
+    /// What it is, for people.
+    pub what: &'static str,
+    /// Why it cannot be had, and what would help, for people.
+    pub why: &'static str,
+}
+
 impl Landlock {
     fn is_empty(&self) -> bool {
         let Self {
@@ -104,8 +115,8 @@ impl Landlock {
         !(*scope_abstract || *scope_signal || lists || ports)
     }
 
-    /// What of this a kernel with this version of Landlock cannot do.
-    fn missing(&self, abi: u32) -> Vec<String> {
+    /// What of this a kernel with this version of Landlock cannot do, each with the version that can.
+    fn missing(&self, abi: u32) -> Vec<&'static str> {
         let ports = self.tcp_bind.is_some() || self.tcp_connect.is_some();
         let paths = self.execute.is_some() || self.write.is_some();
         [
@@ -120,7 +131,7 @@ impl Landlock {
         ]
         .into_iter()
         .filter(|(wanted, since, _)| *wanted && abi < *since)
-        .map(|(_, _, what)| format!("landlock: {what}"))
+        .map(|(_, _, what)| what)
         .collect()
     }
 
@@ -193,20 +204,37 @@ impl Landlock {
 }
 
 impl Confinement {
-    /// What of this the running kernel cannot do, for people.
-    pub fn missing(&self) -> Vec<String> {
-        let mut missing = self.landlock.missing(kernel::landlock_abi());
+    /// What of this the running kernel cannot do.
+    pub fn missing(&self) -> Vec<Missing> {
+        let of_landlock = self.landlock.missing(kernel::landlock_abi()).into_iter();
+        let mut missing: Vec<Missing> = of_landlock
+            .map(|what| Missing {
+                key: "landlock",
+                what,
+                why: "this kernel's Landlock is older, or turned off (lsm= on its command line)",
+            })
+            .collect();
+        let mut add = |key, what, why| missing.push(Missing { key, what, why });
         if self.write_xor_execute && kernel::version() < (6, 3) {
-            missing.push("process.write_xor_execute (Linux 6.3)".into());
+            let why = "it needs Linux 6.3";
+            add(
+                "process.write_xor_execute",
+                "memory writable or executable",
+                why,
+            );
         }
-        if self.core_scheduling && !kernel::has_core_scheduling() {
-            missing.push("process.core_scheduling (Linux 5.14, CONFIG_SCHED_CORE)".into());
+        if self.core_scheduling
+            && let Err(why) = kernel::core_scheduling()
+        {
+            add("process.core_scheduling", "processor cores", why);
         }
-        for (feature, what) in [(0, "store bypass"), (1, "indirect branches")] {
+        for (feature, what) in [
+            (0, "no store bypass"),
+            (1, "no indirect branch speculation"),
+        ] {
             if self.mitigate_speculation && confine::speculates_for_good(feature) {
-                missing.push(format!(
-                    "process.mitigate_speculation: {what} (Linux 4.17, and a switch for this processor)"
-                ));
+                let why = "this processor, or its hypervisor, offers no switch for it: nothing can be done on this machine";
+                add("process.mitigate_speculation", what, why);
             }
         }
         missing
@@ -214,7 +242,7 @@ impl Confinement {
 
     /// Before capabilities are dropped. `init` is the container's init for an exec.
     pub(super) fn privileged_steps(&self, caps: &Sets, init: Option<i32>, steps: &mut Vec<Step>) {
-        if self.core_scheduling && kernel::has_core_scheduling() {
+        if self.core_scheduling && kernel::core_scheduling().is_ok() {
             steps.push(Step::CoreScheduling { from: init });
         }
         if self.lock_securebits {

@@ -34,7 +34,7 @@ mod times;
 pub mod userns;
 mod wire;
 
-pub use confinement::{Confinement, Landlock, SINKS};
+pub use confinement::{Confinement, Landlock, Missing, SINKS};
 pub use error::Error;
 pub use gate::{AfterGate, Gate, listen_at_gate};
 pub use namespaces::JoinedNamespaces;

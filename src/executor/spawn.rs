@@ -312,14 +312,20 @@ impl<'a> Launched<'a> {
         while let Some((message, fd)) = receive(control, deadline, &mut buffer)? {
             match (message, fd) {
                 (Message::Terminal, Some(fd)) => terminal = Some(fd),
-                (Message::Sibling(pid), fd) => {
+                (Message::Sibling(number), fd) => {
                     let making = sibling_to_come.take().ok_or_else(misunderstood)?;
                     let Some(fd) = fd else {
-                        // No room for its pidfd. Nobody else reaps it, so its pid is still its own.
-                        process::kill(pid, libc::SIGKILL).ok();
-                        process::wait_child(pid).ok();
+                        // No room for its pidfd. Nobody else reaps it, so its number is still its own, if that is one of our pid namespace. Of
+                        // another one it is an init, which ends before its gate because nobody listens.
+                        if job.birth.pid_namespace.is_none() {
+                            process::kill(number, libc::SIGKILL).ok();
+                            process::wait_child(number).ok();
+                        }
                         return Err(misunderstood());
                     };
+                    // Its own number may be one of another pid namespace.
+                    let pid = process::pid_of(fd.as_fd())
+                        .map_err(Error::system("find the new process"))?;
                     let sibling = making.own(pid, fd);
                     std::mem::replace(&mut self.child, sibling).wait().ok();
                 }

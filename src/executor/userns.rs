@@ -415,20 +415,6 @@ fn to_host(mappings: &[LinuxIdMapping], id: u32) -> u32 {
     mappings.iter().find_map(find).unwrap_or(id)
 }
 
-/// The pid of the process behind a pidfd, in our own pid namespace: its `fdinfo`, `pidfd_open(2)`.
-pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = fs::read_to_string(&path).map_err(|e| Error::field(path, e.to_string()))?;
-    let pid = text
-        .lines()
-        .find_map(|l| l.strip_prefix("Pid:"))
-        .and_then(|p| p.trim().parse().ok());
-    pid.filter(|p| *p > 0).ok_or_else(|| Error::System {
-        what: "find the container's process".into(),
-        errno: Errno::ESRCH,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ use serde::Serialize;
 pub enum State {
     /// As it should be.
     Ok,
+    /// Best effort in a profile, and not to be had on this machine: nothing is to be done.
+    NotHere,
     /// Pods run, with less than a profile promises, or than there could be.
     Degraded,
     /// Pods do not run, or not where they should.

@@ -224,15 +224,18 @@ fn profile(name: &str, root: &Path, out: &mut Findings) {
     match Isolation::load(name) {
         Ok(isolation) => {
             let missing = isolation.missing();
-            for what in &missing {
-                let (key, since) = what.split_once(" (").unwrap_or((what, ""));
-                let since = since.trim_end_matches(')');
-                out.say(
-                    key,
-                    State::Degraded,
-                    "this kernel cannot",
-                    &format!("needs {since}"),
-                );
+            for lack in &missing {
+                let (state, remedy) = if lack.accepted {
+                    (State::NotHere, String::new())
+                } else {
+                    let remedy = format!(
+                        "use another kernel or machine, or set {} = \"best-effort\"",
+                        lack.key
+                    );
+                    (State::Degraded, remedy)
+                };
+                let what = format!("{}: {}", lack.key, lack.what);
+                out.say(&what, state, &lack.why, &remedy);
             }
             if missing.is_empty() {
                 out.say("everything it asks of the kernel", State::Ok, "there", "");
@@ -256,7 +259,7 @@ fn profile(name: &str, root: &Path, out: &mut Findings) {
     if profile.user_namespace.mode == UserNamespaceMode::Auto {
         users(&profile, root, out);
     }
-    if profile.process.write_xor_execute {
+    if profile.process.write_xor_execute.is_wanted() {
         out.say(
             "process.write_xor_execute",
             State::Ok,

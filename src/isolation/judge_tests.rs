@@ -695,7 +695,7 @@ fn limited() -> Profile {
         default: Some(1),
         max: Some(1000),
     };
-    p.limits.millicpus = Limit {
+    p.limits.cpu = Limit {
         default: Some(1),
         max: Some(500),
     };

@@ -45,7 +45,7 @@ pub(super) fn judge(
         report.push(format!("linux.resources.memory.limit: {bytes}"));
     }
     swap(limits.swap, r, report);
-    cpu(limits.millicpus, r, report);
+    cpu(limits.cpu, r, report);
     unified(profile, r, report)?;
     if limits.memory_oom_group && cgroup_v2 {
         let mut all = r.unified().clone().unwrap_or_default();
@@ -87,19 +87,19 @@ pub(super) fn judge_update(profile: &Profile, r: &mut LinuxResources) -> Result<
     if let Some(c) = r.cpu() {
         if asked(c.quota()).is_some() {
             let mut both = c.clone();
-            if limits.millicpus.max.is_some() && both.period().is_none_or(|p| p == 0) {
+            if limits.cpu.max.is_some() && both.period().is_none_or(|p| p == 0) {
                 // The live group's period may be another than the one that the quota is judged with.
                 both.set_period(Some(PERIOD));
             }
             r.set_cpu(Some(both));
-            cpu(over(limits.millicpus), r, &mut ignored);
-        } else if limits.millicpus.max.is_some() && c.period().is_some() {
+            cpu(over(limits.cpu), r, &mut ignored);
+        } else if limits.cpu.max.is_some() && c.period().is_some() {
             return Err(Refusal::new(
                 profile,
                 "a period without a quota (linux.resources.cpu.period)",
                 "give both",
             )
-            .by("limits.millicpus"));
+            .by("limits.cpu"));
         }
     }
     if limits.memory_oom_group
@@ -254,7 +254,7 @@ fn unified(
     {
         all.insert("memory.swap.max".into(), bytes.to_string());
     }
-    if let (Some(text), Some(max)) = (all.get("cpu.max"), limits.millicpus.max) {
+    if let (Some(text), Some(max)) = (all.get("cpu.max"), limits.cpu.max) {
         let capped = cpu_max(text, max).ok_or_else(|| unclear(profile, "cpu.max", text))?;
         all.insert("cpu.max".into(), capped);
     }

@@ -9,7 +9,8 @@ use oci_spec::runtime::{LinuxResources, Process};
 
 use super::{Error, Result};
 use crate::cgroup::{Destination, Layout};
-use crate::executor::{Confinement, Landlock};
+use crate::control;
+use crate::executor::{Confinement, Landlock, Missing};
 use crate::isolation::{
     self, DIRECTORY, Given, Judged, Node, Place, PodOfKubernetes, Profile, Refusal, Verdict,
 };
@@ -106,9 +107,9 @@ impl Isolation {
                 tcp_connect: landlock.tcp_connect.clone(),
             },
             lock_securebits: profile.process.lock_securebits,
-            write_xor_execute: profile.process.write_xor_execute,
-            mitigate_speculation: profile.process.mitigate_speculation,
-            core_scheduling: profile.process.core_scheduling,
+            write_xor_execute: profile.process.write_xor_execute.is_wanted(),
+            mitigate_speculation: profile.process.mitigate_speculation.is_wanted(),
+            core_scheduling: profile.process.core_scheduling.is_wanted(),
             egress: profile.network.egress.as_ref().map(|rules| {
                 let destination = |rule: &isolation::EgressRule| {
                     let (address, prefix) = rule.network()?;
@@ -161,12 +162,16 @@ impl Isolation {
         self.profile.process.no_new_privileges
     }
 
-    /// What this kernel cannot do of it.
-    pub fn missing(&self) -> Vec<String> {
-        self.confinement
-            .as_ref()
-            .map(|c| c.missing())
-            .unwrap_or_default()
+    /// What this machine cannot do of it.
+    pub fn missing(&self) -> Vec<control::Unavailable> {
+        let all = self.confinement.as_ref().map(|c| c.missing());
+        let one = |missing: Missing| control::Unavailable {
+            key: missing.key.to_owned(),
+            what: missing.what.to_owned(),
+            why: missing.why.to_owned(),
+            accepted: self.profile.accepts_without(missing.key),
+        };
+        all.unwrap_or_default().into_iter().map(one).collect()
     }
 
     /// Whether the profile takes anything away.

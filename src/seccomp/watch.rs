@@ -109,6 +109,21 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Whether it lets a call of this machine's through that has no arguments.
+    pub fn allows(&self, name: &str) -> bool {
+        let Some(number) = (NATIVE.number)(name) else {
+            return true;
+        };
+        let call = Call {
+            arch: NATIVE.audit,
+            number,
+            args: [0; 6],
+        };
+        matches!(self.verdict(&call), Verdict::Allow | Verdict::Audit)
+    }
+}
+
 /// A filter whose denials are seen.
 #[derive(Debug)]
 pub struct NotifyingFilter {

@@ -69,13 +69,23 @@ pub fn landlock_abi() -> u32 {
     u32::try_from(abi).unwrap_or(0)
 }
 
-/// Whether processor cores can be kept from others: `PR_SCHED_CORE`, which `CONFIG_SCHED_CORE` leaves out.
-pub fn has_core_scheduling() -> bool {
+/// Whether processor cores can be kept from others, or why not: `PR_SCHED_CORE`, `kernel/sched/core_sched.c`.
+pub fn core_scheduling() -> Result<(), &'static str> {
     const SCHED_CORE: i32 = 62;
     const GET: u64 = 0;
     let mut cookie = 0u64;
     // SAFETY: the kernel writes one number to `cookie`; 0 is the calling thread.
-    unsafe { libc::prctl(SCHED_CORE, GET, 0u64, 0u64, &raw mut cookie) == 0 }
+    let got = unsafe { libc::prctl(SCHED_CORE, GET, 0u64, 0u64, &raw mut cookie) };
+    match nix::errno::Errno::result(got) {
+        Ok(_) => Ok(()),
+        Err(nix::errno::Errno::ENODEV) => Err(
+            "this machine shows no sibling threads (SMT), so no core is shared here; a hypervisor may hide them",
+        ),
+        Err(_) if version() < (5, 14) => Err("it needs Linux 5.14"),
+        Err(_) => Err(
+            "this kernel was built without CONFIG_SCHED_CORE: nothing can be done without another kernel",
+        ),
+    }
 }
 
 /// The names of the active security modules. Without securityfs those are found that show themselves elsewhere.

@@ -20,7 +20,61 @@ situations! {
     a_callers_signals, LINE, "youki contest, moby#2060", "SigBlk 0000000000000000 SigIgn 0000000000000000";
     a_callers_descriptors, LINE, "CVE-2024-21626", "0 1 2";
     an_init_at_its_gate_has_no_descriptors_of_the_node, ALL, "runc create.bats", "none";
+    namespaces_of_another_container, ROOT, "runc run.bats", "all joined";
     a_filter_of_the_container_binds_its_execs, ALL, "runtime-spec#384", "denied";
+}
+
+/// Every set of the namespaces that another container has, with users and a clock of its own: whatever is joined, the container is the one
+/// that was asked for, by its pid on the node, and it can be ended.
+fn namespaces_of_another_container(s: &mut Subject) -> String {
+    let mut other = Subject::new(s.front);
+    other.set("/process/args", json!(["sleep", "1000"]));
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+    other.set("/linux/uidMappings", map.clone());
+    other.set("/linux/gidMappings", map);
+    let namespaces = other.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user" }));
+    namespaces.push(json!({ "type": "time" }));
+    other.launch();
+    let pid = other.pid();
+    let joins = [
+        &["pid"][..],
+        &["user"],
+        &["time"],
+        &["user", "pid"],
+        &["user", "time"],
+        &["pid", "time"],
+        &["user", "pid", "time", "network", "ipc", "uts"],
+    ];
+    for types in joins {
+        let file = |typ: &str| if typ == "network" { "net" } else { typ }.to_owned();
+        let namespace =
+            |pid: i32, typ: &str| fs::read_link(format!("/proc/{pid}/ns/{}", file(typ))).unwrap();
+        let mut joiner = Subject::new(s.front);
+        joiner.set("/process/args", json!(["sleep", "1000"]));
+        let all = joiner.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        all.retain(|n| !types.contains(&n["type"].as_str().unwrap()));
+        for typ in types {
+            let path = format!("/proc/{pid}/ns/{}", file(typ));
+            all.push(json!({ "type": typ, "path": path }));
+        }
+        joiner.launch();
+        let own = joiner.pid();
+        let command = fs::read_to_string(format!("/proc/{own}/cmdline")).unwrap();
+        if command != "sleep\x001000\x00" || joiner.status() != "running" {
+            return format!("{types:?}: {own} is {command:?}, {}", joiner.status());
+        }
+        for typ in types {
+            assert_eq!(namespace(own, typ), namespace(pid, typ), "{types:?}: {typ}");
+        }
+        let inside = joiner.exec_script("echo inside").stdout;
+        assert_eq!(inside.trim(), "inside", "{types:?}");
+        let deleted = joiner.delete();
+        if deleted.status != 0 || crate::support::is_alive(own) {
+            return format!("{types:?}: {deleted:?}");
+        }
+    }
+    "all joined".into()
 }
 
 fn an_exec_without_a_user_is_roots(s: &mut Subject) -> String {

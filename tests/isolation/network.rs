@@ -32,13 +32,7 @@ pub(super) fn networks_and_users() {
         refused.contains("set hostUsers: false in the pod"),
         "{refused}"
     );
-    let (text, _) = under(
-        &s,
-        "cpu",
-        "[limits]\nmillicpus = { max = 250 }\n",
-        &["true"],
-    )
-    .unwrap();
+    let (text, _) = under(&s, "cpu", "[limits]\ncpu = { max = \"250m\" }\n", &["true"]).unwrap();
     assert_eq!(text, "");
     assert!(
         s.log().contains("250 thousandths of a processor"),

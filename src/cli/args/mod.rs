@@ -139,6 +139,17 @@ pub(super) enum LogFormat {
 pub(super) enum ProfileCommand {
     /// List the profiles of this node, and where each is from
     List,
+    /// Begin a profile of your own: its file, with every key as a comment, and the shim's link; then the steps that remain
+    New {
+        /// Its name, which becomes a part of the shim's
+        name: String,
+        /// The profile that it begins with
+        #[arg(long, value_name = "PROFILE", default_value = "hardened")]
+        from: String,
+        /// Print what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print a profile with everything that it inherits and every default
     Show {
         /// Name, or file
@@ -161,11 +172,14 @@ pub(super) enum ProfileCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Check profiles for mistakes
+    /// Check profiles for mistakes. Status 1 where there are any
     Validate {
         /// Names, or files
         #[arg(required = true)]
         profiles: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -409,7 +423,9 @@ impl Command {
         match self {
             Self::Explain { json, .. }
             | Self::Check { json, .. }
-            | Self::Profile(ProfileCommand::Diff { json, .. })
+            | Self::Profile(
+                ProfileCommand::Diff { json, .. } | ProfileCommand::Validate { json, .. },
+            )
             | Self::Learn(learn::LearnCommand::Show { json, .. }) => *json,
             Self::Top(args) => args.json,
             _ => false,

@@ -1,6 +1,6 @@
 //! Plans a process in a running container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use oci_spec::runtime::Process;
@@ -10,12 +10,13 @@ use super::super::namespaces::JoinedNamespaces;
 use super::super::script::{Script, Step};
 use super::super::spawn::{BornIn, Launch};
 use super::super::talk::{NotifyHandler, SeccompAgent};
-use super::super::{Error, Result, Stdio, process, scheduling, userns};
+use super::super::{Error, Result, Stdio, process, scheduling};
 use super::{enter_cgroup, keyring};
 use crate::cgroup::{Below, Cgroup};
 use crate::isolation::Judged;
 use crate::seccomp::Program;
 use crate::sys::creds;
+use crate::sys::process::pid_of;
 
 /// What a process in a running container is planned from.
 pub struct ExecPlan<'a> {
@@ -67,7 +68,7 @@ pub fn exec(plan: ExecPlan<'_>) -> Result<Launch> {
         preserve_fds: plan.preserve_fds,
         mapped: enter.has(libc::CLONE_NEWUSER),
         confinement: plan.confinement,
-        init: userns::pid_of(&plan.init).ok(),
+        init: pid_of(plan.init.as_fd()).ok(),
         exec: true,
     };
     let mut birth = BornIn {

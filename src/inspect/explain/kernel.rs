@@ -15,48 +15,53 @@ impl Case<'_> {
         self.not_shown(lines);
     }
 
+    /// What this machine cannot do of a key, or of the table that it is.
+    fn unavailable(&self, key: &str) -> impl Iterator<Item = &crate::control::Unavailable> {
+        let all = self.container.unavailable.iter();
+        all.filter(move |lack| lack.key == key)
+    }
+
     fn speculation(&self, lines: &mut Lines) {
-        let process = &self.profile.process;
-        let speculation = |key: &str| self.status.get(key).to_owned();
-        for (feature, what, key) in [
-            (0, "no store bypass", "Speculation_Store_Bypass"),
+        let key = "process.mitigate_speculation";
+        if !self.profile.process.mitigate_speculation.is_wanted() {
+            return;
+        }
+        for (what, field) in [
+            ("no store bypass", "Speculation_Store_Bypass"),
             (
-                1,
                 "no indirect branch speculation",
                 "SpeculationIndirectBranch",
             ),
         ] {
-            let found = speculation(key);
-            if !process.mitigate_speculation {
-                continue;
-            }
-            if ["", "unknown", "unsupported"].contains(&found.as_str()) {
-                lines.push(what, "no", "yes", "not told by this kernel", Mark::NotShown);
-                continue;
-            }
+            let found = self.status.get(field).to_owned();
             // arch/x86/kernel/cpu/bugs.c, fs/proc/array.c
             let good = ["mitigated", "not vulnerable", "disabled", "not affected"];
             let kept = good.iter().any(|g| found.contains(g));
-            let shown = if !kept && confine::speculates_for_good(feature) {
-                format!("{found}: this kernel has no switch for this processor")
+            if let Some(lack) = self.unavailable(key).find(|l| l.what == what && !kept) {
+                lines.unavailable(lack);
+            } else if ["", "unknown", "unsupported"].contains(&found.as_str()) {
+                lines.push(what, "no", "yes", "not told by this kernel", Mark::NotShown);
             } else {
-                found
-            };
-            lines.added(what, true, shown, kept);
+                lines.added(what, true, found, kept);
+            }
         }
     }
 
     fn core_scheduling(&self, lines: &mut Lines) {
-        let process = &self.profile.process;
+        if let Some(lack) = self.unavailable("process.core_scheduling").next() {
+            lines.unavailable(lack);
+            return;
+        }
+        let wanted = self.profile.process.core_scheduling.is_wanted();
         let cookie = confine::core_scheduling_cookie(self.pid());
         let shown = match cookie {
             Ok(0) => "shared with others".to_owned(),
             Ok(_) => "the container's own".to_owned(),
-            Err(e) => format!("this kernel has none ({})", e.desc()),
+            Err(e) => format!("cannot be told: {}", e.desc()),
         };
         lines.added(
             "processor cores",
-            process.core_scheduling,
+            wanted,
             shown,
             cookie.is_ok_and(|c| c != 0),
         );
@@ -65,22 +70,12 @@ impl Case<'_> {
     /// What the kernel shows nothing of from outside.
     fn not_shown(&self, lines: &mut Lines) {
         let process = &self.profile.process;
-        let unavailable = |key: &str| {
-            let all = &self.container.unavailable;
-            all.iter()
-                .filter(|u| u.starts_with(key))
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        for lacking in unavailable("landlock") {
-            lines.promise(
-                "landlock",
-                "no",
-                "yes",
-                format!("this kernel lacks it: {lacking}"),
-                false,
-            );
+        let (landlock, wxe) = ("landlock", "process.write_xor_execute");
+        for lack in self.unavailable(landlock).chain(self.unavailable(wxe)) {
+            lines.unavailable(lack);
         }
+        let has_wxe =
+            process.write_xor_execute.is_wanted() && self.unavailable(wxe).next().is_none();
         let landlock = &self.profile.landlock;
         let mut parts: Vec<String> = Vec::new();
         if !landlock.scopes.is_empty() {
@@ -99,16 +94,13 @@ impl Case<'_> {
             ("securebits", process.lock_securebits, "locked".to_owned()),
             (
                 "memory writable or executable",
-                process.write_xor_execute && unavailable("process.write_xor").is_empty(),
+                has_wxe,
                 "never one after the other".to_owned(),
             ),
         ] {
             if wanted {
                 lines.push(what, "no", &detail, &detail, Mark::NotShown);
             }
-        }
-        for lacking in unavailable("process.write_xor") {
-            lines.promise("memory writable or executable", "no", "yes", lacking, false);
         }
     }
 

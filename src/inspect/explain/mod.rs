@@ -29,6 +29,8 @@ pub enum Mark {
     Tightened,
     /// Promised, and not there.
     Missing,
+    /// Best effort in the profile, and not to be had on this machine.
+    NotHere,
     /// Applied when the process started, or it would not have; the kernel does not show it.
     NotShown,
     /// Promised by nobody.
@@ -110,6 +112,16 @@ impl Lines {
             (true, false) => Mark::Tightened,
         };
         self.push(what, asked, promised, found, mark);
+    }
+
+    /// What this machine cannot do.
+    fn unavailable(&mut self, lack: &control::Unavailable) {
+        let mark = if lack.accepted {
+            Mark::NotHere
+        } else {
+            Mark::Missing
+        };
+        self.push(lack.what.as_str(), "no", "yes", &lack.why, mark);
     }
 
     /// What a profile promises beyond OCI's fields.

@@ -2,27 +2,48 @@
 
 use std::path::PathBuf;
 
+use super::Profile;
 use super::schema::{capability, device};
-use super::{Error, Profile};
 use crate::isolation::floor;
 use crate::isolation::pool::RANGE;
 
+/// A value that is well-formed and wrong.
+pub(super) struct Wrong {
+    /// The key, as in `limits.pids.max`.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub text: String,
+}
+
+impl Wrong {
+    pub(super) fn new(key: &str, text: impl Into<String>) -> Self {
+        Self {
+            key: key.to_owned(),
+            text: text.into(),
+        }
+    }
+}
+
 impl Profile {
-    /// Checks every value, and builds the floor's filter from those that decide on it.
-    pub(super) fn check(&mut self) -> Result<(), Error> {
-        self.check_limits()?;
-        self.check_names()?;
-        self.check_pool()?;
-        self.check_paths()?;
-        self.build_floor()
+    /// Checks every value, and builds the floor's filter from those that decide on it. Returns keys, and what is wrong with their values.
+    pub(super) fn check(&mut self) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        self.check_limits(&mut wrong);
+        self.check_names(&mut wrong);
+        self.check_pool(&mut wrong);
+        self.check_paths(&mut wrong);
+        if let Err(e) = self.build_floor() {
+            wrong.push(e);
+        }
+        wrong
     }
 
-    fn check_limits(&self) -> Result<(), Error> {
+    fn check_limits(&self, wrong: &mut Vec<Wrong>) {
         for (key, limit) in [
             ("limits.pids", self.limits.pids),
             ("limits.memory", self.limits.memory),
             ("limits.swap", self.limits.swap),
-            ("limits.millicpus", self.limits.millicpus),
+            ("limits.cpu", self.limits.cpu),
             ("limits.open_files", self.limits.open_files),
             ("limits.core_size", self.limits.core_size),
         ] {
@@ -32,32 +53,34 @@ impl Profile {
                 let text = format!(
                     "the default {default} is above the max {max}: set both, an inherited default stays"
                 );
-                return Err(self.wrong(key, text));
+                wrong.push(Wrong::new(key, text));
             }
             for (value, part) in [(limit.default, "default"), (limit.max, "max")] {
                 if value.is_some_and(|v| v > i64::MAX as u64) {
-                    return Err(self.wrong(&format!("{key}.{part}"), "is too large"));
+                    wrong.push(Wrong::new(&format!("{key}.{part}"), "is too large"));
                 }
                 if value == Some(0) && !matches!(key, "limits.core_size" | "limits.swap") {
-                    return Err(self.wrong(&format!("{key}.{part}"), "0 would start nothing"));
+                    wrong.push(Wrong::new(
+                        &format!("{key}.{part}"),
+                        "0 would start nothing",
+                    ));
                 }
             }
         }
-        Ok(())
     }
 
     /// What has a form of its own: capabilities, devices, destinations.
-    fn check_names(&self) -> Result<(), Error> {
+    fn check_names(&self, wrong: &mut Vec<Wrong>) {
         for name in self.process.capabilities.iter().flatten() {
             if capability(name).is_none() {
                 let text = format!("{name:?} is not a capability (like \"CAP_CHOWN\")");
-                return Err(self.wrong("process.capabilities", text));
+                wrong.push(Wrong::new("process.capabilities", text));
             }
         }
         for device in self.pod.devices.iter().flatten() {
             if self::device(device).is_none() {
                 let text = format!("{device:?}: expected \"c MAJOR:MINOR\" or \"b MAJOR:MINOR\"");
-                return Err(self.wrong("pod.devices", text));
+                wrong.push(Wrong::new("pod.devices", text));
             }
         }
         for rule in self.network.egress.iter().flatten() {
@@ -66,17 +89,16 @@ impl Profile {
                     "{:?} is neither an address nor a network (like \"10.0.0.0/8\")",
                     rule.to
                 );
-                return Err(self.wrong("network.egress", text));
+                wrong.push(Wrong::new("network.egress", text));
             }
         }
-        Ok(())
     }
 
-    fn check_pool(&self) -> Result<(), Error> {
+    fn check_pool(&self, wrong: &mut Vec<Wrong>) {
         let pool = self.user_namespace.pool;
         if !pool.first.is_multiple_of(RANGE) || pool.first == 0 {
             let text = format!("{} is not a multiple of 65536 above 0", pool.first);
-            return Err(self.wrong("user_namespace.pool.first", text));
+            wrong.push(Wrong::new("user_namespace.pool.first", text));
         }
         // The last id of all, 4294967295, is none: chown(2).
         let most = (u32::MAX - pool.first) / RANGE;
@@ -85,13 +107,11 @@ impl Profile {
                 "{}: expected 1 to {most} ranges of 65536 ids from {} on",
                 pool.ranges, pool.first
             );
-            return Err(self.wrong("user_namespace.pool.ranges", text));
+            wrong.push(Wrong::new("user_namespace.pool.ranges", text));
         }
-        Ok(())
     }
 
-    fn check_paths(&self) -> Result<(), Error> {
-        let absolute = |paths: &[PathBuf]| paths.iter().find(|p| !p.is_absolute()).cloned();
+    fn check_paths(&self, wrong: &mut Vec<Wrong>) {
         let landlock = &self.landlock;
         // These stand for themselves and what is below them. A wildcard would stand for nothing, and `..` hides the place that is meant.
         let plain = |p: &&PathBuf| {
@@ -106,9 +126,9 @@ impl Profile {
             ),
         ];
         for (key, paths) in places {
-            if let Some(path) = paths.into_iter().flatten().find(|p| !plain(p)) {
+            for path in paths.into_iter().flatten().filter(|p| !plain(p)) {
                 let text = format!("{path:?}: expected a path without wildcards, \"..\" and \".\"");
-                return Err(self.wrong(key, text));
+                wrong.push(Wrong::new(key, text));
             }
         }
         for (key, paths) in places.into_iter().chain([
@@ -118,8 +138,8 @@ impl Profile {
             ("landlock.execute", landlock.execute.as_ref()),
             ("landlock.write", landlock.write.as_ref()),
         ]) {
-            if let Some(path) = paths.and_then(|p| absolute(p)) {
-                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
+            for path in paths.into_iter().flatten().filter(|p| !p.is_absolute()) {
+                wrong.push(Wrong::new(key, format!("{path:?} is not an absolute path")));
             }
         }
         for (key, paths) in [
@@ -129,25 +149,24 @@ impl Profile {
                 &self.filesystem.read_only_paths,
             ),
         ] {
-            if let Some(path) = paths.iter().find(|p| !p.starts_with('/')) {
-                return Err(self.wrong(key, format!("{path:?} is not an absolute path")));
+            for path in paths.iter().filter(|p| !p.starts_with('/')) {
+                wrong.push(Wrong::new(key, format!("{path:?} is not an absolute path")));
             }
         }
-        Ok(())
     }
 
-    fn build_floor(&mut self) -> Result<(), Error> {
+    fn build_floor(&mut self) -> Result<(), Wrong> {
         let floor = match self.seccomp.floor.as_deref() {
             None | Some("none") if self.seccomp.actions.is_empty() => None,
             None | Some("none") => Some(floor::empty()),
             Some("hardened") => Some(floor::hardened()),
             Some("untrusted") => Some(floor::untrusted()),
-            Some(path) if path.starts_with('/') => Some(self.floor_file(path)?),
+            Some(path) if path.starts_with('/') => Some(Self::floor_file(path)?),
             Some(other) => {
                 let text = format!(
                     "{other:?} is none of \"none\", \"hardened\", \"untrusted\" and no absolute path"
                 );
-                return Err(self.wrong("seccomp.floor", text));
+                return Err(Wrong::new("seccomp.floor", text));
             }
         };
         if let Some(name) = self
@@ -157,7 +176,7 @@ impl Profile {
             .find(|n| !crate::seccomp::is_known(n))
         {
             let text = format!("{name:?} is not a system call");
-            return Err(self.wrong("seccomp.actions", text));
+            return Err(Wrong::new("seccomp.actions", text));
         }
         let floor = floor.map(|f| floor::with_actions(f, &self.seccomp.actions));
         self.seccomp.filter = floor::with_needs_of(floor, self);

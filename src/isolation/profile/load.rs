@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 use toml::{Table, Value};
 
+use super::check::Wrong;
+use super::file::{File, Problem, merge};
 use super::schema::Profile;
 
 /// Where an operator's profiles are.
@@ -60,26 +62,21 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// It is no TOML, or has keys or values that are not known. The text has line and column.
-    #[error("profile {name:?} ({origin}): {text}")]
-    Syntax {
+    /// It is no TOML, or has keys or values that are not known or cannot be.
+    #[error("profile {name:?} ({origin}): {}", one_line(problems))]
+    Wrong {
         /// Its name.
         name: String,
         /// The file, or "built in".
         origin: String,
-        /// What, and where.
-        text: String,
+        /// All that is wrong.
+        problems: Vec<Problem>,
     },
-    /// A value that is well-formed and wrong.
-    #[error("profile {name:?}: {key}: {text}")]
-    Value {
-        /// Its name.
-        name: String,
-        /// The key, as in `limits.pids.max`.
-        key: String,
-        /// What is wrong, and what would be right.
-        text: String,
-    },
+}
+
+fn one_line(problems: &[Problem]) -> String {
+    let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    all.join("; ")
 }
 
 impl Profile {
@@ -96,44 +93,81 @@ impl Profile {
 
     /// From a text; what it extends comes from `directory`. `origin` is for messages.
     pub fn parse(directory: &Path, name: &str, origin: &str, text: &str) -> Result<Self, Error> {
-        let mut table = checked(name, origin, text)?;
+        let file = File::read(text, origin == BUILT_IN_ORIGIN);
+        let wrong = |key: Option<String>, text: String| Problem {
+            place: key.as_ref().and_then(|key| file.place(key)),
+            key,
+            text,
+        };
+        let mut problems = file.problems.clone();
+        let mut table = file.table.clone();
         let mut seen = vec![name.to_owned()];
-        let mut extends = parent(&table);
-        let own = extends.clone();
+        let own = parent(&table);
+        let mut extends = own.clone();
+        let mut above = Vec::new();
         while let Some(base) = extends {
             // A file may extend the built-in profile whose name it has.
             let itself = base == name && seen.len() == 1;
             if (seen.contains(&base) && !itself) || seen.len() > MAX_DEPTH {
-                return Err(Error::Value {
-                    name: name.to_owned(),
-                    key: "extends".into(),
-                    text: format!(
-                        "{} -> {base}: the profiles extend one another",
-                        seen.join(" -> ")
-                    ),
+                let chain = format!("{} -> {base}", seen.join(" -> "));
+                let text = format!("{chain}: the profiles extend one another");
+                problems.push(wrong(Some("extends".into()), text));
+                break;
+            }
+            let found = if itself {
+                extended_itself(name)
+            } else {
+                extended(directory, &base)
+            };
+            let (origin, text) = match found {
+                Ok(found) => found,
+                Err(text) => {
+                    problems.push(wrong(Some("extends".into()), text));
+                    break;
+                }
+            };
+            let below = File::read(&text, origin == BUILT_IN_ORIGIN);
+            if !below.problems.is_empty() {
+                let name = base;
+                let problems = below.problems;
+                return Err(Error::Wrong {
+                    name,
+                    origin,
+                    problems,
                 });
             }
-            let (origin, text) = if itself {
-                extended_itself(name)?
-            } else {
-                extended(directory, name, &base)?
-            };
-            let below = checked(&base, &origin, &text)?;
-            extends = parent(&below);
+            extends = parent(&below.table);
             seen.push(base);
-            table = merge(below, table);
+            above.push(table);
+            table = below.table;
         }
-        let mut profile: Self = Value::Table(table)
-            .try_into()
-            .map_err(|e: toml::de::Error| Error::Syntax {
-                name: name.to_owned(),
-                origin: origin.to_owned(),
-                text: e.to_string(),
-            })?;
+        // From the one that extends nothing to the file itself.
+        table = merge(Table::new(), table);
+        while let Some(next) = above.pop() {
+            table = merge(table, next);
+        }
+        let mut profile: Self = match Value::Table(table).try_into() {
+            Ok(profile) => profile,
+            Err(e) => {
+                let e: toml::de::Error = e;
+                problems.push(wrong(None, e.message().to_owned()));
+                Self::default()
+            }
+        };
         name.clone_into(&mut profile.name);
         profile.extends = own;
-        profile.check()?;
-        Ok(profile)
+        for Wrong { key, text } in profile.check() {
+            problems.push(wrong(Some(key), text));
+        }
+        if problems.is_empty() {
+            return Ok(profile);
+        }
+        problems.sort_by_key(|p| p.place.map_or((usize::MAX, 0), |at| (at.line, at.column)));
+        Err(Error::Wrong {
+            name: name.to_owned(),
+            origin: origin.to_owned(),
+            problems,
+        })
     }
 
     /// The profile that this one extends, without the keys that are set here. `directory` is that of [`Self::parse`].
@@ -145,28 +179,19 @@ impl Profile {
             return Ok(None);
         };
         let (origin, text) = if *base == self.name {
-            extended_itself(base)?
+            built_in(base).unwrap_or_default()
         } else {
-            extended(directory, &self.name, base)?
+            text_of(directory, base)?
         };
         Self::parse(directory, base, &origin, &text).map(Some)
     }
 
-    pub(super) fn wrong(&self, key: &str, text: impl Into<String>) -> Error {
-        Error::Value {
-            name: self.name.clone(),
-            key: key.to_owned(),
-            text: text.into(),
-        }
-    }
-
-    pub(super) fn floor_file(&self, path: &str) -> Result<LinuxSeccomp, Error> {
-        let text = read_of_root(Path::new(path))
-            .map_err(|e| self.wrong("seccomp.floor", format!("read {path}: {e}")))?;
-        let filter: LinuxSeccomp = serde_json::from_str(&text)
-            .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
-        crate::seccomp::compile(&filter)
-            .map_err(|e| self.wrong("seccomp.floor", format!("{path}: {e}")))?;
+    pub(super) fn floor_file(path: &str) -> Result<LinuxSeccomp, Wrong> {
+        let wrong = |text: String| Wrong::new("seccomp.floor", text);
+        let text = read_of_root(Path::new(path)).map_err(|e| wrong(format!("read {path}: {e}")))?;
+        let filter: LinuxSeccomp =
+            serde_json::from_str(&text).map_err(|e| wrong(format!("{path}: {e}")))?;
+        crate::seccomp::compile(&filter).map_err(|e| wrong(format!("{path}: {e}")))?;
         Ok(filter)
     }
 }
@@ -242,41 +267,19 @@ fn text_of(directory: &Path, name: &str) -> Result<(String, String), Error> {
 }
 
 /// What `name` extends if it names itself: the built-in profile, whose place it takes.
-fn extended_itself(name: &str) -> Result<(String, String), Error> {
-    built_in(name).ok_or_else(|| Error::Value {
-        name: name.to_owned(),
-        key: "extends".into(),
-        text: format!("{name:?} extends itself, and is not built in"),
-    })
+fn extended_itself(name: &str) -> Result<(String, String), String> {
+    built_in(name).ok_or_else(|| format!("{name:?} extends itself, and is not built in"))
 }
 
-/// What `name` extends, another profile.
-fn extended(directory: &Path, name: &str, base: &str) -> Result<(String, String), Error> {
+/// What a profile extends, another one.
+fn extended(directory: &Path, base: &str) -> Result<(String, String), String> {
     text_of(directory, base).map_err(|e| match e {
-        Error::Unknown { file, .. } => Error::Value {
-            name: name.to_owned(),
-            key: "extends".into(),
-            text: format!(
-                "there is no {} and no built-in profile {base:?} (built in: standard, hardened, untrusted)",
-                file.display()
-            ),
-        },
-        e => e,
+        Error::Unknown { file, .. } => format!(
+            "there is no {} and no built-in profile {base:?} (built in: standard, hardened, untrusted)",
+            file.display()
+        ),
+        e => e.to_string(),
     })
-}
-
-/// The file's own keys and values, each by itself: with line and column where one is wrong.
-fn checked(name: &str, origin: &str, text: &str) -> Result<Table, Error> {
-    let syntax = |e: toml::de::Error| Error::Syntax {
-        name: name.to_owned(),
-        origin: origin.to_owned(),
-        text: e.to_string(),
-    };
-    // The built-in ones are right; every shim loads one when it starts.
-    if origin != BUILT_IN_ORIGIN {
-        toml::from_str::<Profile>(text).map_err(syntax)?;
-    }
-    toml::from_str(text).map_err(syntax)
 }
 
 fn parent(table: &Table) -> Option<String> {
@@ -284,19 +287,4 @@ fn parent(table: &Table) -> Option<String> {
         .get("extends")
         .and_then(Value::as_str)
         .map(str::to_owned)
-}
-
-/// Tables are merged, everything else is replaced.
-fn merge(mut below: Table, above: Table) -> Table {
-    for (key, value) in above {
-        match (below.remove(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => {
-                below.insert(key, Value::Table(merge(old, new)));
-            }
-            (_, value) => {
-                below.insert(key, value);
-            }
-        }
-    }
-    below
 }

@@ -1,9 +1,12 @@
 //! Profiles: `/etc/cofferdam/NAME.toml`, or one of the built-in ones.
 
 mod check;
+mod file;
 mod load;
+mod quantity;
 mod schema;
 
+pub use file::Problem;
 pub(crate) use load::read_of_root;
 pub use load::{BUILT_IN, DIRECTORY, Error, names};
 #[cfg(test)]

@@ -197,18 +197,75 @@ pub enum HostNamespace {
 pub struct Process {
     /// Set it whatever the pod says: `prctl(2)`, `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: bool,
-    /// A ceiling for the five sets; left out, it is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A ceiling for the five sets; left out, it is none. With `CAP_` or without, in any case.
+    #[serde(
+        deserialize_with = "capabilities",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub capabilities: Option<Vec<String>>,
     /// Ambient capabilities cannot be raised, and root without capabilities gains none by executing: `capabilities(7)`.
     pub lock_securebits: bool,
     /// Memory is writable or executable, never one after the other: `PR_SET_MDWE`, Linux 6.3. Breaks compilers at run time
     /// (Java, JavaScript, …).
-    pub write_xor_execute: bool,
-    /// `PR_SET_SPECULATION_CTRL`, where the processor can.
-    pub mitigate_speculation: bool,
-    /// `PR_SCHED_CORE`, Linux 5.14, where the kernel can.
-    pub core_scheduling: bool,
+    pub write_xor_execute: Wanted,
+    /// `PR_SET_SPECULATION_CTRL`.
+    pub mitigate_speculation: Wanted,
+    /// `PR_SCHED_CORE`, Linux 5.14.
+    pub core_scheduling: Wanted,
+}
+
+/// Whether a protection is to be there that not every machine can give: `true`, `false` or `"best-effort"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// No.
+    #[default]
+    No,
+    /// Where the machine can; where it cannot, nothing is missing.
+    BestEffort,
+    /// It is promised: where the machine cannot, it is missing.
+    Yes,
+}
+
+impl Wanted {
+    const BEST_EFFORT: &str = "best-effort";
+
+    /// Whether it is to be tried.
+    pub fn is_wanted(self) -> bool {
+        self != Self::No
+    }
+}
+
+impl Serialize for Wanted {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::No => to.serialize_bool(false),
+            Self::BestEffort => to.serialize_str(Self::BEST_EFFORT),
+            Self::Yes => to.serialize_bool(true),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Wanted {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Wanted;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("true, false or \"best-effort\"")
+            }
+            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Wanted, E> {
+                Ok(if value { Wanted::Yes } else { Wanted::No })
+            }
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Wanted, E> {
+                if value == Wanted::BEST_EFFORT {
+                    Ok(Wanted::BestEffort)
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(value), &self))
+                }
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
 }
 
 /// `[seccomp]`
@@ -275,7 +332,7 @@ pub struct Landlock {
     /// TCP ports to connect to; left out, all. Linux 6.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_connect: Option<Vec<u16>>,
-    /// What this kernel's Landlock cannot do is an error, rather than a line in the log.
+    /// What this kernel's Landlock cannot do is an error. Otherwise it is best effort.
     pub required: bool,
 }
 
@@ -328,10 +385,16 @@ pub struct Filesystem {
 #[serde(default, deny_unknown_fields, expecting = "{ default = N, max = N }")]
 pub struct Limit {
     /// Where the pod says nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::quantity::number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub default: Option<u64>,
     /// Where it says more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "super::quantity::number",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max: Option<u64>,
 }
 
@@ -345,8 +408,9 @@ pub struct Limits {
     pub memory: Limit,
     /// Bytes that may be swapped out, beyond those of its memory. For containers that have a limit of memory; 0 is no swap.
     pub swap: Limit,
-    /// CPU of a container, in thousandths of a processor.
-    pub millicpus: Limit,
+    /// CPU of a container: processors in the file, thousandths here.
+    #[serde(with = "super::quantity::cpu")]
+    pub cpu: Limit,
     /// Open files of a process, `RLIMIT_NOFILE`.
     pub open_files: Limit,
     /// Bytes of a core dump, `RLIMIT_CORE`.
@@ -387,6 +451,18 @@ impl Profile {
         *self == nothing
     }
 
+    /// Whether the profile takes it as it is that this machine cannot do what a key asks for.
+    pub fn accepts_without(&self, key: &str) -> bool {
+        let process = &self.process;
+        let wanted = match key {
+            "process.write_xor_execute" => process.write_xor_execute,
+            "process.mitigate_speculation" => process.mitigate_speculation,
+            "process.core_scheduling" => process.core_scheduling,
+            _ => return key == "landlock" && !self.landlock.required,
+        };
+        wanted != Wanted::Yes
+    }
+
     /// The profile as a file would have it, all defaults and everything inherited included.
     pub fn to_toml(&self) -> String {
         let mut whole = self.clone();
@@ -405,6 +481,22 @@ pub(in crate::isolation) fn device(text: &str) -> Option<(DeviceKind, u32, u32)>
         _ => return None,
     };
     Some((kind, major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Names of capabilities as the kernel's headers have them, whether they begin with `CAP_` or not.
+fn capabilities<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    let whole = |name: String| {
+        let name = name.to_uppercase();
+        if name.starts_with("CAP_") {
+            name
+        } else {
+            format!("CAP_{name}")
+        }
+    };
+    Ok(Some(names.into_iter().map(whole).collect()))
 }
 
 /// A capability by its name, with `CAP_`.

@@ -430,7 +430,7 @@ fn within_limits(
             told()
         );
     }
-    let Some(most) = limits.millicpus.max else {
+    let Some(most) = limits.cpu.max else {
         return;
     };
     // The period of a live group is not known.

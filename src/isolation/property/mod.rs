@@ -137,7 +137,7 @@ fn world() -> &'static World {
         };
         limited.limits.memory = limit(1 << 30);
         limited.limits.swap = limit(1 << 20);
-        limited.limits.millicpus = limit(1500);
+        limited.limits.cpu = limit(1500);
         classes.push(limited);
         World {
             dir,

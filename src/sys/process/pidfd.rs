@@ -83,6 +83,16 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The pid of the process behind `pidfd`, in this process's pid namespace: `Pid:` of `proc_pid_fdinfo(5)`. It is known as long as the
+/// process is not reaped.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32> {
+    let text = crate::procfs::read(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()));
+    let text = text.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = line.and_then(|pid| pid.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or(Errno::ESRCH)
+}
+
 /// Sends `signal` to the process behind `pidfd`. Linux 5.1.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo means the same as kill(2).
