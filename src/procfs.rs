@@ -41,6 +41,8 @@ pub struct MountInfo {
     pub root: PathBuf,
     /// Where.
     pub point: PathBuf,
+    /// Whether the mount is read-only.
+    pub is_read_only: bool,
     /// The file system's type.
     pub fstype: String,
 }
@@ -65,12 +67,14 @@ impl MountInfo {
         fields.next()?; // its parent
         let device = String::from_utf8_lossy(fields.next()?).into_owned();
         let (root, point) = (fields.next()?, fields.next()?);
+        let is_read_only = fields.next()?.split(|b| *b == b',').any(|o| o == b"ro");
         let fstype = fields.skip_while(|f| *f != b"-").nth(1)?;
         Some(Self {
             id,
             device,
             root: unescape(root),
             point: unescape(point),
+            is_read_only,
             fstype: String::from_utf8_lossy(fstype).into_owned(),
         })
     }

@@ -16,6 +16,7 @@ pub fn cases() -> Vec<crate::Case> {
     vec![
         Case::cri("check::a_daemon_that_is_right", a_daemon_that_is_right),
         Case::cri("check::mistakes", mistakes),
+        Case::cri("check::handlers", handlers),
         Case::plain("check::profile_diff", profile_diff),
     ]
 }
@@ -180,6 +181,123 @@ fn mistakes(d: &mut Daemon) {
         out.status == 1 && out.stdout.contains("--containerd PATH"),
         "{out:?}"
     );
+}
+
+/// What people write into a handler, and what becomes of its pods.
+fn handlers(d: &mut Daemon) {
+    let mut node = Node::of(d);
+    let right = fs::read_to_string(&node.config).unwrap();
+    node.config = d.dir().join("handlers.toml");
+    let plugin = match d.release.name() {
+        "containerd_2" => "io.containerd.cri.v1.runtime",
+        _ => "io.containerd.grpc.v1.cri",
+    };
+    let open = d.dir().join("open.toml");
+    fs::write(&open, "extends = \"untrusted\"\n").unwrap();
+    let mode = |file: &Path, mode: u32| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(file, mode).unwrap();
+    };
+    mode(&open, 0o666);
+    // A shim that anybody can replace.
+    let shims = d.dir().join("shims");
+    fs::create_dir_all(&shims).unwrap();
+    for class in ["", "-hardened", "-untrusted"] {
+        let name = format!("containerd-shim-cofferdam{class}-v1");
+        symlink(shim_directory().join(&name), shims.join(&name)).unwrap();
+    }
+    let writable = shims.join("containerd-shim-cofferdam-open-v1");
+    fs::write(
+        &writable,
+        "#!/bin/sh\nprintf 'x:\\n  Version: 0.1.0\\n  Profile: standard\\n'\n",
+    )
+    .unwrap();
+    mode(&writable, 0o777);
+    node.path = shims;
+    let ours = "runtime_type = \"io.containerd.cofferdam.v1\"";
+    let cases = [
+        (
+            ours,
+            "extends = \"untrusted\"",
+            "ok",
+            "of its options (extends untrusted)",
+            "",
+        ),
+        (ours, "SystemdCgroup = true", "ok", "profile standard", ""),
+        (
+            ours,
+            "extends = \"untrusted\"\nnosuch = 1",
+            "failing",
+            "unknown field `nosuch`",
+            "docs/profiles.md",
+        ),
+        (
+            ours,
+            "extends = \"hardned\"",
+            "failing",
+            "no built-in profile",
+            "docs/profiles.md",
+        ),
+        (
+            "runtime_typ = \"io.containerd.cofferdam.v1\"",
+            "",
+            "failing",
+            "no runtime_type",
+            "write runtime_type",
+        ),
+        (
+            "runtime_type = \"io.containerd.cofferdam-hardend.v1\"",
+            "",
+            "failing",
+            "no containerd-shim-cofferdam-hardend-v1",
+            "cofferdam-hardened.v1",
+        ),
+        (
+            "runtime_type = \"io.containerd.cofferdam-mine.v1\"",
+            "",
+            "failing",
+            "no containerd-shim-cofferdam-mine-v1",
+            "cofferdam profile new mine",
+        ),
+        (
+            "runtime_type = \"io.containerd.cofferdam-open.v1\"",
+            "",
+            "failing",
+            "can be changed by others than root",
+            "chown root",
+        ),
+    ];
+    for (runtime, options, state, found, remedy) in cases {
+        let table = format!("plugins.{plugin:?}.containerd.runtimes.odd");
+        let options = match options {
+            "" => String::new(),
+            options => format!("[{table}.options]\n{options}\n"),
+        };
+        let text = format!("{right}\n[{table}]\n{runtime}\n{options}");
+        fs::write(&node.config, text).unwrap();
+        let (status, findings) = node.check(&["standard"]);
+        let has = |f: &&Value, key: &str, part: &str| f[key].as_str().unwrap().contains(part);
+        let mut of = findings.iter().filter(|f| f["what"] == "handler odd");
+        let told =
+            of.any(|f| f["state"] == state && has(&f, "found", found) && has(&f, "remedy", remedy));
+        assert!(
+            told,
+            "{runtime}, {options}: {found:?} is not in {findings:#?}"
+        );
+        assert_eq!(status == 1, state == "failing", "{runtime}, {options}");
+    }
+    // The file of a class that others can write.
+    let class = d
+        .dir()
+        .join(format!("{}.toml", crate::support::daemon::CLASS));
+    for (file_mode, state) in [(0o666, "failing"), (0o644, "ok")] {
+        fs::copy(&open, &class).unwrap();
+        mode(&class, file_mode);
+        fs::write(&node.config, &right).unwrap();
+        let (_, findings) = node.check(&["standard"]);
+        let found = find(&findings, "containerd", "handler class");
+        assert_eq!(found["state"], state, "{found}");
+    }
 }
 
 fn diff(args: &[&str]) -> Output {

@@ -178,7 +178,9 @@ impl Validated {
             1 => format!("{}: 1 mistake\n", self.name),
             n => format!("{}: {n} mistakes\n", self.name),
         };
-        let text = file(&self.name).and_then(|path| std::fs::read_to_string(path).ok());
+        let installed = Path::new(DIRECTORY).join(format!("{}.toml", self.name));
+        let path = file(&self.name).unwrap_or(&installed);
+        let text = std::fs::read_to_string(path).ok();
         let text = text.unwrap_or_default();
         for p in &self.problems {
             out.push_str(&format!("  {p}\n"));

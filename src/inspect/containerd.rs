@@ -1,7 +1,6 @@
 //! containerd, as it is set up: its version, its merged configuration, Cofferdam's handlers in it, and their binaries.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +9,7 @@ use toml::{Table, Value};
 pub use super::daemon::Source;
 use super::daemon::{Daemon, daemon, main_file, restarted};
 use super::findings::{Findings, State};
-use crate::isolation::Profile;
+use super::handler;
 
 /// What was learnt.
 #[derive(Debug, Default)]
@@ -66,15 +65,46 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
     };
     if let Some(root) = config.get("root").and_then(Value::as_str) {
         installed.root = root.into();
+        out.test(
+            "root",
+            installed.root.is_dir(),
+            State::Degraded,
+            root,
+            "start containerd once, or correct root in its configuration: whether images can be mapped cannot be told",
+        );
     }
     imports(source, &config, out);
     let daemon = daemon(source);
-    let runtimes = runtimes(&config);
+    installed.profiles = handlers((major, minor), &config, daemon.as_ref(), out);
+    rights(daemon.as_ref(), &config, out);
+    if let Some(daemon) = &daemon {
+        restarted(source, daemon, out);
+    } else {
+        let remedy = "start it: systemctl start containerd";
+        out.say("daemon", State::Degraded, "not running", remedy);
+    }
+    installed
+}
+
+/// Cofferdam's handlers; the profiles that they stand for.
+fn handlers(
+    (major, minor): (u32, u32),
+    config: &Table,
+    daemon: Option<&Daemon>,
+    out: &mut Findings,
+) -> Vec<String> {
+    let runtimes = runtimes(config);
     let ours: Vec<(&String, &Table)> = runtimes
         .iter()
         .filter_map(|(name, runtime)| Some((name, runtime.as_table()?)))
-        .filter(|(_, r)| is_ours(r))
+        .filter(|(_, r)| handler::is_ours(r))
         .collect();
+    for (name, runtime) in runtimes
+        .iter()
+        .filter_map(|(n, r)| Some((n, r.as_table()?)))
+    {
+        handler::check_type(name, runtime, out);
+    }
     if ours.is_empty() {
         let found = format!(
             "none of the configured handlers is Cofferdam's: {}",
@@ -90,18 +120,40 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
     }
     let mut profiles = BTreeSet::new();
     for (name, runtime) in ours {
-        if let Some(profile) = handler(name, runtime, daemon.as_ref(), out) {
+        if let Some(profile) = handler::check(name, runtime, daemon, out) {
             profiles.insert(profile);
         }
     }
-    if let Some(daemon) = &daemon {
-        restarted(source, daemon, out);
-    } else {
-        let remedy = "start it: systemctl start containerd";
-        out.say("daemon", State::Degraded, "not running", remedy);
-    }
-    installed.profiles = profiles.into_iter().collect();
-    installed
+    profiles.into_iter().collect()
+}
+
+/// Without this capability no process's OOM score can be lowered, as CRI asks for every container.
+fn rights(daemon: Option<&Daemon>, config: &Table, out: &mut Findings) {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let pid = daemon.map_or_else(|| "self".to_owned(), |d| d.pid.to_string());
+    let status = crate::procfs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let permitted = status.lines().find_map(|l| l.strip_prefix("CapPrm:"));
+    let permitted = permitted.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let has = permitted.is_none_or(|mask| mask & SYS_RESOURCE != 0);
+    let plugins = config.get("plugins").and_then(Value::as_table);
+    let restricted = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
+        .into_iter()
+        .filter_map(|plugin| {
+            plugins?
+                .get(plugin)?
+                .get("restrict_oom_score_adj")?
+                .as_bool()
+        })
+        .any(|restricted| restricted);
+    let found = match (has, restricted) {
+        (true, _) => "CAP_SYS_RESOURCE",
+        (false, true) => "no CAP_SYS_RESOURCE, and restrict_oom_score_adj = true",
+        (false, false) => {
+            "containerd has no CAP_SYS_RESOURCE: every pod of Kubernetes fails, because its OOM score cannot be lowered"
+        }
+    };
+    let remedy = "give containerd the capability, or set restrict_oom_score_adj = true in its CRI configuration";
+    out.test("rights", has || restricted, State::Failing, found, remedy);
 }
 
 fn numbers(version: &str) -> (u32, u32) {
@@ -179,141 +231,8 @@ fn runtimes(config: &Table) -> Table {
         .unwrap_or_default()
 }
 
-fn text<'a>(runtime: &'a Table, key: &str) -> &'a str {
+pub(super) fn text<'a>(runtime: &'a Table, key: &str) -> &'a str {
     runtime.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn is_ours(runtime: &Table) -> bool {
-    text(runtime, "runtime_type").starts_with("io.containerd.cofferdam")
-        || text(runtime, "runtime_path").contains("containerd-shim-cofferdam")
-}
-
-/// The binary's name: `io.containerd.NAME.VERSION` is `containerd-shim-NAME-VERSION` (containerd `pkg/shim/util.go`).
-fn binary(runtime_type: &str) -> Option<String> {
-    let mut parts = runtime_type.split('.').rev();
-    let (version, name) = (parts.next()?, parts.next()?);
-    Some(format!("containerd-shim-{name}-{version}"))
-}
-
-/// The shim that a handler names, by its path or by its type.
-fn program_of(
-    what: &str,
-    runtime: &Table,
-    daemon: Option<&Daemon>,
-    out: &mut Findings,
-) -> Option<PathBuf> {
-    let path = text(runtime, "runtime_path");
-    if !path.is_empty() {
-        return Some(PathBuf::from(path));
-    }
-    let file = binary(text(runtime, "runtime_type"))?;
-    let dirs = daemon.map_or_else(
-        || std::env::var_os("PATH").unwrap_or_default(),
-        |d| d.path.clone(),
-    );
-    let mut found = std::env::split_paths(&dirs).map(|d| d.join(&file));
-    let found = found.find(|f| f.is_file());
-    if found.is_none() {
-        out.say(
-            what,
-            State::Failing,
-            format!("no {file} in {}", dirs.to_string_lossy()),
-            "install it (make install), or link it: the name chooses the profile",
-        );
-    }
-    found
-}
-
-/// The profile in a file of the handler's own.
-fn config_path(what: &str, config: &str, out: &mut Findings) {
-    let file = Path::new(config);
-    let found = match fs::read_to_string(file) {
-        Err(e) => format!("{config}: {e}"),
-        Ok(text) => {
-            let dir = file.parent().unwrap_or(Path::new("/"));
-            let name = file.file_stem().unwrap_or_default().to_string_lossy();
-            match Profile::parse(dir, &name, config, &text) {
-                Ok(_) => return,
-                Err(e) => e.to_string(),
-            }
-        }
-    };
-    let remedy = "mend the file that ConfigPath names";
-    out.say(what, State::Failing, found, remedy);
-}
-
-/// One handler; the name of its profile.
-fn handler(
-    name: &str,
-    runtime: &Table,
-    daemon: Option<&Daemon>,
-    out: &mut Findings,
-) -> Option<String> {
-    let what = format!("handler {name}");
-    let program = program_of(&what, runtime, daemon, out)?;
-    let answer = match Command::new(&program).arg("-v").output() {
-        Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
-        Err(e) => {
-            let found = format!("{}: {e}", program.display());
-            out.say(
-                &what,
-                State::Failing,
-                found,
-                "install the shim there: make install",
-            );
-            return None;
-        }
-    };
-    let value = |key: &str| {
-        let line = answer.lines().find_map(|l| l.trim().strip_prefix(key));
-        line.map(|v| v.trim().to_owned()).unwrap_or_default()
-    };
-    let (version, mut profile) = (value("Version:"), value("Profile:"));
-    let own = env!("CARGO_PKG_VERSION");
-    if version != own {
-        out.say(
-            &what,
-            State::Degraded,
-            format!(
-                "{} is version {version:?}, this command {own}",
-                program.display()
-            ),
-            "install both from one build: make install",
-        );
-    }
-    // containerd 2.x: another sandboxer than its own would ask for an API that we do not serve.
-    let sandboxer = text(runtime, "sandboxer");
-    if !matches!(sandboxer, "" | "podsandbox") {
-        out.say(
-            &what,
-            State::Failing,
-            format!("sandboxer = {sandboxer:?}"),
-            "sandboxer = \"podsandbox\"",
-        );
-    }
-    let options = runtime.get("options").and_then(Value::as_table);
-    let config = options.map_or("", |o| text(o, "ConfigPath"));
-    if config.is_empty() {
-        if let Err(e) = Profile::load(&profile) {
-            out.say(&what, State::Failing, e.to_string(), "mend the profile");
-        }
-    } else {
-        config.clone_into(&mut profile);
-        config_path(&what, config, out);
-    }
-    let known = ["privileged_without_host_devices"];
-    for key in known {
-        if runtime.get(key).and_then(Value::as_bool) == Some(true) {
-            out.say(&what, State::Ok, format!("{key} = true"), "");
-        }
-    }
-    out.say(
-        &what,
-        State::Ok,
-        format!("{}, profile {profile}", program.display()),
-        "",
-    );
-    (config.is_empty()).then_some(profile)
 }
 
 #[cfg(test)]
@@ -323,7 +242,7 @@ mod tests {
     #[test]
     fn names_and_versions() {
         assert_eq!(
-            binary("io.containerd.cofferdam-hardened.v1").unwrap(),
+            handler::binary("io.containerd.cofferdam-hardened.v1").unwrap(),
             "containerd-shim-cofferdam-hardened-v1"
         );
         assert_eq!(numbers("2.1.9+unknown"), (2, 1));
@@ -338,7 +257,7 @@ mod tests {
                 "[plugins.\"{plugin}\".containerd.runtimes.mine]\nruntime_type = \"io.containerd.cofferdam.v1\"\n"
             );
             let found = runtimes(&toml::from_str(&text).unwrap());
-            assert!(is_ours(found["mine"].as_table().unwrap()));
+            assert!(handler::is_ours(found["mine"].as_table().unwrap()));
         }
     }
 }

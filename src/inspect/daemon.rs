@@ -21,6 +21,7 @@ pub struct Source {
 
 /// The running daemon.
 pub(super) struct Daemon {
+    pub pid: i32,
     pub path: std::ffi::OsString,
     /// Seconds since 1970.
     pub started: SystemTime,
@@ -55,6 +56,7 @@ pub(super) fn daemon(source: &Source) -> Option<Daemon> {
         // Clock ticks are hundredths of a second: `sysconf(3)`, _SC_CLK_TCK.
         let ticks = crate::sys::process::start_time(pid)?;
         return Some(Daemon {
+            pid,
             path: std::ffi::OsStr::from_bytes(path).to_owned(),
             started: UNIX_EPOCH + Duration::from_secs(boot + ticks / 100),
         });

@@ -5,6 +5,7 @@ pub mod containerd;
 mod daemon;
 mod explain;
 mod findings;
+mod handler;
 mod limits;
 mod mounts;
 mod node;

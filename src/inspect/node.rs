@@ -10,12 +10,32 @@ use crate::executor::{PodUsers, check_mappable};
 use crate::isolation::pool::RANGE;
 use crate::isolation::{DIRECTORY, Judged, Node, Profile, SETTINGS, UserNamespaceMode, names};
 use crate::pod::Isolation;
-use crate::procfs;
+use crate::procfs::{self, MountInfo};
 use crate::show::toml_string;
 use crate::sys::kernel;
 
 /// The oldest kernel that we run on.
 const FLOOR: (u32, u32) = (5, 10);
+
+/// Where shims keep sockets and ranges of ids.
+const RUN: &str = "/run/cofferdam";
+
+/// Whether there is room for what every pod writes there.
+fn room(out: &mut Findings) {
+    let path = if Path::new(RUN).exists() { RUN } else { "/run" };
+    let Ok(of) = nix::sys::statvfs::statvfs(path) else {
+        return;
+    };
+    let bytes = of.blocks_available() * of.fragment_size();
+    let full = bytes < 64 * 1024 || of.files() > 0 && of.files_available() < 16;
+    out.test(
+        RUN,
+        !full,
+        State::Failing,
+        format!("{} KiB and {} files are free", bytes / 1024, of.files_available()),
+        "make room: pods with users of their own do not start, and `cofferdam top` does not see new pods",
+    );
+}
 
 /// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
 pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
@@ -26,6 +46,7 @@ pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
     kernel_itself(&mut out);
     out.area = "control groups".into();
     control_groups(&mut out);
+    room(&mut out);
     out.area = "kubernetes".into();
     kubelet(&mut out);
     out.area = "containerd".into();
@@ -195,6 +216,23 @@ fn control_groups(out: &mut Findings) {
         (false, false) => "v1",
     };
     out.say("mode", State::Ok, mode, "");
+    let read_only: Vec<String> = MountInfo::of_self()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|m| m.fstype.starts_with("cgroup") && m.is_read_only)
+        .map(|m| m.point.display().to_string())
+        .collect();
+    out.test(
+        "writable",
+        read_only.is_empty(),
+        State::Failing,
+        if read_only.is_empty() {
+            "yes".into()
+        } else {
+            format!("mounted read-only: {}", read_only.join(" "))
+        },
+        "mount them writable: no container can have its groups",
+    );
     for controller in ["cpu", "cpuset", "memory", "pids", "io"] {
         let there = match controller {
             "io" if !layout.is_v2() => layout.find("blkio").is_some(),

@@ -17,6 +17,7 @@ use ttrpc::asynchronous::{Server, Service};
 
 use crate::pod::Pod;
 pub use events::send_all as send_events;
+pub use options::profile_in;
 pub(crate) use time::timestamp;
 
 /// containerd 1.x knows the task service under the first name, 2.x under the second; the messages are the same.

@@ -57,6 +57,15 @@ pub(super) fn options(any: Option<&Any>) -> Result<Options> {
     }
 }
 
+/// The profile in a handler's table of options, as TOML; none where it has only what is for runc's shim.
+///
+/// # Errors
+/// A key of runc's with a value that it cannot have, for people.
+pub fn profile_in(table: &str) -> std::result::Result<Option<String>, String> {
+    let rest = without_runcs(table, &mut Options::default()).map_err(|e| e.to_string())?;
+    Ok((!rest.trim().is_empty()).then_some(rest))
+}
+
 /// containerd `api/types/runtimeoptions/v1/api.proto`: a path in field 2, the text of a table in field 3.
 fn path_and_body(options: &[u8]) -> protobuf::Result<(String, String)> {
     let mut stream = CodedInputStream::from_bytes(options);

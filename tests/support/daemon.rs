@@ -110,6 +110,8 @@ impl Daemon {
             ids: Mutex::default(),
         };
         fs::write(this.dir.join("config.toml"), this.configuration()).unwrap();
+        let class = format!("{CLASS}.toml");
+        fs::write(this.dir.join(class), "extends = \"standard\"\n").unwrap();
         fs::create_dir_all(this.dir.join("cni")).unwrap();
         fs::write(this.dir.join("cni/10-test.conflist"), this.network()).unwrap();
         this.run();

@@ -1,0 +1,248 @@
+//! containerd's handlers that are Cofferdam's: their shims, their options, their profiles.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use toml::{Table, Value};
+
+use super::containerd::text;
+use super::daemon::Daemon;
+use super::findings::{Findings, State};
+use crate::isolation::{self, DIRECTORY, Profile, names};
+use crate::service::profile_in;
+
+pub(super) fn is_ours(runtime: &Table) -> bool {
+    text(runtime, "runtime_type").starts_with("io.containerd.cofferdam")
+        || text(runtime, "runtime_path").contains("containerd-shim-cofferdam")
+}
+
+/// The binary's name: `io.containerd.NAME.VERSION` is `containerd-shim-NAME-VERSION` (containerd `pkg/shim/util.go`).
+pub(super) fn binary(runtime_type: &str) -> Option<String> {
+    let mut parts = runtime_type.split('.').rev();
+    let (version, name) = (parts.next()?, parts.next()?);
+    Some(format!("containerd-shim-{name}-{version}"))
+}
+
+/// What to do about a shim that is not there.
+fn missing(file: &str) -> String {
+    let of = |file: &str| {
+        let name = file.strip_prefix("containerd-shim-cofferdam")?;
+        let name = name.strip_suffix("-v1")?.trim_start_matches('-');
+        Some(if name.is_empty() { "standard" } else { name }.to_owned())
+    };
+    let name = of(file).unwrap_or_default();
+    let known = names(Path::new(DIRECTORY));
+    if known.contains(&name) {
+        return "install it where containerd looks (make install), or link it there: the link's name chooses the profile".into();
+    }
+    let like = known.iter().max_by(|a, b| {
+        let near = |known: &str| strsim::jaro_winkler(known, &name);
+        near(a).total_cmp(&near(b))
+    });
+    match like.filter(|known| strsim::jaro_winkler(known, &name) > 0.85) {
+        Some(known) => format!(
+            "there is no profile {name:?}: did you mean runtime_type = \"io.containerd.cofferdam-{known}.v1\"?"
+        ),
+        None => format!("there is no profile {name:?}: `cofferdam profile new {name}` begins one"),
+    }
+}
+
+/// The shim that a handler names, by its path or by its type.
+fn program_of(
+    what: &str,
+    runtime: &Table,
+    daemon: Option<&Daemon>,
+    out: &mut Findings,
+) -> Option<PathBuf> {
+    let path = text(runtime, "runtime_path");
+    if !path.is_empty() {
+        return Some(PathBuf::from(path));
+    }
+    let file = binary(text(runtime, "runtime_type"))?;
+    let dirs = daemon.map_or_else(
+        || std::env::var_os("PATH").unwrap_or_default(),
+        |d| d.path.clone(),
+    );
+    let mut found = std::env::split_paths(&dirs).map(|d| d.join(&file));
+    let found = found.find(|f| f.is_file());
+    if found.is_none() {
+        out.say(
+            what,
+            State::Failing,
+            format!("no {file} in {}", dirs.to_string_lossy()),
+            &missing(&file),
+        );
+    }
+    found
+}
+
+/// What a handler's options say of its profile: its name for people, and whether it is one of the node's. None where they are wrong.
+fn profile_of(
+    what: &str,
+    shims: &str,
+    options: Option<&Table>,
+    out: &mut Findings,
+) -> Option<(String, bool)> {
+    let fails = |out: &mut Findings, found: String, remedy: &str| {
+        out.say(what, State::Failing, found, remedy);
+        None
+    };
+    let path = options.map_or("", |o| text(o, "ConfigPath"));
+    if !path.is_empty() {
+        let file = Path::new(path);
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let parsed = isolation::read_of_root(file)
+            .map_err(|e| format!("{path}: {e}"))
+            .and_then(|text| {
+                let dir = file.parent().unwrap_or(Path::new("/"));
+                Profile::parse(dir, &name, path, &text).map_err(|e| e.to_string())
+            });
+        return match parsed {
+            Ok(profile) => Some((titled(path, &profile), false)),
+            Err(e) => fails(out, e, "correct the file that ConfigPath names"),
+        };
+    }
+    let table = options.map(toml::to_string).and_then(Result::ok);
+    match table.as_deref().map(profile_in) {
+        Some(Ok(Some(text))) => {
+            let origin = "the handler's options";
+            match Profile::parse(Path::new(DIRECTORY), "options", origin, &text) {
+                Ok(profile) => Some((titled("of its options", &profile), false)),
+                Err(e) => fails(
+                    out,
+                    e.to_string(),
+                    "correct the handler's options: they are a profile, docs/profiles.md",
+                ),
+            }
+        }
+        Some(Err(e)) => fails(out, e, "correct the handler's options"),
+        _ => match Profile::load(shims) {
+            Ok(_) => Some((shims.to_owned(), true)),
+            Err(e) => fails(
+                out,
+                e.to_string(),
+                "correct the profile: `cofferdam profile validate` says where",
+            ),
+        },
+    }
+}
+
+fn titled(name: &str, profile: &Profile) -> String {
+    match &profile.extends {
+        Some(base) => format!("{name} (extends {base})"),
+        None => name.to_owned(),
+    }
+}
+
+/// A handler whose type is missing, or nearly ours: containerd takes it, and its pods fail.
+pub(super) fn check_type(name: &str, runtime: &Table, out: &mut Findings) {
+    let what = format!("handler {name}");
+    if text(runtime, "runtime_type").is_empty() && text(runtime, "runtime_path").is_empty() {
+        let like = runtime
+            .keys()
+            .find(|k| strsim::jaro_winkler(k, "runtime_type") > 0.9);
+        let found = match like {
+            Some(key) => {
+                format!("no runtime_type, but {key}: pods fail with \"Runtime.Name must be set\"")
+            }
+            None => "no runtime_type: pods fail with \"Runtime.Name must be set\"".into(),
+        };
+        out.say(
+            &what,
+            State::Failing,
+            found,
+            "write runtime_type = \"io.containerd.NAME.v1\"",
+        );
+    }
+}
+
+/// Whether others than root can change what runs as root.
+fn check_owner(what: &str, program: &Path, out: &mut Findings) {
+    use std::os::unix::fs::MetadataExt;
+    let real = fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
+    let directory = real.parent().unwrap_or(Path::new("/"));
+    for path in [real.as_path(), directory] {
+        let Ok(metadata) = fs::metadata(path) else {
+            continue;
+        };
+        // A sticky directory lets nobody replace another's file.
+        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 && !sticky {
+            let found = format!(
+                "{} can be changed by others than root (owner {}, mode {:o})",
+                path.display(),
+                metadata.uid(),
+                metadata.mode() & 0o7777
+            );
+            out.say(what, State::Failing, found, "chown root and chmod go-w it");
+        }
+    }
+}
+
+/// One handler; the name of its profile.
+pub(super) fn check(
+    name: &str,
+    runtime: &Table,
+    daemon: Option<&Daemon>,
+    out: &mut Findings,
+) -> Option<String> {
+    let what = format!("handler {name}");
+    let program = program_of(&what, runtime, daemon, out)?;
+    let answer = match Command::new(&program).arg("-v").output() {
+        Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
+        Err(e) => {
+            let found = format!("{}: {e}", program.display());
+            out.say(
+                &what,
+                State::Failing,
+                found,
+                "install the shim there: make install",
+            );
+            return None;
+        }
+    };
+    let value = |key: &str| {
+        let line = answer.lines().find_map(|l| l.trim().strip_prefix(key));
+        line.map(|v| v.trim().to_owned()).unwrap_or_default()
+    };
+    let (version, profile) = (value("Version:"), value("Profile:"));
+    let own = env!("CARGO_PKG_VERSION");
+    if version != own {
+        out.say(
+            &what,
+            State::Degraded,
+            format!(
+                "{} is version {version:?}, this command {own}",
+                program.display()
+            ),
+            "install both from one build: make install",
+        );
+    }
+    // containerd 2.x: another sandboxer than its own would ask for an API that we do not serve.
+    let sandboxer = text(runtime, "sandboxer");
+    if !matches!(sandboxer, "" | "podsandbox") {
+        out.say(
+            &what,
+            State::Failing,
+            format!("sandboxer = {sandboxer:?}"),
+            "sandboxer = \"podsandbox\"",
+        );
+    }
+    check_owner(&what, &program, out);
+    let options = runtime.get("options").and_then(Value::as_table);
+    let (profile, is_nodes) = profile_of(&what, &profile, options, out)?;
+    let known = ["privileged_without_host_devices"];
+    for key in known {
+        if runtime.get(key).and_then(Value::as_bool) == Some(true) {
+            out.say(&what, State::Ok, format!("{key} = true"), "");
+        }
+    }
+    out.say(
+        &what,
+        State::Ok,
+        format!("{}, profile {profile}", program.display()),
+        "",
+    );
+    is_nodes.then_some(profile)
+}
