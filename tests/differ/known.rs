@@ -8,7 +8,7 @@ use super::run::Difference;
 pub fn refusal(_spec: &Value, why: &str) -> Option<&'static str> {
     let told = |text: &str| why.contains(text);
     Some(match () {
-        () if told("on cgroup v# only") => {
+        () if told("exists on cgroup v") => {
             "what cgroup v2 does not have is refused by name, as crun does; runc passes it over"
         }
         () if told("a swap limit needs memory.limit beside it") => {

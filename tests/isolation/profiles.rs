@@ -352,7 +352,7 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (
         "extends = \"nosuch\"",
-        "profile \"mine\": extends: there is no",
+        "line 1, column 1: extends: there is no",
     ),
     ("extends = \"mine\"", "extends|\"mine\" extends itself"),
     ("extends = 5", "line 1, column 11|expected a string"),
