@@ -29,7 +29,13 @@ const COLUMNS: usize = 118;
 fn main() {
     let pictures = std::env::args().nth(1).map(PathBuf::from);
     println!("starting a private containerd");
-    let daemon = Daemon::start(Release::V2, Setup { cri: true });
+    let daemon = Daemon::start(
+        Release::V2,
+        Setup {
+            cri: true,
+            ..Setup::default()
+        },
+    );
     daemon.import("nginx");
     let client = Client::connect(&daemon);
     let mut pods = Vec::new();

@@ -87,7 +87,7 @@ impl Case {
             missing: None,
             only: None,
             profile: None,
-            kind: Kind::Daemon(Setup { cri: false }, run),
+            kind: Kind::Daemon(Setup::default(), run),
         }
     }
 
@@ -97,7 +97,13 @@ impl Case {
             missing: None,
             only: None,
             profile: None,
-            kind: Kind::Daemon(Setup { cri: true }, run),
+            kind: Kind::Daemon(
+                Setup {
+                    cri: true,
+                    ..Setup::default()
+                },
+                run,
+            ),
         }
     }
 

@@ -153,5 +153,11 @@ pub fn logged(daemon: &Daemon, ids: &[String]) -> Vec<Duration> {
         let lines = log.lines().filter(|l| l.contains(&mine));
         Duration::from_micros(lines.filter_map(of).sum())
     };
-    ids.iter().map(took).collect()
+    let all: Vec<Duration> = ids.iter().map(took).collect();
+    let seen = all.iter().all(|took| !took.is_zero());
+    assert!(
+        seen,
+        "the shims' log has no took_us: does the daemon log at level debug?"
+    );
+    all
 }

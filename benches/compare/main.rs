@@ -134,21 +134,32 @@ fn measure_all(size: &Size) -> Value {
             "rounds": size.rounds,
         }
     });
-    let daemon = Daemon::start(release, Setup { cri: false });
+    let daemon = Daemon::start(release, Setup::default());
     let client = Client::connect(&daemon);
     say("lives and execs, one after the other");
     out["life"] = life::phases(&client, &runtimes, size.rounds, life::APART);
     out["life_tight"] = life::phases(&client, &runtimes, size.rounds, Duration::ZERO);
     say("what a start takes inside of the shim, and the kernel's own cost of it");
     let filter = profiles::default_filter(client.daemon);
-    let floor = Floor::new(&daemon, &filter);
-    out["inside"] = life::inside(&client, floor.as_ref(), &filter, size.rounds);
+    // Shims say how long something took at level debug only.
+    let telling = Daemon::start(
+        release,
+        Setup {
+            debug: true,
+            ..Setup::default()
+        },
+    );
+    let told = Client::connect(&telling);
+    let floor = Floor::new(&telling, &filter);
+    out["inside"] = life::inside(&told, floor.as_ref(), &filter, size.rounds);
     say("command lines");
     out["command_line"] = reference::command_lines(&daemon, size.pods);
     say("eight at a time");
     out["eight"] = life::at_a_time(&client, &runtimes, size.pods);
     if flag("--starts") {
         drop(floor);
+        drop(told);
+        drop(telling);
         drop(client);
         drop(daemon);
         support::clean_up();
@@ -183,14 +194,22 @@ fn measure_all(size: &Size) -> Value {
             .filter(|n| key == "standard" || *n <= 250)
             .collect();
         let bare = floor.as_ref().filter(|_| key == "standard");
-        out["growth_node"][key] = resources::growth(&client, &runtime, &steps, false, bare);
-        out["growth_pod"][key] = resources::growth(&client, &runtime, size.in_a_pod, true, None);
+        out["growth_node"][key] = resources::growth(&told, &runtime, &steps, false, bare);
+        out["growth_pod"][key] = resources::growth(&told, &runtime, size.in_a_pod, true, None);
     }
     drop(floor);
+    drop(told);
+    drop(telling);
     drop(client);
     drop(daemon);
     say("pods through CRI");
-    let daemon = Daemon::start(release, Setup { cri: true });
+    let daemon = Daemon::start(
+        release,
+        Setup {
+            cri: true,
+            ..Setup::default()
+        },
+    );
     let handlers = [
         "cofferdam",
         "cofferdam-hardened",

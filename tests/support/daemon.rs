@@ -78,6 +78,8 @@ pub const CLASS: &str = "class";
 pub struct Setup {
     /// With the CRI plugin, a pod network and the images in its namespace.
     pub cri: bool,
+    /// It logs at level debug, and so do its shims.
+    pub debug: bool,
 }
 
 /// A private containerd: own root, state, address, configuration and cgroups. Dropping it ends all that it started.
@@ -138,10 +140,11 @@ impl Daemon {
 
     fn configuration(&self) -> String {
         let dir = self.dir.display();
+        let level = if self.setup.debug { "debug" } else { "info" };
         let cni = "/usr/lib/cni";
         // Not loaded, or noisy, on a test machine.
         let common = format!(
-            "root = \"{dir}/root\"\nstate = \"{dir}/state\"\noom_score = 0\n[grpc]\naddress = \"{dir}/c.sock\"\n[debug]\nlevel = \"info\"\n"
+            "root = \"{dir}/root\"\nstate = \"{dir}/state\"\noom_score = 0\n[grpc]\naddress = \"{dir}/c.sock\"\n[debug]\nlevel = \"{level}\"\n"
         );
         let drop_in = |name: &str| {
             let text = fs::read_to_string(repository().join("shim-config").join(name)).unwrap();
