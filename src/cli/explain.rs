@@ -208,6 +208,21 @@ fn details(e: &Explanation, verbose: bool, style: Style) -> String {
         }
         out.push_str(&one(line, style));
     }
+    // In one line: nobody reads thirty.
+    let paths = |promised: &str| {
+        let of = e
+            .lines
+            .iter()
+            .filter(|l| is_path(l) && l.promised == promised);
+        of.count()
+    };
+    let (hidden, fixed) = (paths("masked"), paths("read-only"));
+    if !verbose && hidden + fixed > 0 {
+        let mark = style.warn(&format!("{:<MARK$}", "tightened"));
+        out.push_str(&format!(
+            "  paths of the kernel\n    {mark}{hidden} hidden, {fixed} read-only: -v shows which\n"
+        ));
+    }
     if !c.denials.is_empty() {
         out.push_str("  denied so far\n");
     }
@@ -222,13 +237,22 @@ fn details(e: &Explanation, verbose: bool, style: Style) -> String {
     out
 }
 
-/// As the pod asked, and nothing to be said about it.
+/// As the pod asked, and nothing to be said about it; or one of the many paths that profiles hide.
 fn is_quiet(line: &Line, verbose: bool) -> bool {
-    !verbose && matches!(line.mark, Mark::Kept | Mark::Note)
+    !verbose && (matches!(line.mark, Mark::Kept | Mark::Note) || is_path(line))
+}
+
+/// A path that the profile hides or makes read-only, and that is so.
+fn is_path(line: &Line) -> bool {
+    line.mark == Mark::Tightened
+        && line.section == "files"
+        && matches!(line.promised.as_str(), "masked" | "read-only")
+        && line.what.starts_with('/')
 }
 
 fn quiet(e: &Explanation, verbose: bool) -> usize {
-    e.lines.iter().filter(|l| is_quiet(l, verbose)).count()
+    let as_asked = |l: &&Line| is_quiet(l, verbose) && !is_path(l);
+    e.lines.iter().filter(as_asked).count()
 }
 
 fn one(line: &Line, style: Style) -> String {
