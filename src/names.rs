@@ -32,12 +32,15 @@ const SOURCES: [[&str; 3]; 3] = [
     ["", "", "nerdctl/name"],
 ];
 
+/// Kubernetes' names have 253 characters at most. A spec by hand may have any, and each line of the log would repeat it.
+const LONGEST: usize = 253;
+
 impl Names {
     /// From the annotations of a container.
     pub fn of<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Self {
         let get = |key: &str| {
-            let value = annotation(key).filter(|value| !value.is_empty());
-            value.map(str::to_owned)
+            let value = annotation(key).filter(|value| !value.is_empty())?;
+            Some(value.chars().take(LONGEST).collect::<String>())
         };
         let known = SOURCES.into_iter().map(|[namespace, pod, container]| Self {
             namespace: get(namespace),
@@ -134,6 +137,9 @@ mod tests {
             (None, Some("web"))
         );
         assert!(names(&[("io.kubernetes.cri.sandbox-name", "")]).is_empty());
+        let long = "x".repeat(100_000);
+        let long = names(&[("nerdctl/name", &long)]);
+        assert_eq!(long.container.unwrap().len(), LONGEST);
     }
 
     #[test]
