@@ -16,6 +16,10 @@ pub fn cases() -> Vec<Case> {
         Case::plain("worked::ci_runner", ci_runner),
         Case::plain("worked::ai_agent", ai_agent),
         Case::plain("worked::database", database),
+        Case::plain(
+            "worked::a_volume_in_the_place_of_pause",
+            a_volume_in_the_place_of_pause,
+        ),
     ]
     .map(|case| case.unless(common::missing()))
     .into()
@@ -103,6 +107,19 @@ except OSError as e: print(\"443\", type(e).__name__)'; \
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+/// What every program needs are files: a volume that a pod mounts in the place of one opens nothing.
+fn a_volume_in_the_place_of_pause() {
+    let script =
+        "cp /usr/bin/true /pause/x; /pause/x || echo not executed; ls / > /dev/null && echo runs";
+    let volume = |spec: &mut Value| {
+        let mount = json!({ "destination": "/pause", "type": "tmpfs", "source": "tmpfs" });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    };
+    let profile = "[landlock]\nexecute = [\"/usr\", \"/bin\"]\n";
+    let text = run("pause", profile, script, volume);
+    assert!(text.ends_with("not executed\nruns\n"), "{text}");
 }
 
 /// A database keeps its files in a directory of the node's, whose owner is the image's user without any change on disk.

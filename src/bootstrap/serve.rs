@@ -65,7 +65,7 @@ pub(super) fn run(name: &str, flags: &Flags) -> Result<()> {
 
 /// As the node's settings say.
 fn set_log_level(id: &str) {
-    match Node::load() {
+    match Node::read() {
         Ok(node) => {
             if let Some(level) = node.log_level {
                 log::set_max_level(level.into());

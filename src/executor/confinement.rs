@@ -69,7 +69,7 @@ const LOADERS: [&CStr; 8] = [
     c"/pause",
 ];
 /// Files that programs write to without changing anything that lasts.
-pub const SINKS: [&CStr; 12] = [
+pub const SINKS: [&CStr; 10] = [
     c"/dev/null",
     c"/dev/zero",
     c"/dev/full",
@@ -78,15 +78,18 @@ pub const SINKS: [&CStr; 12] = [
     c"/dev/tty",
     c"/dev/console",
     c"/dev/ptmx",
-    // The process's streams, which /dev/stdout and the like lead to: named pipes of the node, in no directory of the container.
-    c"/proc/self/fd/0",
+    // The process's output, which /dev/stdout and /dev/stderr lead to: named pipes of the node, in no directory of the container.
     c"/proc/self/fd/1",
     c"/proc/self/fd/2",
-    // A process's own settings; those of the node are read-only there.
-    c"/proc",
 ];
-/// Terminals.
-const TERMINALS: &CStr = c"/dev/pts";
+/// The same, for the files below: terminals, and a process's own settings (those of the node are read-only there).
+pub const SINK_DIRECTORIES: [&CStr; 2] = [c"/dev/pts", c"/proc"];
+
+/// Kinds of speculation that can be turned off: the kernel's number (linux/prctl.h), and what there is then, for people.
+pub const SPECULATION: [(u64, &str); 2] = [
+    (0, "no store bypass"),
+    (1, "no indirect branch speculation"),
+];
 
 /// What this machine cannot do of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,12 +164,13 @@ impl Landlock {
         }
         if self.essentials && self.execute.as_ref().is_some_and(|l| !l.is_empty()) {
             let loaders = LOADERS.into_iter().map(CStr::to_owned);
-            rules.paths.extend(loaders.map(|path| (path, ll::EXECUTE)));
+            rules.files.extend(loaders.map(|path| (path, ll::EXECUTE)));
         }
         if self.essentials && self.write.is_some() {
-            let sinks = SINKS.into_iter().chain([TERMINALS]).map(CStr::to_owned);
             let into_files = write & (ll::WRITE_FILE | ll::TRUNCATE);
-            rules.paths.extend(sinks.map(|path| (path, into_files)));
+            let rule = |path: &CStr| (path.to_owned(), into_files);
+            rules.files.extend(SINKS.into_iter().map(rule));
+            rules.paths.extend(SINK_DIRECTORIES.into_iter().map(rule));
         }
         if abi >= 4 {
             for (ports, access) in [
@@ -228,10 +232,7 @@ impl Confinement {
         {
             add("process.core_scheduling", "processor cores", why);
         }
-        for (feature, what) in [
-            (0, "no store bypass"),
-            (1, "no indirect branch speculation"),
-        ] {
+        for (feature, what) in SPECULATION {
             if self.mitigate_speculation && confine::speculates_for_good(feature) {
                 let why = "this processor, or its hypervisor, offers no switch for it: nothing can be done on this machine";
                 add("process.mitigate_speculation", what, why);
@@ -311,7 +312,7 @@ mod tests {
         );
         assert!(all.missing(7).is_empty());
         // Beside the lists what nearly every program needs, and with it nothing is made or removed.
-        let right = |path: &CStr| new.paths.iter().find(|(p, _)| p.as_c_str() == path);
+        let right = |path: &CStr| new.files.iter().find(|(p, _)| p.as_c_str() == path);
         assert_eq!(right(c"/pause").unwrap().1, ll::EXECUTE);
         assert_eq!(
             right(c"/dev/null").unwrap().1,
@@ -321,7 +322,8 @@ mod tests {
             essentials: false,
             ..all.clone()
         };
-        assert_eq!(exact.ruleset(7).unwrap().unwrap().paths.len(), 2);
+        let exact = exact.ruleset(7).unwrap().unwrap();
+        assert_eq!((exact.paths.len(), exact.files.len()), (2, 0));
         let old = all.ruleset(1).unwrap().unwrap();
         assert_eq!((old.scoped, old.net, old.fs & ll::TRUNCATE), (0, 0, 0));
         assert_eq!(all.missing(1).len(), 3);

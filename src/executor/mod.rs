@@ -34,7 +34,7 @@ mod times;
 pub mod userns;
 mod wire;
 
-pub use confinement::{Confinement, Landlock, Missing, SINKS};
+pub use confinement::{Confinement, Landlock, Missing, SINK_DIRECTORIES, SINKS, SPECULATION};
 pub use error::Error;
 pub use gate::{AfterGate, Gate, listen_at_gate};
 pub use namespaces::JoinedNamespaces;

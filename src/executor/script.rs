@@ -132,6 +132,8 @@ pub(super) struct Ruleset {
     pub net: u64,
     pub scoped: u64,
     pub paths: Vec<(CString, u64)>,
+    /// Of these only what is no directory counts: whoever mounts one there opens nothing below it.
+    pub files: Vec<(CString, u64)>,
     pub ports: Vec<(u16, u64)>,
 }
 

@@ -94,17 +94,14 @@ fn handlers(
     out: &mut Findings,
 ) -> Vec<String> {
     let runtimes = runtimes(config);
-    let ours: Vec<(&String, &Table)> = runtimes
-        .iter()
+    let tables = runtimes.iter();
+    let mut ours: Vec<(&String, &Table)> = tables
         .filter_map(|(name, runtime)| Some((name, runtime.as_table()?)))
-        .filter(|(_, r)| handler::is_ours(r))
         .collect();
-    for (name, runtime) in runtimes
-        .iter()
-        .filter_map(|(n, r)| Some((n, r.as_table()?)))
-    {
+    for (name, runtime) in &ours {
         handler::check_type(name, runtime, out);
     }
+    ours.retain(|(_, r)| handler::is_ours(r));
     if ours.is_empty() {
         let found = format!(
             "none of the configured handlers is Cofferdam's: {}",

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 use super::containerd::text;
 use super::daemon::Daemon;
 use super::findings::{Findings, State};
-use crate::isolation::{self, DIRECTORY, Profile, names};
+use crate::isolation::{DIRECTORY, Profile, changeable_by_others, names};
+use crate::pod::ProfileSource;
 use crate::service::profile_in;
 
 pub(super) fn is_ours(runtime: &Table) -> bool {
@@ -89,42 +90,30 @@ fn profile_of(
         None
     };
     let path = options.map_or("", |o| text(o, "ConfigPath"));
-    if !path.is_empty() {
-        let file = Path::new(path);
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let parsed = isolation::read_of_root(file)
-            .map_err(|e| format!("{path}: {e}"))
-            .and_then(|text| {
-                let dir = file.parent().unwrap_or(Path::new("/"));
-                Profile::parse(dir, &name, path, &text).map_err(|e| e.to_string())
-            });
-        return match parsed {
-            Ok(profile) => Some((titled(path, &profile), false)),
-            Err(e) => fails(out, e, "correct the file that ConfigPath names"),
-        };
-    }
     let table = options.map(toml::to_string).and_then(Result::ok);
-    match table.as_deref().map(profile_in) {
-        Some(Ok(Some(text))) => {
-            let origin = "the handler's options";
-            match Profile::parse(Path::new(DIRECTORY), "options", origin, &text) {
-                Ok(profile) => Some((titled("of its options", &profile), false)),
-                Err(e) => fails(
-                    out,
-                    e.to_string(),
-                    "correct the handler's options: they are a profile, docs/profiles.md",
-                ),
+    let (source, title, remedy) = if path.is_empty() {
+        match table.as_deref().map(profile_in) {
+            Some(Err(e)) => return fails(out, e, "correct the handler's options"),
+            Some(Ok(Some(text))) => (
+                ProfileSource::Text(text),
+                "of its options",
+                "correct the handler's options: they are a profile, docs/profiles.md",
+            ),
+            _ => {
+                let remedy = "correct the profile: `cofferdam profile validate` says where";
+                return match Profile::load(shims) {
+                    Ok(_) => Some((shims.to_owned(), true)),
+                    Err(e) => fails(out, e.to_string(), remedy),
+                };
             }
         }
-        Some(Err(e)) => fails(out, e, "correct the handler's options"),
-        _ => match Profile::load(shims) {
-            Ok(_) => Some((shims.to_owned(), true)),
-            Err(e) => fails(
-                out,
-                e.to_string(),
-                "correct the profile: `cofferdam profile validate` says where",
-            ),
-        },
+    } else {
+        let source = ProfileSource::File(path.into());
+        (source, path, "correct the file that ConfigPath names")
+    };
+    match source.load() {
+        Ok(profile) => Some((titled(title, &profile), false)),
+        Err(e) => fails(out, e.to_string(), remedy),
     }
 }
 
@@ -167,14 +156,9 @@ fn check_owner(what: &str, program: &Path, out: &mut Findings) {
             continue;
         };
         // A sticky directory lets nobody replace another's file.
-        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 && !sticky {
-            let found = format!(
-                "{} can be changed by others than root (owner {}, mode {:o})",
-                path.display(),
-                metadata.uid(),
-                metadata.mode() & 0o7777
-            );
+        let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0 && metadata.uid() == 0;
+        if let Some(how) = changeable_by_others(&metadata).filter(|_| !sticky) {
+            let found = format!("{} {how}", path.display());
             out.say(what, State::Failing, found, "chown root and chmod go-w it");
         }
     }

@@ -26,7 +26,7 @@ pub use place::{LogLevel, Node, NodeError, Place, PodOfKubernetes, SETTINGS};
 pub(crate) use profile::read_of_root;
 pub use profile::{
     BUILT_IN, DIRECTORY, EgressRule, Error, Landlock, LearnPolicy, Problem, Profile, Scope,
-    Unmappable, UserNamespace, UserNamespaceMode, names,
+    Unmappable, UserNamespace, UserNamespaceMode, changeable_by_others, names,
 };
 pub use programs::judge_streams;
 pub use refusal::Refusal;

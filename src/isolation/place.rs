@@ -116,15 +116,33 @@ impl Node {
     /// # Errors
     /// A file that cannot be read, or has keys that are not known, or that others than root can write.
     pub fn load() -> Result<Self, NodeError> {
+        let mut node = Self::read()?;
+        for root in [
+            &mut node.kubelet_root,
+            &mut node.docker_root,
+            &mut node.nerdctl_root,
+            &mut node.podman_root,
+            &mut node.podman_run,
+        ] {
+            *root = resolved(root);
+        }
+        Ok(node)
+    }
+
+    /// The same with the paths as they are written, for who needs none of them.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn read() -> Result<Self, NodeError> {
         // Tests run beside each other, and beside what the machine has.
         #[cfg(feature = "sabotage")]
         if let Some(path) = std::env::var_os("COFFERDAM_NODE_CONF") {
-            return Self::load_from(Path::new(&path));
+            return Self::read_from(Path::new(&path));
         }
-        Self::load_from(Path::new(SETTINGS))
+        Self::read_from(Path::new(SETTINGS))
     }
 
-    fn load_from(path: &Path) -> Result<Self, NodeError> {
+    fn read_from(path: &Path) -> Result<Self, NodeError> {
         let wrong = |reason: NodeReason| NodeError {
             path: path.to_owned(),
             reason,
@@ -134,7 +152,7 @@ impl Node {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(wrong(e.into())),
         };
-        let mut node: Self = toml::from_str(&text).map_err(|e| wrong(e.into()))?;
+        let node: Self = toml::from_str(&text).map_err(|e| wrong(e.into()))?;
         let roots = [
             &node.kubelet_root,
             &node.docker_root,
@@ -147,15 +165,6 @@ impl Node {
             if !plain || root.parent().is_none() {
                 return Err(wrong(NodeReason::Path(root.clone())));
             }
-        }
-        for root in [
-            &mut node.kubelet_root,
-            &mut node.docker_root,
-            &mut node.nerdctl_root,
-            &mut node.podman_root,
-            &mut node.podman_run,
-        ] {
-            *root = resolved(root);
         }
         Ok(node)
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Recorded;
+use crate::executor::{SINK_DIRECTORIES, SINKS};
 use crate::files::private_directory;
 use crate::isolation::{BUILT_IN, DIRECTORY};
 use crate::show::{shown, toml_string};
@@ -270,8 +271,9 @@ fn profile(recorded: &Recorded, filter: &Path, allowed: usize) -> String {
 /// What `landlock.essentials` stands for, and streams under the names that lead to them.
 fn is_essential(path: &str) -> bool {
     const STREAMS: [&str; 4] = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd"];
-    let sinks = crate::executor::SINKS.map(|sink| sink.to_str().unwrap_or_default());
-    let mut all = sinks.into_iter().chain(STREAMS).chain(["/dev/pts"]);
+    let sinks = SINKS.into_iter().chain(SINK_DIRECTORIES);
+    let sinks = sinks.map(|sink| sink.to_str().unwrap_or_default());
+    let mut all = sinks.chain(STREAMS);
     all.any(|known| Path::new(path).starts_with(known))
 }
 

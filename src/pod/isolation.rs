@@ -56,30 +56,37 @@ pub enum ProfileSource {
 #[error("{0}")]
 pub struct BrokenProfile(String);
 
-impl Isolation {
-    /// From the options of containerd's handler.
-    pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, BrokenProfile> {
-        let profile = match source {
-            ProfileSource::File(path) => {
-                let text = isolation::read_of_root(path).map_err(|e| {
-                    BrokenProfile(format!(
-                        "runtime options: ConfigPath {}: {e}",
-                        path.display()
-                    ))
-                })?;
+impl ProfileSource {
+    /// The profile.
+    ///
+    /// # Errors
+    /// It cannot be read, or is wrong.
+    pub fn load(&self) -> std::result::Result<Profile, BrokenProfile> {
+        let broken = |e: &dyn Display| BrokenProfile(format!("runtime options: {e}"));
+        match self {
+            Self::File(path) => {
+                let text = isolation::read_of_root(path)
+                    .map_err(|e| broken(&format_args!("ConfigPath {}: {e}", path.display())))?;
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 let directory = path.parent().unwrap_or(Path::new(DIRECTORY));
                 Profile::parse(directory, &name, &path.display().to_string(), &text)
             }
-            ProfileSource::Text(text) => Profile::parse(
+            Self::Text(text) => Profile::parse(
                 Path::new(DIRECTORY),
                 "options",
                 "the handler's options",
                 text,
             ),
-        };
+        }
+        .map_err(|e| broken(&e))
+    }
+}
+
+impl Isolation {
+    /// From the options of containerd's handler.
+    pub(super) fn from_options(source: &ProfileSource) -> std::result::Result<Self, BrokenProfile> {
         let broken = |e: &dyn Display| BrokenProfile(format!("runtime options: {e}"));
-        Self::of(profile.map_err(|e| broken(&e))?).map_err(|e| broken(&e))
+        Self::of(source.load()?).map_err(|e| broken(&e))
     }
 
     /// Loads a profile by its name.

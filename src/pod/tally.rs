@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Container, Pod};
+use super::{Container, Pod, lock};
 
 /// What was counted since the shim started.
 #[derive(Debug, Default)]
@@ -17,7 +17,10 @@ impl Pod {
     /// The first line, when the pod has its first container: until then its names are not known.
     pub(super) fn announce(&self) {
         let version = env!("CARGO_PKG_VERSION");
-        log::info!(id:% = self.id, profile:% = self.class, version; "pod started");
+        // A handler's options may give it another than the shim's name stands for.
+        let shared = lock(&self.shared_profile).clone();
+        let profile = shared.as_ref().map_or(self.class.as_str(), |p| p.name());
+        log::info!(id:% = self.id, profile, version; "pod started");
     }
 
     /// The last line.

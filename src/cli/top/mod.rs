@@ -74,14 +74,13 @@ fn rows(found: Vec<Found>) -> Vec<Row> {
 /// For pipes: a line of heads, a line for each pod. What is wrong goes to standard error.
 fn once(args: &TopArgs) -> Result<i32> {
     let (before, at) = (rows(control::pods()?), Instant::now());
-    let (mut all, silent): (Vec<Row>, Vec<Row>) =
+    let (before, silent): (Vec<Row>, Vec<Row>) =
         before.into_iter().partition(|r| !r.class.is_empty());
     std::thread::sleep(ONCE);
     // Those that hang are waited for once only.
-    let pids: Vec<u32> = all.iter().map(|r| r.pid).collect();
-    let mut now = rows(control::ask_all(pids));
-    measure(&all, &mut now, at.elapsed());
-    std::mem::swap(&mut all, &mut now);
+    let pids: Vec<u32> = before.iter().map(|r| r.pid).collect();
+    let mut all = rows(control::ask_all(pids));
+    measure(&before, &mut all, at.elapsed());
     all.retain(|r| r.contains(&args.filter));
     row::sort(&mut all, args.sort, args.reverse);
     for row in all.iter().chain(&silent) {

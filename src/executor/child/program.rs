@@ -163,13 +163,18 @@ pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
     use confine::landlock as ll;
     let ruleset = confine::landlock_ruleset(rules.fs, rules.net, rules.scoped)
         .map_err(at("landlock_create_ruleset"))?;
-    for (path, access) in &rules.paths {
+    let paths = rules.paths.iter().map(|rule| (rule, true));
+    let files = rules.files.iter().map(|rule| (rule, false));
+    for ((path, access), may_be_dir) in paths.chain(files) {
         let file = match m::openat(CWD, path, libc::O_PATH, 0) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             file => file.map_err(at("open"))?,
         };
         let is_dir =
             m::fstat(file.as_fd()).map_err(at("fstat"))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if is_dir && !may_be_dir {
+            continue;
+        }
         // Of a file's rights only these make sense.
         let of_files = ll::EXECUTE | ll::WRITE_FILE | ll::TRUNCATE;
         let access = if is_dir { *access } else { *access & of_files };

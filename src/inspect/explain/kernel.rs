@@ -3,6 +3,7 @@
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Case, Lines, Mark, namespace};
+use crate::executor::SPECULATION;
 use crate::inspect::process::{self};
 use crate::sys::confine;
 
@@ -26,13 +27,8 @@ impl Case<'_> {
         if !self.profile.process.mitigate_speculation.is_wanted() {
             return;
         }
-        for (what, field) in [
-            ("no store bypass", "Speculation_Store_Bypass"),
-            (
-                "no indirect branch speculation",
-                "SpeculationIndirectBranch",
-            ),
-        ] {
+        let fields = ["Speculation_Store_Bypass", "SpeculationIndirectBranch"];
+        for ((_, what), field) in SPECULATION.into_iter().zip(fields) {
             let found = self.status.get(field).to_owned();
             // arch/x86/kernel/cpu/bugs.c, fs/proc/array.c
             let good = ["mitigated", "not vulnerable", "disabled", "not affected"];

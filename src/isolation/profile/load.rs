@@ -196,6 +196,13 @@ impl Profile {
     }
 }
 
+/// Says so of a file or directory that others than root can change: its owner, or whoever its mode lets.
+pub fn changeable_by_others(metadata: &fs::Metadata) -> Option<String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    (owner != 0 || mode & 0o022 != 0)
+        .then(|| format!("can be changed by others than root (owner {owner}, mode {mode:o})"))
+}
+
 /// The text of a file that nobody but root can have written: what it says decides over pods.
 ///
 /// # Errors
@@ -208,12 +215,9 @@ pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
         let Some(metadata) = metadata else { continue };
         // Somebody who has no more rights than the file's owner reads a file of their own: tests, and `profile validate`.
         let owner = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
-        if !owner || metadata.mode() & 0o022 != 0 {
-            let text = format!(
-                "{what} can be changed by others than root (owner {}, mode {:o}): chown root and chmod go-w it",
-                metadata.uid(),
-                metadata.mode() & 0o7777
-            );
+        let ours = owner && metadata.mode() & 0o022 == 0;
+        if let Some(how) = changeable_by_others(&metadata).filter(|_| !ours) {
+            let text = format!("{what} {how}: chown root and chmod go-w it");
             return Err(std::io::Error::new(
                 std::io::ErrorKind::PermissionDenied,
                 text,
