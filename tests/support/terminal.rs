@@ -35,6 +35,25 @@ fn cells(n: u16) -> NonZero<u16> {
     NonZero::new(n).unwrap()
 }
 
+/// How many bytes at the end belong to a frame that has begun and has not ended: a test must not read half of one.
+fn unfinished(received: &[u8]) -> usize {
+    const BEGINS: &[u8] = b"\x1b[?2026h";
+    const ENDS: &[u8] = b"\x1b[?2026l";
+    let last = |mark: &[u8]| received.windows(mark.len()).rposition(|w| w == mark);
+    // The mark itself may be cut.
+    let cut = |bytes: &[u8]| {
+        let mut lengths = (1..BEGINS.len()).rev();
+        lengths
+            .find(|n| bytes.ends_with(&BEGINS[..*n]))
+            .unwrap_or(0)
+    };
+    match (last(BEGINS), last(ENDS)) {
+        (Some(begin), Some(end)) if end > begin => cut(received),
+        (Some(begin), _) => received.len() - begin,
+        (None, _) => cut(received),
+    }
+}
+
 impl Terminal {
     /// Starts it on a terminal of this size.
     pub fn start(command: &mut Command, columns: u16, lines: u16) -> Self {
@@ -53,8 +72,12 @@ impl Terminal {
         let (mut output, parser) = (master.try_clone().unwrap(), screen.clone());
         std::thread::spawn(move || {
             let mut buffer = [0u8; 4096];
+            let mut received = Vec::new();
             while let Ok(n @ 1..) = output.read(&mut buffer) {
-                parser.lock().unwrap().process(&buffer[..n]);
+                received.extend_from_slice(&buffer[..n]);
+                let shown = received.len() - unfinished(&received);
+                parser.lock().unwrap().process(&received[..shown]);
+                received.drain(..shown);
             }
         });
         Self {

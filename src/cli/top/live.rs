@@ -109,9 +109,11 @@ fn page(pid: u32, width: usize) -> Page {
     Page::new(&text.unwrap_or_else(|e| e.to_string()))
 }
 
+/// Draws a whole frame. A terminal that knows synchronized updates (mode 2026) shows no half of it, the others ignore the
+/// mode.
 fn draw(lines: &[(Look, String)]) {
     let style = Style::of_stdout(0);
-    let mut out = String::from("\x1b[H");
+    let mut out = String::from("\x1b[?2026h\x1b[H");
     for (i, (look, line)) in lines.iter().enumerate() {
         if i > 0 {
             out.push_str("\r\n");
@@ -125,7 +127,7 @@ fn draw(lines: &[(Look, String)]) {
         // What is left of an older line is cleared before it: a full line has no room behind it.
         out.push_str(&format!("\x1b[2K{line}"));
     }
-    out.push_str("\x1b[J");
+    out.push_str("\x1b[J\x1b[?2026l");
     print_raw(&out);
     std::io::stdout().flush().ok();
 }
