@@ -41,3 +41,6 @@ pub mod show;
 pub mod stdio;
 pub mod sys;
 pub mod trace;
+
+/// The commit that this was built from; none where the source was no checkout, and in builds for tests.
+pub const COMMIT: Option<&str> = option_env!("COFFERDAM_COMMIT");

@@ -19,6 +19,8 @@ pub fn cases() -> Vec<crate::Case> {
         Case::plain("top::it_ends_and_leaves_the_terminal_as_it_was", endings),
         Case::plain("top::names_find_pods", names),
         Case::plain("top::output_for_pipes", pipes),
+        Case::plain("top::two_worlds", two_worlds),
+        Case::plain("top::what_the_programs_say_of_themselves", themselves),
     ]
 }
 
@@ -303,4 +305,85 @@ fn pipes() {
         "{web:#}"
     );
     pods.end();
+}
+
+/// A container of the other kind is recognised, and options that would mean nothing are refused.
+fn two_worlds() {
+    let pods = Pods::new("worlds", &["web"]);
+    let name = pods.name("web");
+    for args in [
+        &["state", &name][..],
+        &["exec", &name, "ls"],
+        &["kill", &name, "TERM"],
+        &["ps", &name],
+    ] {
+        let out = cofferdam(args);
+        let told =
+            format!("it belongs to the pod {name}, which containerd manages: use ctr --namespace");
+        assert!(out.status != 0 && out.stderr.contains(&told), "{out:?}");
+    }
+    let out = cofferdam(&["top", "--root", "/x"]);
+    assert!(
+        out.status == 2
+            && out
+                .stderr
+                .contains("--root is for containers of OCI bundles"),
+        "{out:?}"
+    );
+    pods.end();
+    // The command's page has both, and neither's options are on the other's.
+    let help = cofferdam(&["--help"]).ok().stdout;
+    let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text}: {help}"));
+    assert!(at("\nPods of containerd") < at("\n  explain "));
+    assert!(at("\n  explain ") < at("\nContainers of OCI bundles"));
+    assert!(at("\nContainers of OCI bundles") < at("\n  run "));
+    for (command, shown) in [("top", false), ("profile", false), ("run", true)] {
+        let help = cofferdam(&[command, "--help"]).ok().stdout;
+        assert_eq!(help.contains("--systemd-cgroup"), shown, "{help}");
+    }
+    let out = cofferdam(&["explian", "x"]);
+    assert!(
+        out.status == 2 && out.stderr.contains("'explain'"),
+        "{out:?}"
+    );
+}
+
+/// Completions, manual pages, versions, and JSON where there are tables.
+fn themselves() {
+    let completion = cofferdam(&["completion", "bash"]).ok().stdout;
+    assert!(completion.contains("_cofferdam()") && completion.contains("--sort"));
+    let pages = crate::support::test_directory().join("pages");
+    cofferdam(&["man", pages.to_str().unwrap()]).ok();
+    let page = std::fs::read_to_string(pages.join("cofferdam-top.1")).unwrap();
+    assert!(page.contains(".TH cofferdam-top 1") && page.contains("interval"));
+    assert!(!page.contains("systemd"), "{page}");
+    std::fs::remove_dir_all(pages).unwrap();
+    let version = cofferdam(&["--version"]).ok().stdout;
+    assert!(version.starts_with("cofferdam version ") && version.contains("\nspec: 1.3.0"));
+    let shim = crate::support::shim_directory().join("containerd-shim-cofferdam-hardened-v1");
+    for flag in ["-h", "--help", "-help"] {
+        let help = Output::of(Command::new(&shim).arg(flag)).ok().stdout;
+        let told = "runtime_type = \"io.containerd.cofferdam-hardened.v1\"";
+        assert!(help.contains(told), "{help}");
+    }
+    let document = |args: &[&str]| -> Value {
+        let out = cofferdam(args);
+        serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"))
+    };
+    let list = document(&["profile", "list", "--json"]);
+    assert_eq!(list["kind"], "ProfileList");
+    let all = list["items"].as_array().unwrap();
+    let hardened = all.iter().find(|p| p["name"] == "hardened").unwrap();
+    assert_eq!(hardened["builtIn"], true);
+    let profile = document(&["profile", "show", "--json", "hardened"]);
+    assert_eq!(
+        (&profile["kind"], &profile["name"]),
+        (&json!("Profile"), &json!("hardened"))
+    );
+    assert_eq!(profile["profile"]["seccomp"]["floor"], "hardened");
+    let error = document(&["profile", "show", "--json", "nosuch"]);
+    assert_eq!(
+        (&error["kind"], &error["status"]),
+        (&json!("Error"), &json!(2))
+    );
 }

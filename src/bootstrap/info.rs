@@ -6,6 +6,7 @@ use containerd_shim::protos::types::introspection::{RuntimeInfo, RuntimeVersion}
 use serde_json::{Value, json};
 
 use super::{Error, Result};
+use crate::COMMIT;
 use crate::oci::capabilities;
 use crate::sys::kernel;
 
@@ -13,10 +14,27 @@ use crate::sys::kernel;
 const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
 pub(super) fn version(name: &str) -> String {
+    let commit = COMMIT.map_or_else(String::new, |c| format!("  Commit: {c}\n"));
     format!(
-        "{name}:\n  Version: {}\n  Profile: {}\n",
+        "{name}:\n  Version: {}\n{commit}  Profile: {}\n",
         env!("CARGO_PKG_VERSION"),
         super::profile(name)
+    )
+}
+
+/// For people who run the shim by hand.
+pub(super) fn help(name: &str) -> String {
+    let profile = super::profile(name);
+    format!(
+        "{name}: containerd's shim for pods of the isolation profile {profile}\n\n\
+         containerd starts it for each pod of a runtime with this runtime_type; nobody starts it by hand:\n\n  \
+         runtime_type = {:?}\n\n\
+         The name of the program is the profile: containerd-shim-cofferdam-PROFILE-v1 is a link to\n\
+         containerd-shim-cofferdam-v1. `cofferdam profile new` makes one, `cofferdam check` says what is missing.\n\n\
+         Flags for people:\n  -v      print the version\n  -info   print what it supports, as containerd reads it (protobuf)\n  -help   print this\n\n\
+         Actions and flags for containerd (its core/runtime/v2/README.md):\n  start, delete\n  \
+         -namespace, -id, -address, -publish-binary, -bundle, -debug\n",
+        super::runtime_type(name)
     )
 }
 

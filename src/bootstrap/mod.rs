@@ -63,6 +63,10 @@ fn dispatch(args: &[OsString]) -> Result<()> {
                 .into_owned()
         })
         .unwrap_or_default();
+    let is_help = |a: &OsString| ["-h", "-help", "--help", "help"].iter().any(|h| a == h);
+    if args.len() == 2 && args.iter().skip(1).any(is_help) {
+        return print(&info::help(&name));
+    }
     let flags: Flags = parse(args.get(1..).unwrap_or_default())
         .map_err(|e| Error::Other(format!("arguments: {e}")))?;
     if flags.version {
@@ -76,8 +80,9 @@ fn dispatch(args: &[OsString]) -> Result<()> {
         "delete" => delete::run(&flags),
         SERVE => serve::run(&name, &flags),
         "" => Err(Error::Other(format!(
-            "{name} is a containerd shim, which containerd starts by itself: set runtime_type = \"io.containerd.cofferdam.v1\". \
-             It takes the actions start and delete, and the flags -v and -info"
+            "{name} is a containerd shim, which containerd starts by itself: set runtime_type = {:?}. \
+             It takes the actions start and delete, and the flags -v, -info and -help",
+            runtime_type(&name)
         ))),
         other => Err(Error::Other(format!(
             "unknown action {other:?}: expected start or delete"
@@ -101,6 +106,14 @@ fn profile(name: &str) -> &str {
     name.strip_prefix("containerd-shim-cofferdam-")
         .and_then(|n| n.strip_suffix("-v1"))
         .unwrap_or(STANDARD)
+}
+
+/// The `runtime_type` for which containerd starts the program of this name.
+fn runtime_type(name: &str) -> String {
+    match profile(name) {
+        STANDARD => "io.containerd.cofferdam.v1".to_owned(),
+        profile => format!("io.containerd.cofferdam-{profile}.v1"),
+    }
 }
 
 /// The profile that takes things as they are.

@@ -1,22 +1,26 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
 use super::style::{self, Style};
-use super::{json, print_raw};
+use super::{CheckArgs, json, print_raw};
 use crate::inspect::containerd::Source;
 use crate::inspect::{Finding, State, check as look};
 use crate::show::shown;
 
 /// Status 0 where all is well, 1 where something fails, 3 where something is less than it could be.
-pub(super) fn check(profiles: &[String], source: &Source, as_json: bool, verbose: bool) -> i32 {
-    let findings = look(profiles, source);
+pub(super) fn check(args: &CheckArgs) -> i32 {
+    let source = Source {
+        program: args.containerd.clone(),
+        config: args.config.clone(),
+    };
+    let findings = look(&args.profiles, &source);
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
-    if as_json {
+    if args.json {
         json::print(
             "Check",
             serde_json::json!({ "state": worst, "findings": findings }),
         );
     } else {
-        print_raw(&text(&findings, verbose, Style::of_stdout(WIDTH)));
+        print_raw(&text(&findings, args.verbose, Style::of_stdout(WIDTH)));
     }
     match worst {
         State::Ok | State::NotHere => 0,

@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod create;
 mod delete;
+mod elsewhere;
 mod exec;
 mod explain;
 mod isolation;
@@ -28,13 +29,13 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
-use clap::{CommandFactory, Parser};
-
-use args::{Cli, Command, Format, Global, ProfileCommand};
+use args::{
+    BundleCommand, CheckArgs, Command, Format, Global, OwnCommand, PodCommand, ProfileCommand,
+};
 use messages::{MESSAGES, Messages};
 
+use crate::COMMIT;
 use crate::executor;
-use crate::inspect::containerd::Source;
 use crate::sealed;
 use crate::show::{shown_json, shown_lines};
 use crate::sys::{creds, process};
@@ -57,6 +58,14 @@ pub enum Error {
     /// A profile's.
     #[error(transparent)]
     Profile(#[from] crate::isolation::Error),
+    /// Not what a container of a bundle can be called.
+    #[error(
+        "invalid container ID format: {0:?}: use 1 to 255 letters, digits and _ + - . (but not \".\" or \"..\")"
+    )]
+    InvalidId(String),
+    /// There is no such container of a bundle.
+    #[error("container {0:?} does not exist")]
+    NoContainer(String),
     /// Something that failed, and why.
     #[error("{0}: {1}")]
     Io(String, #[source] std::io::Error),
@@ -80,7 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let of_link = args
         .first()
         .and_then(|program| isolation::of_command(program));
-    let cli = match Cli::try_parse_from(&args) {
+    let cli = match args::parse(&args) {
         Ok(mut cli) => {
             cli.global.profile = cli.global.profile.or(of_link);
             cli
@@ -99,10 +108,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         log::set_max_level(messages.level());
     }
     let command = match &cli.command {
-        _ if cli.version => &Command::Version,
+        _ if cli.version => &Command::Own(OwnCommand::Version),
         Some(command) => command,
         None => {
-            Cli::command().print_help().ok();
+            args::command().print_help().ok();
             return 1;
         }
     };
@@ -116,9 +125,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     match dispatch(&cli.global, command) {
         Ok(status) => status,
         Err(e) => {
-            messages.write(log::Level::Error, &e.to_string());
+            let text = format!("{e}{}", elsewhere::hint(&e, &cli.global));
+            messages.write(log::Level::Error, &text);
             if command.is_json() {
-                json::print_error(&e.to_string(), command.failed());
+                json::print_error(&text, command.failed());
             }
             command.failed()
         }
@@ -145,50 +155,102 @@ fn not_supported(command: &str) -> Error {
     ))
 }
 
-#[expect(clippy::too_many_lines, reason = "an arm for each command")]
 fn dispatch(global: &Global, command: &Command) -> Result<i32> {
-    let store = store::Store::new(&global.state_directory());
+    match command {
+        Command::Pod(command) => for_pods(command),
+        Command::Bundle(command) => {
+            let store = store::Store::new(&global.state_directory());
+            for_bundles(&store, global, command)
+        }
+        Command::Own(command) => own(command),
+    }
+}
+
+fn for_pods(command: &PodCommand) -> Result<i32> {
+    match command {
+        PodCommand::Top(args) => top::top(args),
+        PodCommand::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
+        PodCommand::Check(args) => Ok(check::check(args)),
+        PodCommand::Profile(command) => for_profiles(command),
+        PodCommand::Learn(command) => learn::run(command).map(|()| 0),
+    }
+}
+
+fn for_profiles(command: &ProfileCommand) -> Result<i32> {
     let done = |r: Result<()>| r.map(|()| 0);
     match command {
-        Command::Create(args) => done(create::create(&store, args, global)),
-        Command::Start { id } => done(lifecycle::start(&store, id)),
-        Command::Run(args) => create::run(&store, args, global),
-        Command::State { id } => done(report::state(&store, id)),
-        Command::Kill {
+        ProfileCommand::List { json } => {
+            profile::list(*json);
+            Ok(0)
+        }
+        ProfileCommand::New {
+            name,
+            from,
+            dry_run,
+        } => done(new_profile::new(name, from, *dry_run)),
+        ProfileCommand::Show { what, json } => done(profile::show(what, *json)),
+        ProfileCommand::Diff {
+            what: one,
+            other,
+            spec,
+            container,
+            json,
+        } => {
+            let with = match (other, spec, container) {
+                (Some(other), ..) => profile::With::Profile(other),
+                (_, Some(spec), _) => profile::With::Spec(spec.clone()),
+                (.., container) => {
+                    profile::With::Container(container.as_deref().unwrap_or_default())
+                }
+            };
+            profile::diff(one, &with, *json)
+        }
+        ProfileCommand::Validate { profiles, json } => profile::validate(profiles, *json),
+    }
+}
+
+fn for_bundles(store: &store::Store, global: &Global, command: &BundleCommand) -> Result<i32> {
+    let done = |r: Result<()>| r.map(|()| 0);
+    match command {
+        BundleCommand::Create(args) => done(create::create(store, args, global)),
+        BundleCommand::Start { id } => done(lifecycle::start(store, id)),
+        BundleCommand::Run(args) => create::run(store, args, global),
+        BundleCommand::State { id } => done(report::state(store, id)),
+        BundleCommand::Kill {
             id,
             signal,
             all,
             regex,
-        } => done(each(&store, id, *regex, |id| {
-            lifecycle::kill(&store, id, signal, *all)
+        } => done(each(store, id, *regex, |id| {
+            lifecycle::kill(store, id, signal, *all)
         })),
-        Command::Delete { id, force, regex } => done(each(&store, id, *regex, |id| {
-            delete::delete(&store, id, *force)
+        BundleCommand::Delete { id, force, regex } => done(each(store, id, *regex, |id| {
+            delete::delete(store, id, *force)
         })),
-        Command::Exec(args) => exec::exec(&store, args),
-        Command::Checkpoint { .. } => Err(not_supported("checkpoint")),
-        Command::Restore { .. } => Err(not_supported("restore")),
-        Command::Mounts { .. } => Err(Error::Other(
+        BundleCommand::Exec(args) => exec::exec(store, args),
+        BundleCommand::Checkpoint { .. } => Err(not_supported("checkpoint")),
+        BundleCommand::Restore { .. } => Err(not_supported("restore")),
+        BundleCommand::Mounts { .. } => Err(Error::Other(
             "mounts is not supported: the mounts of a running container cannot be changed".into(),
         )),
-        Command::Ps {
+        BundleCommand::Ps {
             id,
             format,
             ps_options,
-        } => done(report::ps(&store, id, *format, ps_options)),
-        Command::Pause { id } => done(lifecycle::set_paused(&store, id, true)),
-        Command::Resume { id } => done(lifecycle::set_paused(&store, id, false)),
-        Command::Update(args) => done(update::update(&store, args)),
-        Command::Events {
+        } => done(report::ps(store, id, *format, ps_options)),
+        BundleCommand::Pause { id } => done(lifecycle::set_paused(store, id, true)),
+        BundleCommand::Resume { id } => done(lifecycle::set_paused(store, id, false)),
+        BundleCommand::Update(args) => done(update::update(store, args)),
+        BundleCommand::Events {
             id,
             stats,
             interval,
-        } => done(report::events(&store, id, *stats, *interval)),
-        Command::List { format, quiet } => {
-            report::list(&store, *format, *quiet);
+        } => done(report::events(store, id, *stats, *interval)),
+        BundleCommand::List { format, quiet } => {
+            report::list(store, *format, *quiet);
             Ok(0)
         }
-        Command::Spec {
+        BundleCommand::Spec {
             bundle,
             file,
             rootless,
@@ -197,63 +259,34 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
             let name = file.as_deref().unwrap_or(Path::new("config.json"));
             done(spec::spec(&directory.join(name), *rootless))
         }
-        Command::Check {
-            profiles,
-            json,
-            verbose,
-            containerd,
-            config,
-        } => {
-            let source = Source {
-                program: containerd.clone(),
-                config: config.clone(),
-            };
-            Ok(check::check(profiles, &source, *json, *verbose))
-        }
-        Command::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
-        Command::Learn(command) => done(learn::run(command)),
-        Command::Top(args) => top::top(args),
-        Command::Features => {
+        BundleCommand::Features => {
             print_json(&format!("{:#}\n", crate::bootstrap::features()));
             Ok(0)
         }
-        Command::Profile(command) => match command {
-            ProfileCommand::List => {
-                profile::list();
-                Ok(0)
-            }
-            ProfileCommand::New {
-                name,
-                from,
-                dry_run,
-            } => done(new_profile::new(name, from, *dry_run)),
-            ProfileCommand::Show { profile } => done(profile::show(profile)),
-            ProfileCommand::Diff {
-                profile: one,
-                other,
-                spec,
-                container,
-                json,
-            } => {
-                let with = match (other, spec, container) {
-                    (Some(other), ..) => profile::With::Profile(other),
-                    (_, Some(spec), _) => profile::With::Spec(spec.clone()),
-                    (.., container) => {
-                        profile::With::Container(container.as_deref().unwrap_or_default())
-                    }
-                };
-                profile::diff(one, &with, *json)
-            }
-            ProfileCommand::Validate { profiles, json } => profile::validate(profiles, *json),
-        },
-        Command::Version => {
+    }
+}
+
+fn own(command: &OwnCommand) -> Result<i32> {
+    match command {
+        OwnCommand::Completion { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut args::command(), "cofferdam", &mut text);
+            print_raw(&String::from_utf8_lossy(&text));
+        }
+        OwnCommand::Man { directory } => {
+            std::fs::create_dir_all(directory)
+                .and_then(|()| clap_mangen::generate_to(args::command(), directory))
+                .map_err(Error::io(format!("write into {}", directory.display())))?;
+        }
+        OwnCommand::Version => {
+            let commit = COMMIT.map_or_else(String::new, |c| format!("commit: {c}\n"));
+            let number = env!("CARGO_PKG_VERSION");
             print(&format!(
-                "cofferdam version {}\nspec: 1.3.0\n",
-                env!("CARGO_PKG_VERSION")
+                "cofferdam version {number}\n{commit}spec: 1.3.0\n"
             ));
-            Ok(0)
         }
     }
+    Ok(0)
 }
 
 /// Does something to one container, or to each whose id a regular expression matches. All are tried; the first error is returned.

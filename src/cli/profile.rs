@@ -100,26 +100,40 @@ fn notes(what: &str, profile: &Profile) -> Result<Vec<String>> {
     Ok(notes)
 }
 
-pub(super) fn list() {
+pub(super) fn list(as_json: bool) {
     let directory = Path::new(DIRECTORY);
+    let mut all = Vec::new();
     for name in names(directory) {
         let file = directory.join(format!("{name}.toml"));
         let built_in = BUILT_IN.iter().any(|(n, _)| *n == name);
-        let origin = match (file.exists(), built_in) {
+        let exists = file.exists();
+        let error = load(&name).err().map(|e| e.to_string());
+        if as_json {
+            let file = exists.then_some(file);
+            all.push(json!({ "name": name, "file": file, "builtIn": built_in, "error": error }));
+            continue;
+        }
+        let origin = match (exists, built_in) {
             (true, true) => format!("{} (takes the built-in one's place)", file.display()),
             (true, false) => file.display().to_string(),
             (false, _) => "built in".into(),
         };
-        let state = match load(&name) {
-            Ok(_) => String::new(),
-            Err(e) => format!("  BROKEN: {e}"),
-        };
+        let state = error.map_or_else(String::new, |e| format!("  BROKEN: {e}"));
         print(&format!("{name:<16} {origin}{state}\n"));
+    }
+    if as_json {
+        json::print("ProfileList", json!({ "items": all }));
     }
 }
 
-pub(super) fn show(what: &str) -> Result<()> {
-    print(&load(what)?.to_toml());
+pub(super) fn show(what: &str, as_json: bool) -> Result<()> {
+    let profile = load(what)?;
+    if as_json {
+        let body = json!({ "name": profile.name, "profile": table(&profile)? });
+        json::print("Profile", body);
+    } else {
+        print(&profile.to_toml());
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 /// containerd's namespace of dockerd's containers.
-pub(super) const NAMESPACE: &str = "moby";
+pub(crate) const NAMESPACE: &str = "moby";
 
 /// Files in a container that come from dockerd's directory of it.
 const FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];

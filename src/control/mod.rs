@@ -2,7 +2,7 @@
 //! document of JSON answers. No containerd is needed.
 
 mod client;
-mod docker;
+pub(crate) mod docker;
 mod notes;
 pub mod peer;
 mod server;

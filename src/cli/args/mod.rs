@@ -3,23 +3,29 @@
 
 #![allow(clippy::doc_markdown, reason = "documentation is the text of --help")]
 
+mod bundles;
+mod global;
+mod pods;
 mod process;
 mod update;
 mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fmt::Write;
 
-use super::{learn, top};
-use crate::sys::creds;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::learn;
+
+pub(super) use bundles::{BundleCommand, Format};
+pub(super) use global::{CgroupManager, Global, LogFormat, LogLevel, Rootless};
+pub(super) use pods::{CheckArgs, PodCommand, ProfileCommand};
 pub(super) use process::{CreateArgs, ExecArgs, RunArgs};
 pub(super) use update::UpdateArgs;
 pub(super) use values::{LogTarget, duration};
 
-/// Runs containers from OCI bundles, and shows what the shim `containerd-shim-cofferdam-v1` can do.
+/// Shows and checks the pods that containerd runs with Cofferdam, and runs containers from OCI bundles, as runc does.
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam", disable_version_flag = true)]
 pub(super) struct Cli {
@@ -32,321 +38,110 @@ pub(super) struct Cli {
     pub command: Option<Command>,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Global {
-    /// Where the state of containers is kept [default: /run/cofferdam/oci; for a user other than root $XDG_RUNTIME_DIR/cofferdam/oci]
-    #[arg(long, global = true, value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// Where messages are written beside standard error: a file, `file:PATH`, `journald:ID` or `syslog:ID`
-    #[arg(long, global = true, value_name = "FILE")]
-    pub log: Option<LogTarget>,
-    /// How they are written there, and on standard error where there is no --log
-    #[arg(long, global = true, value_enum)]
-    pub log_format: Option<LogFormat>,
-    /// What is written
-    #[arg(long, global = true, value_enum, default_value = "warning")]
-    pub log_level: LogLevel,
-    /// The same as --log-level debug
-    #[arg(long, global = true)]
-    pub debug: bool,
-    /// Who makes the cgroups
-    #[arg(long, global = true, value_enum, default_value = "cgroupfs")]
-    pub cgroup_manager: CgroupManager,
-    /// The same as --cgroup-manager systemd
-    #[arg(long, global = true)]
-    pub systemd_cgroup: bool,
-    /// What to do if a container's cgroups cannot be made: run it without them and warn (true), fail (false), or decide by the
-    /// user (auto: true for a user other than root)
-    // Before the command only: `spec` has a flag of this name.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub rootless: Rootless,
-    /// The isolation profile of a container that is created, by its name. Without it the command's own name has one: a link
-    /// `cofferdam-hardened` has the profile `hardened`
-    #[arg(long, global = true, value_name = "NAME")]
-    pub profile: Option<String>,
-}
-
-impl Global {
-    /// Where the state of containers is kept.
-    pub(super) fn state_directory(&self) -> PathBuf {
-        // As runc has it: root of a user namespace is an ordinary user, unless it says that it is root.
-        let is_root = || {
-            let named_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
-            nix::unistd::geteuid().is_root() && (!creds::is_in_user_namespace() || named_root())
-        };
-        let runtime = || {
-            let directory = std::env::var_os("XDG_RUNTIME_DIR");
-            directory.filter(|dir| !dir.is_empty() && !is_root())
-        };
-        let default = || match runtime() {
-            Some(runtime) => PathBuf::from(runtime).join("cofferdam/oci"),
-            None => "/run/cofferdam/oci".into(),
-        };
-        self.root.clone().unwrap_or_else(default)
-    }
-
-    /// Who makes cgroups.
-    pub(super) fn cgroups(&self) -> CgroupManager {
-        if self.systemd_cgroup {
-            CgroupManager::Systemd
-        } else {
-            self.cgroup_manager
-        }
-    }
-}
-
-/// Who makes cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum CgroupManager {
-    /// This command.
-    Cgroupfs,
-    /// systemd, by its D-Bus: linux.cgroupsPath must be slice:prefix:name, or missing.
-    Systemd,
-    /// Nobody: the container stays in the groups of its caller, without limits.
-    Disabled,
-}
-
-/// What to do if a container's cgroups cannot be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Rootless {
-    /// Run it without them, and warn
-    #[value(alias = "yes", alias = "1", alias = "t")]
-    True,
-    /// Fail
-    #[value(alias = "no", alias = "0", alias = "f")]
-    False,
-    /// True for a user other than root, else false
-    Auto,
-}
-
-/// From which level on messages are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogLevel {
-    Error,
-    #[value(alias = "warn")]
-    Warning,
-    Info,
-    Debug,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    Text,
-    Json,
-}
-
+/// The commands, by what they are about.
 #[derive(Debug, Subcommand)]
-pub(super) enum ProfileCommand {
-    /// List the profiles of this node, and where each is from
-    List,
-    /// Begin a profile of your own: its file, with every key as a comment, and the shim's link; then the steps that remain
-    New {
-        /// Its name, which becomes a part of the shim's
-        name: String,
-        /// The profile that it begins with
-        #[arg(long, value_name = "PROFILE", default_value = "hardened")]
-        from: String,
-        /// Print what would be done
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Print a profile with everything that it inherits and every default
-    Show {
-        /// Name, or file
-        profile: String,
-    },
-    /// Differences between two profiles, or of a spec before and after one. Status 1 where there are any
-    Diff {
-        /// Name, or file
-        profile: String,
-        /// Name, or file, of another one
-        #[arg(required_unless_present_any = ["spec", "container"])]
-        other: Option<String>,
-        /// A config.json, to be seen under the profile
-        #[arg(long, conflicts_with = "other")]
-        spec: Option<PathBuf>,
-        /// The id of a live container, whose config.json is to be seen under the profile
-        #[arg(long, conflicts_with_all = ["other", "spec"])]
-        container: Option<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Check profiles for mistakes. Status 1 where there are any
-    Validate {
-        /// Names, or files
-        #[arg(required = true)]
-        profiles: Vec<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a run")]
 pub(super) enum Command {
-    /// Create a container, up to the point where its program is executed
-    Create(CreateArgs),
-    /// Execute the program of a created container
-    Start {
-        /// Container id
-        id: String,
+    #[command(flatten)]
+    Pod(PodCommand),
+    #[command(flatten)]
+    Bundle(BundleCommand),
+    #[command(flatten)]
+    Own(OwnCommand),
+}
+
+/// About this program.
+#[derive(Debug, Subcommand)]
+pub(super) enum OwnCommand {
+    /// Print the completions of a shell, to be read by it
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
     },
-    /// Create and start a container, wait for its end, and delete it
-    Run(RunArgs),
-    /// Print the state of a container, as JSON
-    State {
-        /// Container id
-        id: String,
-    },
-    /// Send a signal to the init of a container
-    Kill {
-        /// Container id
-        id: String,
-        /// Name or number
-        #[arg(default_value = "SIGTERM")]
-        signal: String,
-        /// Send it to every process of the container
-        #[arg(short, long)]
-        all: bool,
-        /// The id is a regular expression: send it to every container whose id contains a match
-        #[arg(short, long)]
-        regex: bool,
-    },
-    /// Remove what a container leaves
-    Delete {
-        /// Container id
-        id: String,
-        /// Kill it first; an unknown container is no error
-        #[arg(short, long)]
-        force: bool,
-        /// The id is a regular expression: remove every container whose id contains a match
-        #[arg(short, long)]
-        regex: bool,
-    },
-    /// Run a process in a container
-    Exec(ExecArgs),
-    /// List the processes of a container
-    Ps {
-        /// Container id
-        id: String,
-        /// As a table, or as a JSON list of pids
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: Format,
-        /// Options of ps(1), for the table
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        ps_options: Vec<String>,
-    },
-    /// Freeze a container
-    Pause {
-        /// Container id
-        id: String,
-    },
-    /// Thaw a container
-    #[command(alias = "unpause")]
-    Resume {
-        /// Container id
-        id: String,
-    },
-    /// Change the resources of a container
-    Update(UpdateArgs),
-    /// Print a container's counters, and its OOM kills
-    Events {
-        /// Container id
-        id: String,
-        /// Print the counters once
-        #[arg(long)]
-        stats: bool,
-        /// Time between counters, as in 5s, 500ms or 1m30s; a number is seconds
-        #[arg(long, default_value = "5s", value_parser = duration)]
-        interval: Duration,
-    },
-    /// List containers
-    List {
-        /// As a table or as JSON
-        #[arg(short, long, value_enum, default_value = "table")]
-        format: Format,
-        /// Only ids
-        #[arg(short, long)]
-        quiet: bool,
-    },
-    /// Write a config.json to start from
-    Spec {
-        /// Directory to write it into
-        #[arg(short, long)]
-        bundle: Option<PathBuf>,
-        /// File to write, in that directory [default: config.json]
-        #[arg(short, long)]
-        file: Option<PathBuf>,
-        /// For a container of a user other than root
-        #[arg(long)]
-        rootless: bool,
-    },
-    /// Not supported: save a running container
+    /// Write the manual pages
     #[command(hide = true)]
-    Checkpoint {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
+    Man {
+        /// Directory to write them into
+        directory: std::path::PathBuf,
     },
-    /// Not supported: start a container from a saved one
-    #[command(hide = true)]
-    Restore {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
-    },
-    /// Not supported: change the mounts of a running container
-    #[command(hide = true)]
-    Mounts {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
-    },
-    /// Isolation profiles
-    #[command(subcommand)]
-    Profile(ProfileCommand),
-    /// Whether this node can enforce profiles, with remedies. Status 1 where something fails, 3 where something is degraded
-    Check {
-        /// Names of profiles; without any, those that containerd's handlers use
-        profiles: Vec<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// Also what is as it should be
-        #[arg(short, long)]
-        verbose: bool,
-        /// containerd's program
-        #[arg(long, default_value = "containerd")]
-        containerd: PathBuf,
-        /// Its configuration file, where it is not the default one
-        #[arg(long)]
-        config: Option<PathBuf>,
-    },
-    /// What is enforced on a live pod or container, next to what was promised and asked for. Status 1 where something is missing
-    Explain {
-        /// A pod or a container: NAMESPACE/POD, POD/CONTAINER, an id or the beginning of one
-        #[arg(value_name = "POD")]
-        id: String,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// Everything, also what is as the pod asked for it
-        #[arg(short, long)]
-        verbose: bool,
-    },
-    /// What a live pod uses of the kernel, and the smallest profile that covers it
-    #[command(subcommand)]
-    Learn(learn::LearnCommand),
-    /// The pods of this node, live: class, isolation, containers, memory, processes, CPU, denied calls, age
-    Top(top::TopArgs),
-    /// Print what the executor supports, as OCI features JSON
-    Features,
     /// Print the version
     Version,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    Table,
-    Json,
+/// The commands that a group has.
+fn group<T: Subcommand>() -> Vec<clap::Command> {
+    let all = T::augment_subcommands(clap::Command::new(""));
+    all.get_subcommands().cloned().collect()
+}
+
+/// The command line, as it is parsed and described.
+pub(super) fn command() -> clap::Command {
+    let mut command = Cli::command();
+    let options: Vec<_> = command.get_arguments().cloned().collect();
+    let options = options.into_iter().filter(clap::Arg::is_global_set);
+    let options: Vec<_> = options.map(|option| option.hide(true)).collect();
+    // Those of an OCI runtime are not shown where they mean nothing. Of two with one id the command's own is taken.
+    for other in group::<PodCommand>().iter().chain(&group::<OwnCommand>()) {
+        command = command.mut_subcommand(other.get_name(), |subcommand| {
+            let is_own = |option: &&clap::Arg| {
+                let mut own = subcommand.get_arguments();
+                !own.any(|o| o.get_id() == option.get_id())
+            };
+            let hidden: Vec<_> = options.iter().filter(is_own).cloned().collect();
+            subcommand.args(hidden)
+        });
+    }
+    let listed = |commands: &[clap::Command]| {
+        let mut text = String::new();
+        for command in commands.iter().filter(|c| !c.is_hide_set()) {
+            let about = command.get_about().map(ToString::to_string);
+            let about = about.unwrap_or_default();
+            let first = about.split(". ").next().unwrap_or_default();
+            writeln!(text, "  {:<11} {first}", command.get_name()).ok();
+        }
+        text
+    };
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n\
+         Pods of containerd (Kubernetes, Docker, ctr), and this node:\n{}\n\
+         Containers of OCI bundles, as runc has them:\n{}\n\
+         This program:\n{}  help        Print this, or the help of a command\n\n\
+         Options, those with a value for containers of OCI bundles:\n{{options}}\n",
+        listed(&group::<PodCommand>()),
+        listed(&group::<BundleCommand>()),
+        listed(&group::<OwnCommand>()),
+    );
+    command.help_template(template)
+}
+
+/// Options of an OCI runtime that mean nothing to commands for pods, which must not seem to be heeded.
+const FOR_BUNDLES: [&str; 4] = ["root", "profile", "cgroup_manager", "systemd_cgroup"];
+
+/// Reads the command line.
+pub(super) fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+    if let (Some(Command::Pod(_)), Some((name, _))) = (&cli.command, matches.subcommand()) {
+        let takes = |id: &str| {
+            let subcommand = command.find_subcommand(name);
+            subcommand.is_some_and(|c| {
+                c.get_arguments()
+                    .any(|a| a.get_id() == id && !a.is_hide_set())
+            })
+        };
+        let given = |id: &&&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if let Some(id) = FOR_BUNDLES.iter().filter(|id| !takes(id)).find(given) {
+            let option = id.replace('_', "-");
+            return Err(command.error(
+                clap::error::ErrorKind::ArgumentConflict,
+                format!(
+                    "--{option} is for containers of OCI bundles; {name} is about containerd's pods"
+                ),
+            ));
+        }
+    }
+    Ok(cli)
 }
 
 /// Flags as Go's programs take them: `--detach=true` is `--detach`, and `--detach=false` nothing. Up to the program of an exec, whose
@@ -359,7 +154,7 @@ pub(super) fn with_plain_flags(args: Vec<OsString>) -> Vec<OsString> {
     if !args.iter().any(has_value) {
         return args;
     }
-    let command = Cli::command();
+    let command = command();
     let mut inside = &command;
     let mut positionals = 0;
     let mut ended = false;
@@ -395,11 +190,13 @@ impl Command {
     pub(super) fn meets_containers(&self) -> bool {
         matches!(
             self,
-            Self::Create(_)
-                | Self::Run(_)
-                | Self::Exec(_)
-                | Self::Start { .. }
-                | Self::Delete { .. }
+            Self::Bundle(
+                BundleCommand::Create(_)
+                    | BundleCommand::Run(_)
+                    | BundleCommand::Exec(_)
+                    | BundleCommand::Start { .. }
+                    | BundleCommand::Delete { .. }
+            )
         )
     }
 
@@ -408,27 +205,29 @@ impl Command {
     pub(super) fn failed(&self) -> i32 {
         match self {
             // The program's own statuses are 0 to 254.
-            Self::Exec(_) => 255,
-            Self::Explain { .. }
-            | Self::Profile(_)
-            | Self::Check { .. }
-            | Self::Learn(_)
-            | Self::Top(_) => 2,
-            _ => 1,
+            Self::Bundle(BundleCommand::Exec(_)) => 255,
+            Self::Bundle(_) | Self::Own(_) => 1,
+            Self::Pod(_) => 2,
         }
     }
 
     /// Whether the answer is to be a document of JSON, also where it is an error.
     pub(super) fn is_json(&self) -> bool {
-        match self {
-            Self::Explain { json, .. }
-            | Self::Check { json, .. }
-            | Self::Profile(
-                ProfileCommand::Diff { json, .. } | ProfileCommand::Validate { json, .. },
+        let Self::Pod(command) = self else {
+            return false;
+        };
+        match command {
+            PodCommand::Explain { json, .. }
+            | PodCommand::Profile(
+                ProfileCommand::List { json }
+                | ProfileCommand::Show { json, .. }
+                | ProfileCommand::Diff { json, .. }
+                | ProfileCommand::Validate { json, .. },
             )
-            | Self::Learn(learn::LearnCommand::Show { json, .. }) => *json,
-            Self::Top(args) => args.json,
-            _ => false,
+            | PodCommand::Learn(learn::LearnCommand::Show { json, .. }) => *json,
+            PodCommand::Check(args) => args.json,
+            PodCommand::Top(args) => args.json,
+            PodCommand::Profile(ProfileCommand::New { .. }) | PodCommand::Learn(_) => false,
         }
     }
 }
@@ -439,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
         for line in [
             "cofferdam --rootless true spec --rootless",
             "cofferdam -v",
@@ -454,7 +253,7 @@ mod tests {
             "cofferdam spec -b /b -f c",
         ] {
             let args = line.split(' ').map(OsString::from).collect();
-            Cli::try_parse_from(with_plain_flags(args)).unwrap();
+            parse(&with_plain_flags(args)).unwrap();
         }
     }
 

@@ -48,9 +48,7 @@ pub(super) struct Entry {
 fn check_id(id: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
     if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.chars().all(good) {
-        return Err(Error::Other(format!(
-            "invalid container ID format: {id:?}: use 1 to 255 letters, digits and _ + - . (but not \".\" or \"..\")"
-        )));
+        return Err(Error::InvalidId(id.to_owned()));
     }
     Ok(())
 }
@@ -87,7 +85,7 @@ impl Store {
         check_id(id)?;
         let file = self.root.join(id).join(STATE);
         let text = fs::read(&file).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::Other(format!("container {id:?} does not exist")),
+            ErrorKind::NotFound => Error::NoContainer(id.to_owned()),
             _ => Error::Io(format!("read the state of {id}"), e),
         })?;
         serde_json::from_slice(&text).map_err(|e| broken(&file, &e))
@@ -114,7 +112,7 @@ impl Store {
     /// What can be known of a container whose state cannot be used, to remove it: its init and its groups, without its spec.
     pub(crate) fn salvage(&self, id: &str) -> Result<Entry> {
         if !self.has_state(id) {
-            return Err(Error::Other(format!("container {id:?} does not exist")));
+            return Err(Error::NoContainer(id.to_owned()));
         }
         let mut json = self.state_of(id).unwrap_or_default();
         let mut part = |name: &str| json.get_mut(name).map(serde_json::Value::take);
