@@ -15,6 +15,7 @@ mod support;
 
 mod attacks;
 mod bad_input;
+mod broken;
 mod check;
 mod cli;
 mod common;
@@ -227,6 +228,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let modules = [
         bad_input::cases,
+        broken::cases,
         cli::cases,
         crash::cases,
         features::cases,

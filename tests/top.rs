@@ -352,7 +352,7 @@ fn two_worlds() {
 fn themselves() {
     let completion = cofferdam(&["completion", "bash"]).ok().stdout;
     assert!(completion.contains("_cofferdam()") && completion.contains("--sort"));
-    let pages = crate::support::test_directory().join("pages");
+    let pages = std::env::temp_dir().join(format!("cofferdam-pages-{}", std::process::id()));
     cofferdam(&["man", pages.to_str().unwrap()]).ok();
     let page = std::fs::read_to_string(pages.join("cofferdam-top.1")).unwrap();
     assert!(page.contains(".TH cofferdam-top 1") && page.contains("interval"));

@@ -1,16 +1,23 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
 use super::style::{self, Style};
-use super::{CheckArgs, json, print_raw};
+use super::{CheckArgs, Error, Result, json, print_raw};
 use crate::inspect::containerd::Source;
-use crate::inspect::{Finding, State, check as look};
+use crate::inspect::{Finding, State, check as look, enter};
 use crate::show::shown;
 
 /// Status 0 where all is well, 1 where something fails, 3 where something is less than it could be.
-pub(super) fn check(args: &CheckArgs) -> i32 {
+///
+/// # Errors
+/// The other root cannot be entered.
+pub(super) fn check(args: &CheckArgs) -> Result<i32> {
+    if let Some(root) = &args.root {
+        enter(root).map_err(|(what, e)| Error::Io(what, e))?;
+    }
     let source = Source {
         program: args.containerd.clone(),
         config: args.config.clone(),
+        is_elsewhere: args.root.is_some(),
     };
     let findings = look(&args.profiles, &source);
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
@@ -22,11 +29,11 @@ pub(super) fn check(args: &CheckArgs) -> i32 {
     } else {
         print_raw(&text(&findings, args.verbose, Style::of_stdout(WIDTH)));
     }
-    match worst {
+    Ok(match worst {
         State::Ok | State::NotHere => 0,
         State::Failing => 1,
         State::Degraded => 3,
-    }
+    })
 }
 
 /// Where lines are broken without a terminal.

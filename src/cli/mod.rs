@@ -170,7 +170,7 @@ fn for_pods(command: &PodCommand) -> Result<i32> {
     match command {
         PodCommand::Top(args) => top::top(args),
         PodCommand::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
-        PodCommand::Check(args) => Ok(check::check(args)),
+        PodCommand::Check(args) => check::check(args),
         PodCommand::Profile(command) => for_profiles(command),
         PodCommand::Learn(command) => learn::run(command).map(|()| 0),
     }

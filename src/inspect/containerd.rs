@@ -9,7 +9,7 @@ use toml::{Table, Value};
 pub use super::daemon::Source;
 use super::daemon::{Daemon, daemon, main_file, restarted};
 use super::findings::{Findings, State};
-use super::handler;
+use super::{files, handler, plugins};
 
 /// What was learnt.
 #[derive(Debug, Default)]
@@ -20,8 +20,16 @@ pub(super) struct Installed {
     pub root: PathBuf,
 }
 
-const HANDLER: &str =
-    "add shim-config/containerd-2.x.toml (or -1.x) to containerd's configuration, and restart it";
+/// What to do where no handler is ours.
+fn add_handlers(config: &Table) -> String {
+    let file = match config.get("version").and_then(Value::as_integer) {
+        Some(3..) => "shim-config/containerd-2.x.toml",
+        _ => "shim-config/containerd-1.x.toml",
+    };
+    format!(
+        "add {file} to containerd's configuration, as its first lines say, and restart containerd"
+    )
+}
 
 pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
     let mut installed = Installed {
@@ -33,12 +41,8 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
         Ok(o) => {
             let why = String::from_utf8_lossy(&o.stderr).trim().to_owned();
-            out.say(
-                "program",
-                State::Failing,
-                why,
-                "mend the installation of containerd",
-            );
+            let remedy = "install containerd again: it does not even tell its version";
+            out.say("program", State::Failing, why, remedy);
             return installed;
         }
         Err(e) => {
@@ -74,8 +78,18 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         );
     }
     imports(source, &config, out);
+    files::replaced(source, major, out);
     let daemon = daemon(source);
     installed.profiles = handlers((major, minor), &config, daemon.as_ref(), out);
+    files::vanished(source, &config, out);
+    files::default_handler(&config, out);
+    if let Some(root) = plugins::snapshotters(&config, out) {
+        installed.root = root;
+    }
+    plugins::spec_changers(&config, out);
+    if source.is_elsewhere {
+        return installed;
+    }
     rights(daemon.as_ref(), &config, out);
     if let Some(daemon) = &daemon {
         restarted(source, daemon, out);
@@ -107,7 +121,7 @@ fn handlers(
             "none of the configured handlers is Cofferdam's: {}",
             runtimes.keys().cloned().collect::<Vec<_>>().join(" ")
         );
-        out.say("handlers", State::Failing, found, HANDLER);
+        out.say("handlers", State::Failing, found, &add_handlers(config));
     }
     let asked_for_features = |r: &Table| text(r, "runtime_type") == "io.containerd.runc.v2";
     if (major, minor) < (2, 4) && !ours.iter().any(|(_, r)| asked_for_features(r)) {
@@ -169,13 +183,19 @@ fn dump(source: &Source, out: &mut Findings) -> Option<Table> {
     }
     let dumped = command.args(["config", "dump"]).output().ok()?;
     if !dumped.status.success() {
-        let why = String::from_utf8_lossy(&dumped.stderr).trim().to_owned();
-        out.say(
-            "configuration",
-            State::Failing,
-            why,
-            "mend the configuration file",
+        if files::faults(source, out) {
+            return None;
+        }
+        // Lines of its log come before the error.
+        let all = String::from_utf8_lossy(&dumped.stderr).into_owned();
+        let why = all.trim().lines().last().unwrap_or_default().to_owned();
+        let main = main_file(source);
+        let remedy = format!(
+            "correct {} or what it imports: containerd does not start with it. `{} config dump` says more",
+            main.display(),
+            source.program.display()
         );
+        out.say("configuration", State::Failing, why, &remedy);
         return None;
     }
     match toml::from_str::<Table>(&String::from_utf8_lossy(&dumped.stdout)) {
@@ -213,7 +233,7 @@ fn imports(source: &Source, config: &Table, out: &mut Findings) {
 }
 
 /// CRI's runtimes, in the places that versions 2 and 3 have for them.
-fn runtimes(config: &Table) -> Table {
+pub(super) fn runtimes(config: &Table) -> Table {
     let plugins = config.get("plugins").and_then(Value::as_table);
     let of = |plugin: &str| {
         plugins?
@@ -223,9 +243,12 @@ fn runtimes(config: &Table) -> Table {
             .as_table()
             .cloned()
     };
-    of("io.containerd.cri.v1.runtime")
-        .or_else(|| of("io.containerd.grpc.v1.cri"))
-        .unwrap_or_default()
+    // A daemon keeps sections that it does not know.
+    let names = match config.get("version").and_then(Value::as_integer) {
+        Some(3..) => &["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"][..],
+        _ => &["io.containerd.grpc.v1.cri"],
+    };
+    names.iter().find_map(|name| of(name)).unwrap_or_default()
 }
 
 pub(super) fn text<'a>(runtime: &'a Table, key: &str) -> &'a str {
@@ -249,9 +272,12 @@ mod tests {
 
     #[test]
     fn runtimes_of_both_versions() {
-        for plugin in ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"] {
+        for (version, plugin) in [
+            (3, "io.containerd.cri.v1.runtime"),
+            (2, "io.containerd.grpc.v1.cri"),
+        ] {
             let text = format!(
-                "[plugins.\"{plugin}\".containerd.runtimes.mine]\nruntime_type = \"io.containerd.cofferdam.v1\"\n"
+                "version = {version}\n[plugins.\"{plugin}\".containerd.runtimes.mine]\nruntime_type = \"io.containerd.cofferdam.v1\"\n"
             );
             let found = runtimes(&toml::from_str(&text).unwrap());
             assert!(handler::is_ours(found["mine"].as_table().unwrap()));

@@ -17,6 +17,8 @@ pub struct Source {
     pub program: PathBuf,
     /// Its configuration file; containerd's own default where none is given.
     pub config: Option<PathBuf>,
+    /// Whether these are files of another node than the one whose processes are seen.
+    pub is_elsewhere: bool,
 }
 
 /// The running daemon.
@@ -29,6 +31,9 @@ pub(super) struct Daemon {
 
 /// The process that runs this program with this configuration, where there is one.
 pub(super) fn daemon(source: &Source) -> Option<Daemon> {
+    if source.is_elsewhere {
+        return None;
+    }
     let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .map(|d| d.join(&source.program))
         .find(|f| f.is_file())?;

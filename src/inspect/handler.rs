@@ -1,6 +1,8 @@
 //! containerd's handlers that are Cofferdam's: their shims, their options, their profiles.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +14,9 @@ use super::findings::{Findings, State};
 use crate::isolation::{DIRECTORY, Profile, changeable_by_others, names};
 use crate::pod::ProfileSource;
 use crate::service::profile_in;
+
+/// Where programs are, whatever PATH says.
+const USUAL: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/opt/cofferdam/bin";
 
 pub(super) fn is_ours(runtime: &Table) -> bool {
     text(runtime, "runtime_type").starts_with("io.containerd.cofferdam")
@@ -65,15 +70,23 @@ fn program_of(
         || std::env::var_os("PATH").unwrap_or_default(),
         |d| d.path.clone(),
     );
-    let mut found = std::env::split_paths(&dirs).map(|d| d.join(&file));
-    let found = found.find(|f| f.is_file());
+    let within = |dirs: &OsStr| {
+        let mut found = std::env::split_paths(dirs).map(|d| d.join(&file));
+        found.find(|f| f.is_file())
+    };
+    let found = within(&dirs);
     if found.is_none() {
-        out.say(
-            what,
-            State::Failing,
-            format!("no {file} in {}", dirs.to_string_lossy()),
-            &missing(&file),
-        );
+        let own = std::env::var_os("PATH").unwrap_or_default();
+        let elsewhere = within(&own).or_else(|| within(OsStr::new(USUAL)));
+        let remedy = match elsewhere {
+            Some(there) => format!(
+                "it is {}: link it into a directory of containerd's PATH, or add that directory to PATH in containerd's unit and restart it",
+                there.display()
+            ),
+            None => missing(&file),
+        };
+        let found = format!("no {file} in containerd's PATH, {}", dirs.to_string_lossy());
+        out.say(what, State::Failing, found, &remedy);
     }
     found
 }
@@ -164,6 +177,42 @@ fn check_owner(what: &str, program: &Path, out: &mut Findings) {
     }
 }
 
+/// A shim that cannot be executed: what it is, and what to do.
+fn not_started(program: &Path, e: &io::Error) -> (String, String) {
+    let path = program.display();
+    let machine = fs::read(program).ok().and_then(|file| machine_of(&file));
+    match (e.kind(), machine) {
+        (io::ErrorKind::PermissionDenied, _) => (
+            format!("{path} is not executable"),
+            format!("chmod 755 {path}"),
+        ),
+        (_, Some(machine)) if machine != std::env::consts::ARCH => (
+            format!(
+                "{path} is built for {machine}, this is {}",
+                std::env::consts::ARCH
+            ),
+            "install the build for this processor".to_owned(),
+        ),
+        _ => (
+            format!("{path}: {e}"),
+            "install the shim there: make install".to_owned(),
+        ),
+    }
+}
+
+/// The processor that an ELF file is for: elf(5), `e_machine`.
+fn machine_of(file: &[u8]) -> Option<&'static str> {
+    let header = file.strip_prefix(b"\x7fELF")?;
+    match (header.get(14)?, header.get(15)?) {
+        (62, 0) => Some("x86_64"),
+        (183, 0) => Some("aarch64"),
+        (243, 0) => Some("riscv64"),
+        (40, 0) => Some("arm"),
+        (3, 0) => Some("x86"),
+        _ => Some("another processor"),
+    }
+}
+
 /// One handler; the name of its profile.
 pub(super) fn check(
     name: &str,
@@ -176,13 +225,8 @@ pub(super) fn check(
     let answer = match Command::new(&program).arg("-v").output() {
         Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
         Err(e) => {
-            let found = format!("{}: {e}", program.display());
-            out.say(
-                &what,
-                State::Failing,
-                found,
-                "install the shim there: make install",
-            );
+            let (found, remedy) = not_started(&program, &e);
+            out.say(&what, State::Failing, found, &remedy);
             return None;
         }
     };
@@ -225,7 +269,10 @@ pub(super) fn check(
     out.say(
         &what,
         State::Ok,
-        format!("{}, profile {profile}", program.display()),
+        format!(
+            "{}, version {version}, profile {profile}",
+            program.display()
+        ),
         "",
     );
     is_nodes.then_some(profile)

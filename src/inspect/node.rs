@@ -1,17 +1,16 @@
 //! Whether this node can do what profiles promise: its kernel, its control groups, its file systems.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::containerd;
 use super::findings::{Finding, Findings, State};
+use super::{containerd, kubelet};
 use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
 use crate::isolation::pool::RANGE;
-use crate::isolation::{DIRECTORY, Judged, Node, Profile, SETTINGS, UserNamespaceMode, names};
+use crate::isolation::{DIRECTORY, Judged, Profile, UserNamespaceMode, names};
 use crate::pod::Isolation;
-use crate::procfs::{self, MountInfo};
-use crate::show::toml_string;
+use crate::procfs::MountInfo;
 use crate::sys::kernel;
 
 /// The oldest kernel that we run on.
@@ -48,7 +47,7 @@ pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
     control_groups(&mut out);
     room(&mut out);
     out.area = "kubernetes".into();
-    kubelet(&mut out);
+    kubelet::check(daemon.is_elsewhere, &mut out);
     out.area = "containerd".into();
     let installed = containerd::check(daemon, &mut out);
     let wanted = match (profiles.is_empty(), installed.profiles.is_empty()) {
@@ -102,6 +101,16 @@ fn kernel_itself(out: &mut Findings) {
     );
     let modules = kernel::security_modules();
     out.say("security modules", State::Ok, modules.join(" "), "");
+    let enforcing = fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1");
+    if enforcing {
+        let found = "enforcing: Cofferdam sets the labels that pods ask for, but was never run on such a node";
+        out.say(
+            "SELinux",
+            State::Degraded,
+            found,
+            "run a pod of each class that you use, and look at what auditd says",
+        );
+    }
     let abi = kernel::landlock_abi();
     out.test(
         "landlock",
@@ -132,72 +141,6 @@ fn kernel_itself(out: &mut Findings) {
             },
             &format!("Linux {major}.{minor} has it"),
         );
-    }
-}
-
-/// Whether classes know where kubelet makes volumes: a volume elsewhere is a path of the node's, and every pod has some.
-fn kubelet(out: &mut Findings) {
-    let node = match Node::load() {
-        Ok(node) => node,
-        Err(e) => {
-            let remedy = "mend the file: no pod of a class starts until then";
-            out.say("node settings", State::Failing, e.to_string(), remedy);
-            return;
-        }
-    };
-    let Some(root) = running_kubelet() else {
-        let found = format!("no kubelet runs here; {}", node.kubelet_root.display());
-        out.say("kubelet's directory", State::Ok, found, "");
-        return;
-    };
-    let root = fs::canonicalize(&root).unwrap_or(root);
-    let remedy = format!(
-        "write kubelet_root = {} into {SETTINGS}: every pod of class hardened or untrusted is refused for its volumes",
-        toml_string(&root.to_string_lossy())
-    );
-    out.test(
-        "kubelet's directory",
-        root == node.kubelet_root,
-        State::Failing,
-        format!(
-            "kubelet runs with {}, the settings say {}",
-            root.display(),
-            node.kubelet_root.display()
-        ),
-        &remedy,
-    );
-}
-
-/// The `--root-dir` of the kubelet that runs here, by itself or as a part of k0s, k3s or microk8s.
-fn running_kubelet() -> Option<PathBuf> {
-    let processes = procfs::pids().into_iter();
-    let mut lines = processes.filter_map(|pid| procfs::read(format!("/proc/{pid}/cmdline")).ok());
-    lines.find_map(|line| root_of_kubelet(&line))
-}
-
-/// From a command line, as `/proc/PID/cmdline` has it.
-fn root_of_kubelet(line: &str) -> Option<PathBuf> {
-    const PROGRAMS: [&str; 4] = ["kubelet", "kubelite", "k0s", "k3s"];
-    let mut arguments = line.split('\0');
-    let program = Path::new(arguments.next()?).file_name()?.to_str()?;
-    if !PROGRAMS.contains(&program) {
-        return None;
-    }
-    let arguments: Vec<&str> = arguments.collect();
-    let of = |flag: &str| {
-        let after = arguments.iter().position(|a| *a == flag)? + 1;
-        arguments.get(after).copied()
-    };
-    let with = |flag: &str| {
-        let prefix = format!("{flag}=");
-        arguments.iter().find_map(|a| a.strip_prefix(&prefix))
-    };
-    let flag = |flag| of(flag).or_else(|| with(flag));
-    match (flag("--root-dir"), program) {
-        (Some(root), _) => Some(root.into()),
-        (None, "kubelet" | "kubelite") => Some("/var/lib/kubelet".into()),
-        // These run kubelet as a child or as a thread, and say where only if it was changed.
-        (None, _) => None,
     }
 }
 

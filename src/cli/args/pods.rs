@@ -50,9 +50,13 @@ pub(in crate::cli) struct CheckArgs {
     /// containerd's program
     #[arg(long, default_value = "containerd")]
     pub containerd: PathBuf,
-    /// Its configuration file, where it is not the default one
+    /// Its configuration file, where it is not the default one; also one that is not in use yet
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Look at the files below this directory instead: an image, a disk, or the node's root in a container. The kernel is this one
+    // It takes the place of the option of that name for bundles.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
