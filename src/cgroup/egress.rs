@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 
 use super::error::io_error;
 use super::{Cgroup, Error, Result};
-use crate::sys::bpf::{self, EbpfInsn, SocketHook};
-use crate::sys::ebpf::{CONTEXT, Program, Size};
+use crate::sys::bpf::{self, EbpfInsn, HashMap, SocketHook};
+use crate::sys::ebpf::{CONTEXT, FP, Program, Size};
 
 /// Destinations that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,97 @@ pub struct Destination {
     pub prefix: u8,
     /// The port; all where there is none.
     pub port: Option<u16>,
+    /// TCP or UDP; both where there is none.
+    pub protocol: Option<Protocol>,
+}
+
+/// What a destination is spoken to by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Protocol {
+    fn number(self) -> u32 {
+        match self {
+            Self::Tcp => libc::IPPROTO_TCP.cast_unsigned(),
+            Self::Udp => libc::IPPROTO_UDP.cast_unsigned(),
+        }
+    }
+}
+
+/// How often a container was kept from which destination. The programs write into it; it lives as long as one of them, or this.
+#[derive(Debug)]
+pub struct DeniedEgress {
+    map: HashMap,
+}
+
+/// A destination, as the programs count it: the address as IPv6, the port in network order, the protocol.
+const KEY: usize = 24;
+/// Destinations that are counted one by one.
+const COUNTED: u32 = 64;
+/// The first word for a socket that cannot be made; then family, type and protocol.
+const SOCKET: u32 = u32::MAX - 1;
+/// All words for what had no room.
+const OTHERS: u32 = u32::MAX;
+
+impl DeniedEgress {
+    /// # Errors
+    /// The kernel has no room, or gives us none.
+    pub fn new() -> nix::Result<Self> {
+        let map = HashMap::new(KEY, size_of::<u64>(), COUNTED + 1)?;
+        map.set(&[0xff; KEY], &0u64.to_ne_bytes())?;
+        Ok(Self { map })
+    }
+
+    /// What was denied, for people, and how often.
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        let entries = self.map.entries().into_iter();
+        let mut all: Vec<_> = entries
+            .filter_map(|(key, count)| {
+                let count = u64::from_ne_bytes(count.try_into().ok()?);
+                (count > 0).then_some((titled(&key)?, count))
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+/// A key of the map, for people.
+fn titled(key: &[u8]) -> Option<String> {
+    let (words, _) = key.as_chunks::<4>();
+    let [a, b, c, d, port, protocol] = words else {
+        return None;
+    };
+    let number = |word: &[u8; 4]| u32::from_ne_bytes(*word);
+    match number(a) {
+        OTHERS => return Some("other destinations".into()),
+        SOCKET => {
+            return Some(format!(
+                "socket family={} type={} protocol={}",
+                number(b),
+                number(c),
+                number(d)
+            ));
+        }
+        _ => {}
+    }
+    let address: [u8; 16] = [*a, *b, *c, *d].concat().try_into().ok()?;
+    let address = Ipv6Addr::from(address).to_canonical();
+    // In network order, in the first half of the word.
+    let [high, low, ..] = *port;
+    let port = u16::from_be_bytes([high, low]);
+    let protocol = match number(protocol).cast_signed() {
+        libc::IPPROTO_TCP => "tcp".to_owned(),
+        libc::IPPROTO_UDP => "udp".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    let to = std::net::SocketAddr::new(address, port);
+    Some(format!("{to} {protocol}"))
 }
 
 /// The machine itself, which other namespaces cannot reach: `127.0.0.0/8`, `::1`, and the addresses that stand for them.
@@ -31,8 +122,13 @@ const LOOPBACK: [(IpAddr, u8); 4] = [
 ];
 
 impl Cgroup {
-    /// Lets processes of the group connect and send to loopback and to `allowed` only: `EPERM` for the rest.
-    pub fn restrict_egress(&self, allowed: &[Destination]) -> Result<()> {
+    /// Lets processes of the group connect and send to loopback and to `allowed` only: `EPERM` for the rest, which is counted in
+    /// `denied`.
+    pub fn restrict_egress(
+        &self,
+        allowed: &[Destination],
+        denied: Option<&DeniedEgress>,
+    ) -> Result<()> {
         let unavailable = |reason: String| Error::Unavailable {
             field: "network.egress".into(),
             reason,
@@ -41,11 +137,12 @@ impl Cgroup {
             return Err(unavailable("needs a cgroup v2 tree on the node".into()));
         };
         let group = File::open(&dir).map_err(io_error("open", &dir))?;
+        let map = denied.map(|d| d.map.fd());
         for hook in SocketHook::ALL {
             let insns = match hook {
-                SocketHook::Create => only_tcp_and_udp(),
-                SocketHook::Connect4 | SocketHook::Send4 => compile(allowed, false),
-                SocketHook::Connect6 | SocketHook::Send6 => compile(allowed, true),
+                SocketHook::Create => only_tcp_and_udp(map),
+                SocketHook::Connect4 | SocketHook::Send4 => compile(allowed, false, map),
+                SocketHook::Connect6 | SocketHook::Send6 => compile(allowed, true, map),
             };
             let failed = |what: &str, e: nix::errno::Errno| {
                 unavailable(format!(
@@ -61,14 +158,59 @@ impl Cgroup {
     }
 }
 
+/// Where the key is on the stack, and a value.
+const KEY_AT: i16 = -32;
+const VALUE_AT: i16 = -40;
+
+/// Denies, and counts the key that is on the stack.
+fn deny(mut p: Program, map: Option<RawFd>) -> Vec<EbpfInsn> {
+    // enum bpf_func_id
+    const LOOKUP: i32 = 1;
+    const UPDATE: i32 = 2;
+    if let Some(map) = map {
+        let at = |p: &mut Program, register, offset: i16| {
+            p.copy(register, FP);
+            p.add(register, offset.into());
+        };
+        let (found, done) = (p.label(), p.label());
+        p.set_map(1, map);
+        at(&mut p, 2, KEY_AT);
+        p.call(LOOKUP);
+        p.if_not(0, 0, found);
+        p.store_value(Size::Double, FP, VALUE_AT, 1);
+        p.set_map(1, map);
+        at(&mut p, 2, KEY_AT);
+        at(&mut p, 3, VALUE_AT);
+        p.set(4, 0);
+        p.call(UPDATE);
+        p.if_equal(0, 0, done);
+        // No room: it is one of the others.
+        for word in 0..6 {
+            p.store_value(Size::Word, FP, KEY_AT + 4 * word, OTHERS.cast_signed());
+        }
+        p.set_map(1, map);
+        at(&mut p, 2, KEY_AT);
+        p.call(LOOKUP);
+        p.if_equal(0, 0, done);
+        p.here(found);
+        p.set(1, 1);
+        p.atomic_add(0, 0, 1);
+        p.here(done);
+    }
+    p.answer(0);
+    p.finish()
+}
+
 /// Allows the sockets whose destinations the other hooks see, and no others.
-fn only_tcp_and_udp() -> Vec<EbpfInsn> {
+fn only_tcp_and_udp(map: Option<RawFd>) -> Vec<EbpfInsn> {
     // struct bpf_sock
+    const FAMILY: i16 = 4;
     const TYPE: i16 = 8;
     const PROTOCOL: i16 = 12;
     let mut p = Program::default();
     p.load(Size::Word, 2, CONTEXT, TYPE);
     p.load(Size::Word, 3, CONTEXT, PROTOCOL);
+    p.load(Size::Word, 4, CONTEXT, FAMILY);
     for (typ, protocol) in [
         (libc::SOCK_STREAM, libc::IPPROTO_TCP),
         (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
@@ -79,14 +221,22 @@ fn only_tcp_and_udp() -> Vec<EbpfInsn> {
         p.answer(1);
         p.here(next);
     }
-    p.answer(0);
-    p.finish()
+    if map.is_some() {
+        p.store_value(Size::Word, FP, KEY_AT, SOCKET.cast_signed());
+        for (offset, register) in [(4, 4), (8, 2), (12, 3)] {
+            p.store(Size::Word, FP, KEY_AT + offset, register);
+        }
+        p.store_value(Size::Word, FP, KEY_AT + 16, 0);
+        p.store_value(Size::Word, FP, KEY_AT + 20, 0);
+    }
+    deny(p, map)
 }
 
 // struct bpf_sock_addr
 const USER_IP4: i16 = 4;
 const USER_IP6: i16 = 8;
 const USER_PORT: i16 = 24;
+const PROTOCOL: i16 = 36;
 
 /// The words of an address and of its mask, as the kernel has them in memory. IPv4 in a program for IPv6 is in its mapped
 /// form, which sockets of that family can be used with.
@@ -109,16 +259,18 @@ fn words(destination: &Destination, v6: bool) -> Option<Vec<(u32, u32)>> {
     Some(words.collect())
 }
 
-fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
+fn compile(allowed: &[Destination], v6: bool, map: Option<RawFd>) -> Vec<EbpfInsn> {
     // And the three after it, for IPv6.
     const ADDRESS: u8 = 2;
     // In network order.
     const PORT: u8 = 6;
     const MASKED: u8 = 7;
+    const BY: u8 = 8;
     let loopback = LOOPBACK.map(|(address, prefix)| Destination {
         address,
         prefix,
         port: None,
+        protocol: None,
     });
     let mut p = Program::default();
     let first = if v6 { USER_IP6 } else { USER_IP4 };
@@ -126,6 +278,7 @@ fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
         p.load(Size::Word, ADDRESS + i, CONTEXT, first + 4 * i16::from(i));
     }
     p.load(Size::Word, PORT, CONTEXT, USER_PORT);
+    p.load(Size::Word, BY, CONTEXT, PROTOCOL);
     for destination in loopback.iter().chain(allowed) {
         let Some(words) = words(destination, v6) else {
             continue;
@@ -141,11 +294,28 @@ fn compile(allowed: &[Destination], v6: bool) -> Vec<EbpfInsn> {
         if let Some(port) = destination.port {
             p.if_not_word(PORT, u32::from(port.to_be()), next);
         }
+        if let Some(protocol) = destination.protocol {
+            p.if_not_word(BY, protocol.number(), next);
+        }
         p.answer(1);
         p.here(next);
     }
-    p.answer(0);
-    p.finish()
+    if map.is_some() {
+        if v6 {
+            for i in 0..4 {
+                p.store(Size::Word, FP, KEY_AT + 4 * i16::from(i), ADDRESS + i);
+            }
+        } else {
+            // ::ffff:a.b.c.d
+            p.store_value(Size::Word, FP, KEY_AT, 0);
+            p.store_value(Size::Word, FP, KEY_AT + 4, 0);
+            p.store_value(Size::Word, FP, KEY_AT + 8, 0xffff_u32.to_be().cast_signed());
+            p.store(Size::Word, FP, KEY_AT + 12, ADDRESS);
+        }
+        p.store(Size::Word, FP, KEY_AT + 16, PORT);
+        p.store(Size::Word, FP, KEY_AT + 20, BY);
+    }
+    deny(p, map)
 }
 
 #[cfg(test)]
@@ -159,11 +329,12 @@ mod tests {
             IpAddr::V4(a) => (false, a.octets().to_vec()),
             IpAddr::V6(a) => (true, a.octets().to_vec()),
         };
-        let mut context = [0u8; 32];
+        let mut context = [0u8; 40];
         let at = if v6 { 8 } else { 4 };
         context[at..at + octets.len()].copy_from_slice(&octets);
         context[24..26].copy_from_slice(&port.to_be_bytes());
-        ebpf::run(&compile(allowed, v6), &context) == 1
+        context[36..].copy_from_slice(&6u32.to_ne_bytes());
+        ebpf::run(&compile(allowed, v6, None), &context) == 1
     }
 
     #[test]
@@ -172,6 +343,7 @@ mod tests {
             address: address.parse().unwrap(),
             prefix,
             port,
+            protocol: None,
         };
         let allowed = [
             to("10.1.0.0", 16, None),
@@ -201,6 +373,30 @@ mod tests {
                 "{address}:{port}"
             );
         }
+        let by = |protocol| Destination {
+            protocol: Some(protocol),
+            ..to("10.1.0.0", 16, None)
+        };
+        assert!(verdict(&[by(Protocol::Tcp)], "10.1.2.3", 1));
+        assert!(!verdict(&[by(Protocol::Udp)], "10.1.2.3", 1));
         assert!(!verdict(&[], "10.1.2.3", 1) && verdict(&[to("0.0.0.0", 0, None)], "8.8.8.8", 1));
+    }
+
+    #[test]
+    fn what_was_denied_for_people() {
+        let key = |words: [u32; 6]| words.map(u32::to_ne_bytes).concat();
+        let v4 = u32::from_ne_bytes([10, 99, 0, 2]);
+        let port = u32::from_ne_bytes([0, 80, 0, 0]);
+        for (words, text) in [
+            ([0, 0, 0xffff_u32.to_be(), v4, port, 6], "10.99.0.2:80 tcp"),
+            (
+                [1_u32.to_be(), 0, 0, 5_u32.to_be(), port, 17],
+                "[0:1::5]:80 udp",
+            ),
+            ([SOCKET, 2, 3, 1, 0, 0], "socket family=2 type=3 protocol=1"),
+            ([OTHERS; 6], "other destinations"),
+        ] {
+            assert_eq!(titled(&key(words)).as_deref(), Some(text));
+        }
     }
 }

@@ -32,7 +32,7 @@ use crate::oci::Request;
 use crate::sys;
 pub use apply::Comparison;
 use directory::{Mark, make_group, remove_tree};
-pub use egress::Destination;
+pub use egress::{DeniedEgress, Destination, Protocol};
 pub use entry::{Below, Entry, V2Group};
 pub use error::Error;
 use error::Result;

@@ -253,6 +253,7 @@ fn make(
         seccomp,
         confinement: profile.confinement(),
         watcher: None,
+        denied_egress: None,
         users: None,
         new_keyring: saved.new_keyring,
         gate: Some(gate),

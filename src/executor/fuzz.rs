@@ -60,6 +60,7 @@ pub(super) fn planned(
         seccomp,
         confinement: None,
         watcher: None,
+        denied_egress: None,
         users: None,
         new_keyring: true,
         gate: None,

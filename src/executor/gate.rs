@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::talk::{NotifyHandler, SeccompAgent, explain, hand_over, receive};
+use super::talk::{NotifyHandler, SeccompAgent, Suspects, explain, hand_over, receive};
 use super::times::trace_steps;
 use super::wire::{self, Message};
 use super::{Error, Result, hooks};
@@ -36,6 +36,9 @@ pub struct AfterGate {
     pub(super) first: usize,
     /// Who gets the notifications of the seccomp filter.
     pub(super) seccomp_agent: Option<SeccompAgent>,
+    /// What may keep it from executing its program.
+    #[serde(default)]
+    pub(super) suspects: Suspects,
     /// Whether there are startContainer hooks, which have time-outs of their own.
     #[serde(default)]
     pub(super) has_hooks: bool,
@@ -95,7 +98,10 @@ impl Gate {
             match message {
                 Message::Failed { step, op, number } => {
                     let what = self.step(step);
-                    return Err(explain(&self.behind.program, what, op, number));
+                    let AfterGate {
+                        program, suspects, ..
+                    } = &self.behind;
+                    return Err(explain(program, what, op, number, *suspects));
                 }
                 Message::HookFailed { step, status, said } => {
                     let what = self.step(step).unwrap_or("startContainer hook");

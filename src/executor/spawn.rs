@@ -10,7 +10,9 @@ use super::namespaces::JoinedNamespaces;
 use super::netdev::{self, NetDevice};
 use super::remains::Undo;
 use super::script::{Script, Step};
-use super::talk::{NotifyHandler, SeccompAgent, explain, go_on, hand_over, misunderstood, receive};
+use super::talk::{
+    NotifyHandler, SeccompAgent, Suspects, explain, go_on, hand_over, misunderstood, receive,
+};
 use super::times::{times, trace_steps};
 use super::wire::{self, Message, Question};
 use super::{Error, Result, child, hooks};
@@ -262,6 +264,7 @@ impl Launch {
                 steps,
                 first,
                 seccomp_agent: self.seccomp_agent.clone(),
+                suspects: Suspects::of(&self.script.steps),
                 has_hooks: self
                     .script
                     .steps
@@ -342,7 +345,14 @@ impl<'a> Launched<'a> {
                 (Message::Failed { step, op, number }, _) => {
                     let step = job.script.steps.get(usize::from(step));
                     let what = step.map(Step::describe);
-                    return Err(explain(&job.program(), what.as_deref(), op, number));
+                    let suspects = Suspects::of(&job.script.steps);
+                    return Err(explain(
+                        &job.program(),
+                        what.as_deref(),
+                        op,
+                        number,
+                        suspects,
+                    ));
                 }
                 (Message::HookFailed { step, status, said }, _) => {
                     let step = job.script.steps.get(usize::from(step));

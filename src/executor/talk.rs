@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{self, Message};
+use super::script::Step;
+use super::wire::{self, Message, NO_EXEC};
 use super::{Error, Result};
 use crate::seccomp;
+use crate::sys::confine::landlock::EXECUTE;
 use crate::sys::{process, socket};
 
 /// How long a seccomp agent may take to take a message.
@@ -50,12 +52,59 @@ pub(super) fn misunderstood() -> Error {
     }
 }
 
-pub(super) fn explain(program: &str, what: Option<&str>, op: &str, number: i32) -> Error {
+/// What may keep a process from executing its program, beside the program's own mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Suspects {
+    /// A list of what may be executed: `landlock.execute`.
+    landlock: bool,
+    /// A filter that denies execve(2).
+    filter: bool,
+}
+
+impl Suspects {
+    pub(super) fn of(steps: &[Step]) -> Self {
+        let denies =
+            |step: &Step| matches!(step, Step::Seccomp { program } if !program.allows("execve"));
+        let lists = |step: &Step| matches!(step, Step::Landlock(rules) if rules.fs & EXECUTE != 0);
+        Self {
+            landlock: steps.iter().any(lists),
+            filter: steps.iter().any(denies),
+        }
+    }
+
+    /// The rule that denied an execution, for who has to change it.
+    fn rule(self, op: &str, errno: Errno) -> Option<&'static str> {
+        match (op, errno) {
+            (NO_EXEC, _) => Some(
+                "it is on a file system that is mounted noexec, by the pod or by its profile's filesystem.no_exec_mounts",
+            ),
+            // A filter is asked first.
+            ("execve", _) if self.filter => {
+                Some("a seccomp filter denies execve: the pod's, or its profile's seccomp.actions")
+            }
+            ("execve", Errno::EACCES) if self.landlock => Some(
+                "its profile's landlock.execute lists neither it nor a directory above it, or not its interpreter",
+            ),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn explain(
+    program: &str,
+    what: Option<&str>,
+    op: &str,
+    number: i32,
+    suspects: Suspects,
+) -> Error {
     let errno = Errno::from_raw(number);
     let exec = |reason: String| Error::Exec {
         program: program.to_owned(),
         reason,
     };
+    if let Some(rule) = suspects.rule(op, errno) {
+        return exec(format!("permission denied ({rule})"));
+    }
     match (op, errno) {
         ("find", Errno::ENOENT) if program.contains('/') => {
             exec(format!("stat {program}: no such file or directory"))

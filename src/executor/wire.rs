@@ -12,6 +12,9 @@ pub(super) const GO_ON: u8 = b'g';
 /// Bytes of the longest message.
 pub(super) const LONGEST: usize = 1024;
 
+/// The operation that failed where the mount of a program keeps it from being executed.
+pub(super) const NO_EXEC: &str = "noexec";
+
 const FAILED: u8 = b'F';
 const ASKS: u8 = b'A';
 const TERMINAL: u8 = b'T';

@@ -12,7 +12,7 @@ use super::denials::Denials;
 use super::isolation::{Isolation, host_limits};
 use super::process::{Exit, Process, Status};
 use super::{Error, Result, lock};
-use crate::cgroup::{Cgroup, stats::Stats};
+use crate::cgroup::{Cgroup, DeniedEgress, stats::Stats};
 use crate::control;
 use crate::executor::userns::Maps;
 use crate::executor::{JoinedNamespaces, SeccompAgent, hooks};
@@ -45,6 +45,8 @@ pub struct Container {
     pub(super) seccomp: Option<Arc<seccomp::Program>>,
     /// What its filters deny, where that is seen.
     pub(super) denials: Option<Arc<Denials>>,
+    /// The destinations that it was kept from, where its profile lists those that it may reach.
+    pub(super) denied_egress: Option<DeniedEgress>,
     /// What it, and every exec in it, is isolated by.
     pub(super) isolation: Arc<Isolation>,
     pub(super) hooks: Option<Arc<hooks::HookRunner>>,
@@ -136,12 +138,34 @@ impl Container {
                 pids_limit: limit(pids.limit),
                 cpu: counters.cpu.total,
             },
-            denials: self
-                .denials
-                .as_ref()
-                .map(|d| d.counts())
-                .unwrap_or_default(),
+            denials: self.denied(),
         }
+    }
+
+    /// What its profile and its filters have denied so far.
+    fn denied(&self) -> Vec<control::Denials> {
+        let calls = self.denials.as_ref().map(|d| d.counts());
+        let mut all = calls.unwrap_or_default();
+        let rule = format!("profile {}: network.egress", self.isolation.name());
+        all.extend(
+            self.denied_egress()
+                .into_iter()
+                .map(|(to, count)| control::Denials {
+                    call: to,
+                    rule: rule.clone(),
+                    what: "denied".into(),
+                    count,
+                }),
+        );
+        all
+    }
+
+    /// Destinations that it was kept from, for people, and how often.
+    pub(super) fn denied_egress(&self) -> Vec<(String, u64)> {
+        self.denied_egress
+            .as_ref()
+            .map(DeniedEgress::counts)
+            .unwrap_or_default()
     }
 
     /// Its init.

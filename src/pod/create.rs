@@ -234,6 +234,7 @@ impl Pod {
         let denials = filters
             .watched
             .map(|w| Denials::new(&id, isolation.clone(), w, self.answering.clone()));
+        let denied_egress = isolation.denied_egress();
         let (files, mut streams) = self.open_streams(&id, &admitted, options.io_owner)?;
         let hooks = hooks::HookRunner::new(request, &id, &bundle).map(Arc::new);
         if !admitted.root_mounts.is_empty() {
@@ -251,6 +252,7 @@ impl Pod {
                 seccomp: filters.own.clone(),
                 confinement: isolation.confinement(),
                 watcher: denials.as_ref().map(|d| d.watcher("")),
+                denied_egress: denied_egress.as_ref(),
                 users: admitted.users.own().map(|u| &u.namespace),
                 new_keyring,
                 gate: None,
@@ -294,6 +296,7 @@ impl Pod {
             seccomp_agent,
             seccomp: filters.own,
             denials,
+            denied_egress,
             hooks,
             new_keyring,
             recorder: Mutex::default(),

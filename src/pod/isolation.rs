@@ -8,7 +8,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxResources, Process};
 
 use super::{Error, Result};
-use crate::cgroup::{Destination, Layout};
+use crate::cgroup::{DeniedEgress, Destination, Layout, Protocol};
 use crate::control;
 use crate::executor::{Confinement, Landlock, Missing};
 use crate::isolation::{
@@ -124,6 +124,10 @@ impl Isolation {
                         address,
                         prefix,
                         port: rule.port,
+                        protocol: rule.protocol.map(|protocol| match protocol {
+                            isolation::EgressProtocol::Tcp => Protocol::Tcp,
+                            isolation::EgressProtocol::Udp => Protocol::Udp,
+                        }),
                     })
                 };
                 rules.iter().filter_map(destination).collect()
@@ -189,6 +193,14 @@ impl Isolation {
     /// What it adds to every process.
     pub fn confinement(&self) -> Option<Arc<Confinement>> {
         self.confinement.clone()
+    }
+
+    /// Who counts the destinations that a container may not reach, if there are any.
+    pub(super) fn denied_egress(&self) -> Option<DeniedEgress> {
+        self.confinement.as_ref()?.egress.as_ref()?;
+        let counter = DeniedEgress::new();
+        let failed = |e: &nix::errno::Errno| log::warn!(error:% = e.desc(); "denied destinations are not counted");
+        counter.inspect_err(failed).ok()
     }
 
     /// The floor.

@@ -137,6 +137,7 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
         seccomp: filter(),
         confinement: isolation.confinement(),
         watcher: watcher(),
+        denied_egress: None,
         users: None,
         new_keyring: true,
         gate: None,

@@ -46,5 +46,13 @@ impl Pod {
             let denied = denials.sum_up();
             self.tally.denied.fetch_add(denied, Ordering::Relaxed);
         }
+        let egress = container.denied_egress();
+        if !egress.is_empty() {
+            let denied = egress.iter().map(|(_, count)| count).sum();
+            self.tally.denied.fetch_add(denied, Ordering::Relaxed);
+            let one = |(to, count): &(String, u64)| format!("{to}: {count}");
+            let to: Vec<String> = egress.iter().take(8).map(one).collect();
+            log::warn!(id:% = container.id, to:% = to.join(", "), count:% = denied, rule = "network.egress"; "denied in all");
+        }
     }
 }

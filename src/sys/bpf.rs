@@ -179,6 +179,24 @@ impl HashMap {
         self.fd.as_raw_fd()
     }
 
+    /// Sets one entry.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() != self.key || value.len() != self.value {
+            return Err(nix::errno::Errno::EINVAL);
+        }
+        let attr = [
+            self.fd() as u64,
+            key.as_ptr() as u64,
+            value.as_ptr() as u64,
+            0,
+        ];
+        // SAFETY: the buffers are of the map's key and value sizes.
+        unsafe {
+            bpf(2 /* BPF_MAP_UPDATE_ELEM */, &attr)
+        }
+        .map(drop)
+    }
+
     /// Everything in it. What is added meanwhile may be missing.
     pub fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut all = Vec::new();

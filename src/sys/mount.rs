@@ -268,3 +268,10 @@ pub fn pivot_here() -> Result<()> {
 pub fn umount_detach(path: &CStr) -> Result<()> {
     nix::mount::umount2(path, MntFlags::MNT_DETACH)
 }
+
+/// Whether it is only its mount that keeps a file from being executed: `statvfs(3)`, `ST_NOEXEC`.
+pub fn is_no_exec(path: &CStr) -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let mounted = statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
+    mounted && nix::sys::stat::stat(path).is_ok_and(|file| file.st_mode & 0o111 != 0)
+}

@@ -19,14 +19,14 @@ use crate::support::shim::{Shim, Streams};
 use crate::support::{read_fifo, volumes};
 
 use network::{
-    abstract_sockets, egress, landlock_ports, neighbours, networks_and_users,
+    abstract_sockets, denied_destinations, egress, landlock_ports, neighbours, networks_and_users,
     no_network_but_the_nodes,
 };
 pub use profiles::runtime_options;
 use profiles::{broken_profiles, drafts, profile_by_path, profile_in_options, unknown_profile};
 use work::{
-    fork_bomb, landlock_paths, limits, memory_hog, process_status, reduced_proc, refused_pods,
-    setuid_programs, work_in_untrusted,
+    denied_execs, fork_bomb, landlock_paths, limits, memory_hog, process_status, reduced_proc,
+    refused_pods, setuid_programs, work_in_untrusted,
 };
 
 /// The cases of this file.
@@ -46,6 +46,8 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::single_calls", single_calls),
         Case::plain("isolation::networks_and_users", networks_and_users),
         Case::plain("isolation::egress", egress),
+        Case::plain("isolation::denied_destinations", denied_destinations),
+        Case::plain("isolation::execs_that_a_rule_denies", denied_execs),
         Case::plain("isolation::neighbours", neighbours),
         Case::plain("isolation::landlock_paths", landlock_paths),
         Case::plain("isolation::landlock_ports", landlock_ports),

@@ -1,5 +1,7 @@
 //! Networks and connections of a class.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{HARDENED, UNTRUSTED, greedy, output, request, run_under, under};
@@ -95,6 +97,46 @@ pub(super) fn egress() {
     )
     .unwrap();
     assert_eq!(text.matches("not permitted").count(), 4, "{text}");
+    s.end();
+}
+
+/// A rule may be for one protocol; and what is denied is counted by its destination, for `explain` and the log.
+pub(super) fn denied_destinations() {
+    let s = Shim::start(3);
+    let script = "ip link set lo up; ip addr add 10.99.0.1/24 dev lo; for i in 1 2 3; do nc -w 2 10.99.0.2 80 < /dev/null; done; \
+        nc -w 2 10.99.0.1 80 < /dev/null; nc -w 2 10.99.0.1 53 < /dev/null; echo done; sleep 1000";
+    let profile = "[network]\negress = [{ to = \"10.99.0.1\", protocol = \"udp\" }, { to = \"10.99.0.1\", port = 80, protocol = \"tcp\" }]\n";
+    let mut spec = greedy(&s, "box", &["sh", "-c", script]);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    let request = request(&s, "box", &spec, profile);
+    let reader = crate::support::read_fifo(std::path::Path::new(&request.stdout), |mut file| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        text
+    });
+    s.call::<containerd_shim_protos::api::CreateTaskResponse>("Create", &request)
+        .unwrap();
+    s.start_process("box", "").unwrap();
+    let pid = s.pid().unwrap().to_string();
+    let denied = || {
+        let mut command = std::process::Command::new(crate::support::place::program());
+        let out = crate::support::Output::of(command.args(["explain", "--json", &pid]));
+        let all: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+        all["containers"][0]["container"]["denials"].clone()
+    };
+    let expected = json!([
+        { "call": "10.99.0.1:53 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 1 },
+        { "call": "10.99.0.2:80 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 3 },
+    ]);
+    crate::support::wait_until("destinations are counted", Duration::from_secs(10), || {
+        denied() == expected
+    });
+    s.finish("box");
+    assert!(reader.join().unwrap().contains("done"));
+    crate::support::wait_until("a line with them", Duration::from_secs(5), || {
+        let log = s.log();
+        log.contains("10.99.0.2:80 tcp: 3") && log.contains("rule=network.egress")
+    });
     s.end();
 }
 

@@ -153,6 +153,69 @@ pub(super) fn landlock_paths() {
     s.end();
 }
 
+/// A program that may not be executed: the error says by which rule.
+pub(super) fn denied_execs() {
+    let s = Shim::start(3);
+    let script = "cp /bin/busybox /tmp/tool; cp /bin/busybox /tmp/no-mode; chmod 644 /tmp/no-mode; sleep 1000";
+    // A volume's mount, a list of what may be executed, and the pod's own filter.
+    let mut spec = greedy(&s, "box", &["/bin/sh", "-c", script]);
+    let tmp = json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" });
+    spec["mounts"].as_array_mut().unwrap().push(tmp);
+    let profile = "extends = \"hardened\"\n[landlock]\nexecute = [\"/bin/sh\", \"/bin/sleep\", \"/bin/cp\", \"/bin/chmod\", \"/bin/busybox\"]\n";
+    let request = super::request(&s, "box", &spec, profile);
+    let reader = super::read_all(&request.stdout);
+    s.call::<CreateTaskResponse>("Create", &request).unwrap();
+    s.start_process("box", "").unwrap();
+    let denied = |id: &str, exec: &str, program: &str| {
+        s.exec(id, exec, &[program]).unwrap();
+        s.start_process(id, exec).unwrap_err().1
+    };
+    let mut tries = 0;
+    wait_until("the programs are there", Duration::from_secs(5), || {
+        tries += 1;
+        denied("box", &format!("try{tries}"), "/tmp/no-mode").contains("permission denied")
+    });
+    for (exec, program, rule) in [
+        (
+            "a",
+            "/tmp/tool",
+            "permission denied (it is on a file system that is mounted noexec",
+        ),
+        (
+            "b",
+            "/tmp/no-mode",
+            "exec: \"/tmp/no-mode\": permission denied",
+        ),
+        (
+            "c",
+            "/dev/attacker",
+            "permission denied (its profile's landlock.execute lists",
+        ),
+    ] {
+        let message = denied("box", exec, program);
+        assert!(message.contains(rule), "{program}: {message}");
+        assert_eq!(message.contains('('), rule.contains('('), "{message}");
+    }
+    s.finish("box");
+    reader.join().unwrap();
+    // Execs of a container whose filter denies execve fail by it; its init's own came before.
+    let mut spec = s.spec("filtered", &["/bin/sleep", "1000"]);
+    spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13 }]
+    });
+    let (_, message) = match s.create_with("filtered", &spec, Streams::default()) {
+        Ok(_) => s.start_process("filtered", "").unwrap_err(),
+        Err(refused) => refused,
+    };
+    assert!(
+        message.contains("permission denied (a seccomp filter denies execve"),
+        "{message}"
+    );
+    s.delete("filtered", "").unwrap();
+    s.end();
+}
+
 pub(super) fn refused_pods() {
     let s = Shim::start_as(3, HARDENED);
     let refused = |change: &dyn Fn(&mut Value), text: &str| {

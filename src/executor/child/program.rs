@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::super::script::Ruleset;
 use super::super::script::UserProgram;
+use super::super::wire::NO_EXEC;
 use super::paths::{PathBuffer, make_directories};
 use super::{Context, Failure, Outcome, at};
 use crate::oci::capabilities::Sets;
@@ -51,6 +52,7 @@ pub(super) fn find_program(ctx: &mut Context<'_>, program: &mut UserProgram) -> 
         set_home(uid, program);
     }
     let mut reason = Errno::ENOENT;
+    let mut no_exec = false;
     for (index, path) in program.candidates.iter().enumerate() {
         match process::access(path, libc::X_OK) {
             Ok(()) if process::is_dir(path) => reason = Errno::EISDIR,
@@ -59,10 +61,13 @@ pub(super) fn find_program(ctx: &mut Context<'_>, program: &mut UserProgram) -> 
                 return Ok(());
             }
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-            Err(e) => reason = e,
+            Err(e) => {
+                reason = e;
+                no_exec |= m::is_no_exec(path);
+            }
         }
     }
-    Err(Failure("find", reason))
+    Err(Failure(if no_exec { NO_EXEC } else { "find" }, reason))
 }
 
 /// A file that is there and is no program: a script that names no interpreter, or one that the image lacks. The process ends as it

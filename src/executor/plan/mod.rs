@@ -19,7 +19,7 @@ use super::script::Step;
 use super::spawn::{BornIn, Launched};
 use super::talk::{NotifyHandler, SeccompAgent};
 use super::{Error, PodUsers, Result, Stdio, hooks};
-use crate::cgroup::{Cgroup, Entry};
+use crate::cgroup::{Cgroup, DeniedEgress, Entry};
 use crate::isolation::Judged;
 use crate::oci::{Request, RootMount};
 use crate::seccomp::Program;
@@ -47,6 +47,8 @@ pub struct InitPlan<'a> {
     pub confinement: Option<Arc<Confinement>>,
     /// Who sees what the filters deny.
     pub watcher: Option<NotifyHandler>,
+    /// Who counts the destinations that the profile denies.
+    pub denied_egress: Option<&'a DeniedEgress>,
     /// The pod's user namespace, where the spec has a new one that its containers are to share.
     pub users: Option<&'a PodUsers>,
     /// Whether to join a session keyring of the container's own.
@@ -82,7 +84,7 @@ pub fn launch<'a>(
         plan.confinement.as_ref().and_then(|c| c.egress.as_ref()),
         cgroup,
     ) {
-        (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(allowed)?,
+        (Some(allowed), Some(cgroup)) => cgroup.restrict_egress(allowed, plan.denied_egress)?,
         (Some(_), None) => return Err(Error::field("network.egress", "needs cgroups")),
         (None, _) => {}
     }

@@ -15,7 +15,8 @@ pub(super) use schema::{
     CallAction, ExecPolicy, HostNamespace, Limit, NetworkMode, capability, device,
 };
 pub use schema::{
-    EgressRule, Landlock, LearnPolicy, Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode,
+    EgressProtocol, EgressRule, Landlock, LearnPolicy, Profile, Scope, Unmappable, UserNamespace,
+    UserNamespaceMode,
 };
 
 #[cfg(test)]

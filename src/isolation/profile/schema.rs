@@ -119,6 +119,21 @@ pub struct EgressRule {
     /// A port; left out, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// TCP or UDP; left out, both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<EgressProtocol>,
+}
+
+/// What a destination is spoken to by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressProtocol {
+    /// TCP
+    #[serde(alias = "TCP")]
+    Tcp,
+    /// UDP
+    #[serde(alias = "UDP")]
+    Udp,
 }
 
 impl EgressRule {
