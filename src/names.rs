@@ -58,6 +58,11 @@ impl Names {
         *self == Self::default()
     }
 
+    /// Whether it is the sandbox (pause) container of a pod of Kubernetes.
+    pub fn is_sandbox(&self) -> bool {
+        self.pod.is_some() && self.container.is_none()
+    }
+
     /// The pod: `NAMESPACE/POD`.
     pub fn of_pod(&self) -> Option<String> {
         let pod = self.pod.as_deref()?;

@@ -227,7 +227,7 @@ fn make(
         asked.clone()
     };
     let profile = Profile::of(global.profile.as_deref())?;
-    let request = profile.judge(seen, &args.id, &bundle, reserved.directory())?;
+    let (request, notice) = profile.judge(seen, &args.id, &bundle, reserved.directory())?;
     let spec = &request.rest;
     let process = spec.process().as_ref();
     let process = process.ok_or_else(|| Error::Other("process: is missing".into()))?;
@@ -254,6 +254,7 @@ fn make(
         confinement: profile.confinement(),
         watcher: None,
         denied_egress: None,
+        notice: notice.as_deref(),
         users: None,
         new_keyring: saved.new_keyring,
         gate: Some(gate),

@@ -60,18 +60,20 @@ impl Profile {
         self.0.as_ref()?.confinement()
     }
 
-    /// Reads a spec to be carried out, and puts the profile's floor under it.
-    /// `own` is the container's directory of ours.
+    /// Reads a spec to be carried out, and puts the profile's floor under it. Returns what the container is told of that as well. `own` is the container's directory of ours.
     pub(crate) fn judge(
         &self,
         spec: Spec,
         id: &str,
         bundle: &Path,
         own: &Path,
-    ) -> Result<Judged<Request>> {
+    ) -> Result<(Judged<Request>, Option<String>)> {
         let Some(isolation) = &self.0 else {
             let reading = Reading::Run(Links::Any);
-            return Ok(Judged::standard(Request::read(spec, bundle, reading)?));
+            return Ok((
+                Judged::standard(Request::read(spec, bundle, reading)?),
+                None,
+            ));
         };
         let asked = Request::read(spec, bundle, isolation.reading())?;
         if asked.namespaces.mount.is_host() {

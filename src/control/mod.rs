@@ -211,7 +211,7 @@ impl Container {
 
     /// Whether it is the sandbox (pause) container of a pod of Kubernetes.
     pub fn is_sandbox(&self) -> bool {
-        self.names.pod.is_some() && self.names.container.is_none()
+        self.names.is_sandbox()
     }
 
     /// The profile, as the shim has it.

@@ -61,6 +61,7 @@ pub(super) fn planned(
         confinement: None,
         watcher: None,
         denied_egress: None,
+        notice: None,
         users: None,
         new_keyring: true,
         gate: None,

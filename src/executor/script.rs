@@ -219,6 +219,8 @@ pub(super) enum Step {
         path: CString,
         replace: bool,
     },
+    /// Writes the container's notice, where that is the container's own file system.
+    Notice(Vec<u8>),
     Mask(CString),
     /// Changes the mount that is there, where [`Step::ReadOnly`] makes one on top of what is there.
     MakeReadOnly(CString),
@@ -326,6 +328,7 @@ impl Step {
             Self::Ask(Question::NetDevices) => "linux.netDevices: wait for the devices".into(),
             Self::Ask(Question::Gate) | Self::Gate { .. } => "wait to be started".into(),
             Self::TakeSysfs => "make the sysfs of the pod's network".into(),
+            Self::Notice(_) => "write /dev/cofferdam".into(),
             Self::MakeDevices(_) => "make the default devices".into(),
             Self::StartHook(hook) => hook.label.clone(),
             Self::Propagation { what, .. } => format!("{what}: set mount propagation"),

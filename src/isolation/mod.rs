@@ -8,6 +8,7 @@ mod host_paths;
 mod judge;
 mod judged;
 mod mounts;
+mod notice;
 mod place;
 pub mod pool;
 mod process;
@@ -22,6 +23,7 @@ mod users;
 
 pub use judge::{Given, Verdict, judge, judge_exec, judge_update};
 pub use judged::Judged;
+pub use notice::notice;
 pub use place::{LogLevel, Node, NodeError, Place, PodOfKubernetes, SETTINGS};
 pub(crate) use profile::read_of_root;
 pub use profile::{

@@ -43,6 +43,7 @@ struct Built {
 struct Admitted {
     isolation: Arc<Isolation>,
     request: Judged<Request>,
+    notice: Option<String>,
     root_mounts: Judged<Vec<RootMount>>,
     stdio: Judged<StdioUris>,
     users: users::OfContainer,
@@ -167,7 +168,8 @@ impl Pod {
         drop(reading);
         let _applying = trace::span("apply the profile");
         let asked = Request::read(asked, &request.bundle, isolation.reading())?;
-        names::register(&request.id, &Names::of(|key| asked.annotation(key)));
+        let names = Names::of(|key| asked.annotation(key));
+        names::register(&request.id, &names);
         if Record::load(&request.bundle).is_ok_and(|r| r.exit.is_none() && r.is_alive()) {
             return Err(Error::AlreadyExists(format!(
                 "the bundle {} is of a container that runs",
@@ -184,7 +186,7 @@ impl Pod {
             place,
             namespaces: self.namespaces(&isolation, &asked),
         };
-        let judged = isolation.judge(&request.id, of_pod, asked)?;
+        let (judged, notice) = isolation.judge(&request.id, of_pod, asked)?;
         if judged.namespaces.mount.is_host() {
             return Err(Error::InvalidArgument(
                 "linux.namespaces: a mount namespace is missing: the container's mounts would land on the node".into(),
@@ -193,6 +195,8 @@ impl Pod {
         Ok(Admitted {
             stdio: isolation.judge_streams(request.stdio.clone())?,
             request: judged,
+            // Nobody looks into a pause container.
+            notice: notice.filter(|_| !names.is_sandbox()),
             root_mounts,
             users,
             isolation,
@@ -253,6 +257,7 @@ impl Pod {
                 confinement: isolation.confinement(),
                 watcher: denials.as_ref().map(|d| d.watcher("")),
                 denied_egress: denied_egress.as_ref(),
+                notice: admitted.notice.as_deref(),
                 users: admitted.users.own().map(|u| &u.namespace),
                 new_keyring,
                 gate: None,

@@ -266,8 +266,13 @@ impl Isolation {
         Error::FailedPrecondition(refusal.to_string())
     }
 
-    /// A container under the profile.
-    pub fn judge(&self, id: &str, of_pod: OfPod<'_>, request: Request) -> Result<Judged<Request>> {
+    /// A container under the profile, and what it is told of that.
+    pub fn judge(
+        &self,
+        id: &str,
+        of_pod: OfPod<'_>,
+        request: Request,
+    ) -> Result<(Judged<Request>, Option<String>)> {
         let given = Given {
             users: of_pod.users,
             place: of_pod.place,
@@ -276,10 +281,12 @@ impl Isolation {
         };
         let Verdict { judged, report } =
             isolation::judge(&self.profile, &given, request).map_err(|e| self.refused(e))?;
-        for change in report {
+        for change in &report {
             log::debug!(id, profile = self.name(), change:% = change; "tightened");
         }
-        Ok(judged)
+        let contact = self.node.contact.as_deref();
+        let notice = || isolation::notice(&self.profile, contact, &report);
+        Ok((judged, self.restricts().then(notice)))
     }
 
     /// Where a process's streams go, under the profile.

@@ -113,7 +113,7 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
         place: isolation.place("box", &bundle, None),
         namespaces: BTreeSet::new(),
     };
-    let request = isolation.judge("box", of_pod, asked)?;
+    let (request, _) = isolation.judge("box", of_pod, asked)?;
     let root_mounts = Judged::standard(vec![RootMount {
         fstype: "overlay".into(),
         source: "overlay".into(),
@@ -138,6 +138,7 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
         confinement: isolation.confinement(),
         watcher: watcher(),
         denied_egress: None,
+        notice: None,
         users: None,
         new_keyring: true,
         gate: None,

@@ -60,6 +60,8 @@ pub mod magic {
     pub const EFIVARFS: i64 = 0xde5e_81e4;
     /// POSIX message queues.
     pub const MQUEUE: i64 = 0x1980_0202;
+    /// Files in memory.
+    pub const TMPFS: i64 = 0x0102_1994;
     /// Namespaces.
     pub const NSFS: i64 = 0x6e73_6673;
     /// Pipes that `pipe(2)` made.

@@ -25,8 +25,8 @@ use network::{
 pub use profiles::runtime_options;
 use profiles::{broken_profiles, drafts, profile_by_path, profile_in_options, unknown_profile};
 use work::{
-    denied_execs, fork_bomb, landlock_paths, limits, memory_hog, process_status, reduced_proc,
-    refused_pods, setuid_programs, work_in_untrusted,
+    denied_execs, fork_bomb, landlock_paths, limits, memory_hog, notices, process_status,
+    reduced_proc, refused_pods, setuid_programs, work_in_untrusted,
 };
 
 /// The cases of this file.
@@ -47,6 +47,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::networks_and_users", networks_and_users),
         Case::plain("isolation::egress", egress),
         Case::plain("isolation::denied_destinations", denied_destinations),
+        Case::plain("isolation::notices", notices),
         Case::plain("isolation::execs_that_a_rule_denies", denied_execs),
         Case::plain("isolation::neighbours", neighbours),
         Case::plain("isolation::landlock_paths", landlock_paths),

@@ -153,6 +153,46 @@ pub(super) fn landlock_paths() {
     s.end();
 }
 
+/// What a container can read of its own isolation; and nobody else's files are touched for it.
+pub(super) fn notices() {
+    let s = Shim::start_as(3, HARDENED);
+    let spec = greedy(
+        &s,
+        "box",
+        &["sh", "-c", "ls -l /dev/cofferdam; cat /dev/cofferdam"],
+    );
+    let (text, status) = output(&s, "box", &spec);
+    assert!(status == 0 && text.starts_with("-r--r--r--"), "{text}");
+    for part in [
+        "isolated by the profile \"hardened\"",
+        "operation not permitted",
+        "\n  process.noNewPrivileges: true\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // A pause container has none, and neither has a /dev that is not the container's own, or one that is taken.
+    let mut pause = s.spec("pause", &["cat", "/dev/cofferdam"]);
+    pause["annotations"] = json!({ "io.kubernetes.cri.sandbox-name": "web", "io.kubernetes.cri.container-type": "sandbox" });
+    let mut taken = spec.clone();
+    let mount = json!({ "destination": "/dev/cofferdam", "type": "tmpfs", "source": "x" });
+    taken["mounts"].as_array_mut().unwrap().push(mount);
+    for (id, spec) in [("pause", pause), ("taken", taken)] {
+        let (text, _) = output(&s, id, &spec);
+        assert!(!text.contains("isolated by"), "{id}: {text}");
+    }
+    s.end();
+    let s = Shim::start_as(3, UNTRUSTED);
+    let spec = greedy(&s, "box", &["cat", "/dev/cofferdam"]);
+    let (text, status) = output(&s, "box", &spec);
+    assert!(status == 0 && text.contains("\"untrusted\""), "{text}");
+    s.end();
+    let s = Shim::start(3);
+    let spec = greedy(&s, "plain", &["ls", "/dev/cofferdam"]);
+    let (text, status) = output(&s, "plain", &spec);
+    assert!(status != 0, "{text}");
+    s.end();
+}
+
 /// A program that may not be executed: the error says by which rule.
 pub(super) fn denied_execs() {
     let s = Shim::start(3);

@@ -96,6 +96,24 @@ pub(super) fn link(ctx: &Context<'_>, target: &CStr, path: &CStr, replace: bool)
     }
 }
 
+/// Writes what the container is told of its isolation into its `/dev`, if that is in memory and nothing is in the way: it is for people,
+/// and no container fails for it.
+pub(super) fn write_notice(ctx: &Context<'_>, text: &[u8]) -> Outcome<()> {
+    let rules = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let Ok(dev) = m::openat2(ctx.root()?.as_fd(), c"dev", flags, 0, rules) else {
+        return Ok(());
+    };
+    if !m::fs_magic(dev.as_fd()).is_ok_and(|magic| magic == m::magic::TMPFS) {
+        return Ok(());
+    }
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    if let Ok(file) = m::openat2(dev.as_fd(), c"cofferdam", flags, 0o444, RESOLVE_NO_SYMLINKS) {
+        process::write_all(file.as_fd(), text).ok();
+    }
+    Ok(())
+}
+
 /// Makes three descriptors the standard streams of a session of its own.
 pub(super) fn connect_streams(fds: &[OwnedFd; 3]) -> Outcome<()> {
     process::setsid().map_err(at("setsid"))?;

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
-use self::devices::{connect_streams, link, make_device, make_devices, terminal};
+use self::devices::{connect_streams, link, make_device, make_devices, terminal, write_notice};
 use self::hooks::start_hook;
 use self::mounts::{attach, make_read_only, mask, new_file_system, protect};
 use self::namespaces::{become_root, continue_as_sibling, new_time_namespace, write_proc};
@@ -225,6 +225,7 @@ fn step(
         Step::ReadOnly(path) => protect(ctx.root()?, path),
         Step::MakeDevices(devices) => make_devices(ctx, devices),
         Step::Device(device) => make_device(ctx, device),
+        Step::Notice(text) => write_notice(ctx, text),
         Step::Symlink {
             target,
             path,

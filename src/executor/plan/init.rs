@@ -2,6 +2,7 @@
 //! node, the process.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use oci_spec::runtime::{Linux, Process, Spec};
 
@@ -18,7 +19,7 @@ use super::super::{
 use super::sysctl::{Owned, sysctls};
 use super::{InitPlan, enter_cgroup, keyring, seccomp_agent};
 use crate::cgroup::Cgroup;
-use crate::oci::{HookKind, Request, RootMount};
+use crate::oci::{self, HookKind, Request, RootMount};
 use crate::procfs::MountInfo;
 
 /// Plans a container's init.
@@ -73,7 +74,7 @@ pub(in super::super) fn init(
     };
     let late = this.enter_namespaces(plan.cgroup)?;
     this.mount_root(plan.root_mounts, plan.users)?;
-    let net_devices = this.fill_root(plan.cgroup)?;
+    let net_devices = this.fill_root(plan.cgroup, plan.notice)?;
     this.name_and_protect(late)?;
     this.enter_root(plan.pivot)?;
     let gate = Step::Gate {
@@ -195,10 +196,21 @@ impl Init<'_> {
     }
 
     /// Mounts, devices, hooks of the creation, and the standard streams. Returns the node's network devices that move in.
-    fn fill_root(&mut self, cgroup: Option<&Cgroup>) -> Result<Vec<NetDevice>> {
+    fn fill_root(
+        &mut self,
+        cgroup: Option<&Cgroup>,
+        notice: Option<&str>,
+    ) -> Result<Vec<NetDevice>> {
         let mapped = self.mapped();
         let last = mounts::plan(self.request, cgroup, self.users, &mut self.steps)?;
         devices::plan(self.request, mapped, &mut self.steps)?;
+        let has_dev =
+            |m: &oci::Mount| m.destination == Path::new("/dev") && m.fstype() == Some("tmpfs");
+        if let Some(text) = notice
+            && self.request.mounts.iter().any(has_dev)
+        {
+            self.steps.push(Step::Notice(text.as_bytes().to_vec()));
+        }
         let has_net = !self.request.namespaces.network.is_host();
         let net_devices = netdev::plan(&self.request.rest, has_net)?;
         if !net_devices.is_empty() {

@@ -49,6 +49,8 @@ pub struct InitPlan<'a> {
     pub watcher: Option<NotifyHandler>,
     /// Who counts the destinations that the profile denies.
     pub denied_egress: Option<&'a DeniedEgress>,
+    /// What the container is told of its isolation, in `/dev/cofferdam`.
+    pub notice: Option<&'a str>,
     /// The pod's user namespace, where the spec has a new one that its containers are to share.
     pub users: Option<&'a PodUsers>,
     /// Whether to join a session keyring of the container's own.
