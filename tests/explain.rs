@@ -118,6 +118,15 @@ fn hardened() {
     s.start_process("box", "").unwrap();
     let (all, missing) = lines(&s);
     assert_eq!(missing, kernel_lacks(&all), "{all:#?}");
+    // Asked for, the filters are read back: all that is to be denied is.
+    let read = explain(&["--read-filters", &of(&s)]).stdout;
+    let line = read.lines().find(|l| l.contains("filters read back"));
+    let line = line.unwrap_or_else(|| panic!("{read}"));
+    assert!(
+        line.contains("calls denied, by filters of") || line.contains("not shown"),
+        "{line}"
+    );
+    assert!(!read.contains("against the profile"), "{read}");
     for (section, what, expected) in [
         ("process", "capabilities, bounding", "tightened"),
         ("process", "no_new_privs", "tightened"),

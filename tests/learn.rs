@@ -94,7 +94,7 @@ fn what_a_shell_does() {
     });
     let r = recorded(&s);
     assert_eq!(
-        (&r["from_start"], &r["gaps"]),
+        (&r["fromStart"], &r["gaps"]),
         (&json!(true), &json!([])),
         "{r:#}"
     );
@@ -345,6 +345,8 @@ fn a_pod_through_cri(d: &mut Daemon) {
         out.stdout.contains("the pod's own filter allows 3"),
         "{out:?}"
     );
+    let tried = "tried: the profile is right (the container is gone";
+    assert!(out.stdout.contains(tried), "{out:?}");
     eprintln!("{}", out.stdout.lines().next().unwrap());
     client.stop_pod(&pod).unwrap();
     client.remove_pod(&pod).unwrap();

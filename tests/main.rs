@@ -21,6 +21,7 @@ mod cli;
 mod common;
 mod crash;
 mod denials;
+mod documents;
 mod edges;
 mod explain;
 mod features;
@@ -245,6 +246,7 @@ fn main() {
         common::cases,
         lifecycle::cases,
         oci::cases,
+        documents::cases,
         edges::cases,
         pod::cases,
         pod::newer_cases,

@@ -26,7 +26,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(name: &str) -> Result<Self> {
+    fn of(name: &str, read_filters: bool) -> Result<Self> {
         let target = control::find(name)?;
         if target.pod.containers.is_empty() {
             let why = match &target.pod.broken {
@@ -40,7 +40,7 @@ impl Seen {
         }
         let (mut explained, mut unseen) = (Vec::new(), Vec::new());
         for container in target.containers() {
-            match inspect::explain(&target.pod, container) {
+            match inspect::explain(&target.pod, container, read_filters) {
                 Ok(e) => explained.push(e),
                 Err(why) => unseen.push(why.to_string()),
             }
@@ -95,8 +95,8 @@ impl Seen {
     }
 }
 
-pub(super) fn explain(name: &str, as_json: bool, verbose: bool) -> Result<i32> {
-    let seen = Seen::of(name)?;
+pub(super) fn explain(name: &str, as_json: bool, verbose: bool, read_filters: bool) -> Result<i32> {
+    let seen = Seen::of(name, read_filters)?;
     if as_json {
         json::print("Explanation", seen.to_json());
     } else {
@@ -107,7 +107,7 @@ pub(super) fn explain(name: &str, as_json: bool, verbose: bool) -> Result<i32> {
 
 /// The same text without colours, for others that show it.
 pub(super) fn text(name: &str, width: usize) -> Result<String> {
-    Ok(Seen::of(name)?.text(false, Style::plain(width)))
+    Ok(Seen::of(name, false)?.text(false, Style::plain(width)))
 }
 
 /// A pod in a few lines: what it is, whether all holds, and what each container met.
@@ -120,7 +120,7 @@ fn summary(pod: &Pod, seen: &Seen, style: Style) -> String {
     };
     let mut out = format!(
         "{title}  class {}, id {}, namespace {}, shim {}{version}\n",
-        shown(&pod.class),
+        shown(pod.profile()),
         shown(names::short(&pod.id)),
         shown(&pod.namespace),
         pod.pid

@@ -1,5 +1,6 @@
 //! What `--json` prints: documents of one version, described in docs/json.md.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::print_json;
 use crate::control;
+use crate::learn;
 use crate::sys::time::rfc3339;
 
 /// The version of all documents. Keys may be added to it; one that goes, or means something else, makes another version.
@@ -108,6 +110,41 @@ impl<'a> From<&'a control::Container> for Container<'a> {
             process_limit: c.usage.pids_limit.and_then(limit),
             cpu_nanoseconds: c.usage.cpu,
             denials: &c.denials,
+        }
+    }
+}
+
+/// What a container used, while it was recorded.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Recording<'a> {
+    container: &'a str,
+    profile: &'a str,
+    since: String,
+    from_start: bool,
+    calls: &'a BTreeMap<String, u64>,
+    allowed_calls: Option<usize>,
+    capabilities: &'a BTreeMap<String, learn::Decided>,
+    files: &'a BTreeMap<String, learn::Use>,
+    changed: &'a BTreeSet<String>,
+    unresolved: &'a BTreeSet<String>,
+    gaps: &'a [String],
+}
+
+impl<'a> From<&'a learn::Recorded> for Recording<'a> {
+    fn from(recorded: &'a learn::Recorded) -> Self {
+        Self {
+            container: &recorded.container,
+            profile: &recorded.profile,
+            since: date(recorded.since),
+            from_start: recorded.from_start,
+            calls: &recorded.calls,
+            allowed_calls: recorded.allowed,
+            capabilities: &recorded.capabilities,
+            files: &recorded.files,
+            changed: &recorded.changed,
+            unresolved: &recorded.unresolved,
+            gaps: &recorded.gaps,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Error, Result, json, print};
+use super::{Error, Result, json, print, profile};
 use crate::control::{self, Ask};
 use crate::learn::{self, Recorded};
 
@@ -84,7 +84,8 @@ fn show(id: &str, as_json: bool) -> Result<()> {
         return Err(nothing(id));
     }
     if as_json {
-        json::print("Recordings", serde_json::json!({ "items": all }));
+        let items: Vec<json::Recording<'_>> = all.iter().map(json::Recording::from).collect();
+        json::print("Recordings", serde_json::json!({ "items": items }));
         return Ok(());
     }
     for recorded in &all {
@@ -98,6 +99,20 @@ fn nothing(id: &str) -> Error {
     Error::Other(format!(
         "{id}: nothing is being recorded: `cofferdam learn start {id}` begins"
     ))
+}
+
+/// Whether the profile is right, and what becomes of the container that it was learnt from.
+fn tried(profile: &Path, container: &str) -> String {
+    let spec = control::find(container).ok();
+    let spec = spec.and_then(|t| Some(t.containers().next()?.bundle.join("config.json")));
+    let text = match profile::trial(&profile.to_string_lossy(), spec.as_deref()) {
+        Err(e) => return format!("tried: it does not work: {e}"),
+        Ok(()) if spec.is_some() => "the profile is right, and takes the container as it is",
+        Ok(()) => "the profile is right (the container is gone, so its spec was not tried)",
+    };
+    format!(
+        "tried: {text}; run it as a class before you rely on it: docs/profiles.md has the steps"
+    )
 }
 
 fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
@@ -125,6 +140,7 @@ fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
         for gap in &recorded.gaps {
             print(&format!("  not recorded: {gap}\n"));
         }
+        print(&format!("  {}\n", tried(&profile, &recorded.container)));
     }
     // Only now that the files are there: where that failed, nothing is lost.
     match shim {

@@ -169,7 +169,12 @@ fn dispatch(global: &Global, command: &Command) -> Result<i32> {
 fn for_pods(command: &PodCommand) -> Result<i32> {
     match command {
         PodCommand::Top(args) => top::top(args),
-        PodCommand::Explain { id, json, verbose } => explain::explain(id, *json, *verbose),
+        PodCommand::Explain {
+            id,
+            json,
+            verbose,
+            read_filters,
+        } => explain::explain(id, *json, *verbose, *read_filters),
         PodCommand::Check(args) => check::check(args),
         PodCommand::Profile(command) => for_profiles(command),
         PodCommand::Learn(command) => learn::run(command).map(|()| 0),

@@ -137,6 +137,18 @@ pub(super) fn show(what: &str, as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether a profile in a file can be used, and takes this spec.
+///
+/// # Errors
+/// What is wrong with it, or why it refuses the spec.
+pub(super) fn trial(file: &str, spec: Option<&Path>) -> Result<()> {
+    let profile = load(file)?;
+    if let Some(filter) = &profile.seccomp.filter {
+        crate::seccomp::compile(filter).map_err(|e| Error::Other(e.to_string()))?;
+    }
+    spec.map_or(Ok(()), |spec| under(&profile, spec).map(drop))
+}
+
 /// What is to be said of one profile.
 struct Validated {
     name: String,

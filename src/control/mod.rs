@@ -136,6 +136,12 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// The profile that its containers have: the class, unless the handler's options give another one.
+    pub fn profile(&self) -> &str {
+        let first = self.containers.first();
+        first.map_or(&self.class, |container| &container.profile)
+    }
+
     /// What people call it: `NAMESPACE/POD`, or the name of its first container where its engine knows no pods.
     pub fn name(&self) -> Option<String> {
         let mut names = self.containers.iter().map(|c| &c.names);

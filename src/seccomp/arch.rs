@@ -154,6 +154,16 @@ pub fn own_name(number: u32) -> String {
     name_of(NATIVE.audit, number)
 }
 
+/// This machine's own system calls.
+pub fn own_calls() -> impl Iterator<Item = String> {
+    const NUMBERS: std::ops::Range<u32> = 0..1024;
+    let names = NUMBERS.map(own_name);
+    names.filter(|name| !name.starts_with(UNNAMED))
+}
+
+/// What a call without a name begins with.
+const UNNAMED: &str = "syscall ";
+
 /// The name of a call that came from a process, with its number and `AUDIT_ARCH_*`.
 pub fn name_of(arch: u32, number: u32) -> String {
     let name = |found: Option<&'static str>| found.map(str::to_owned);
@@ -168,5 +178,5 @@ pub fn name_of(arch: u32, number: u32) -> String {
         a if a == RISCV64.audit => name(syscalls::riscv64::Sysno::new(id).map(|s| s.name())),
         _ => None,
     };
-    found.unwrap_or_else(|| format!("syscall {number}"))
+    found.unwrap_or_else(|| format!("{UNNAMED}{number}"))
 }

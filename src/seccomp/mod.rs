@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::oci::{Error, Result};
 use crate::sys::bpf::Insn;
 use arch::{Abi, NATIVE, abi};
-pub use arch::{is_known, name_of, own_name};
+pub use arch::{is_known, name_of, own_calls, own_name};
 use assemble::assemble;
 pub use watch::{Call, Judgement, NotifyingFilter, Verdict, watch};
 
@@ -47,6 +47,15 @@ impl Program {
     /// The instructions, as what can be compared and hashed.
     pub fn words(&self) -> impl Iterator<Item = (u16, u8, u8, u32)> {
         self.insns.iter().map(|i| (i.code, i.jt, i.jf, i.k))
+    }
+
+    /// A filter as the kernel has it.
+    pub fn of_kernel(insns: Vec<Insn>) -> Self {
+        Self {
+            insns,
+            flags: 0,
+            listener: None,
+        }
     }
 
     /// Whether somebody is asked about calls.

@@ -27,6 +27,7 @@ pub mod process;
 pub mod reactor;
 pub mod socket;
 pub mod time;
+pub mod tracer;
 pub mod tty;
 
 use nix::errno::Errno;

@@ -24,6 +24,10 @@ pub(in crate::cli) enum PodCommand {
         /// Everything, also what is as the pod asked for it
         #[arg(short, long)]
         verbose: bool,
+        /// Read the seccomp filters back from the kernel, and compare what they deny. The first process of each container is stopped for
+        /// a moment, which may interrupt a call in which it waits (EINTR)
+        #[arg(long)]
+        read_filters: bool,
     },
     /// Whether this node can run pods and enforce profiles, with remedies. Status 1 where something fails, 3 where something is
     /// degraded

@@ -100,7 +100,7 @@ impl From<Found> for Row {
             started: pod.started,
             error: pod.broken.clone(),
             id: names::short(&pod.id).to_owned(),
-            class: pod.class,
+            class: pod.profile().to_owned(),
             version: pod.version,
         }
     }

@@ -177,8 +177,12 @@ pub enum Error {
     Refused(#[from] isolation::Refusal),
 }
 
-/// Looks at a container.
-pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Explanation, Error> {
+/// Looks at a container. With `read_filters` its init is stopped for a moment: see [`crate::sys::tracer::seccomp_filters`].
+pub fn explain(
+    pod: &control::Pod,
+    container: &control::Container,
+    read_filters: bool,
+) -> Result<Explanation, Error> {
     let id = &container.id;
     if !matches!(container.status.as_str(), "running" | "paused") {
         return Err(Error::NotRunning {
@@ -219,6 +223,9 @@ pub fn explain(pod: &control::Pod, container: &control::Container) -> Result<Exp
     case.users(&mut lines);
     case.process(&mut lines);
     case.system_calls(&mut lines);
+    if read_filters {
+        case.filters(&mut lines);
+    }
     case.kernel(&mut lines);
     case.namespaces(&mut lines);
     case.files(&mut lines)?;

@@ -1,11 +1,15 @@
 //! `explain`: users, processes and system calls.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Process, Spec};
 
 use super::{Case, Lines, Mark, maps, mask, namespace, on, show_maps};
 use crate::inspect::process::{self, Status};
 use crate::isolation::UserNamespaceMode;
 use crate::oci::capabilities;
+use crate::seccomp::{self, Program};
+use crate::sys::tracer;
 
 impl Case<'_> {
     pub(super) fn users(&self, lines: &mut Lines) {
@@ -220,6 +224,46 @@ impl Case<'_> {
             };
             lines.push("denied calls", "", "", reported, Mark::Note);
         }
+    }
+
+    /// What is in the filters of the init, and whether they deny all that the profile and the pod deny.
+    pub(super) fn filters(&self, lines: &mut Lines) {
+        let own = self.asked.linux().as_ref();
+        let own = own.and_then(|l| l.seccomp().as_ref());
+        let wanted = [self.profile.seccomp.filter.as_ref(), own];
+        let wanted: Vec<Program> = wanted
+            .into_iter()
+            .flatten()
+            .filter_map(|f| seccomp::compile(f).ok())
+            .collect();
+        let read = match tracer::seccomp_filters(self.pid()) {
+            Ok(read) => read,
+            Err(e) => {
+                let why = format!("cannot be read: {}", e.desc());
+                return lines.push("filters read back", "", "", why, Mark::NotShown);
+            }
+        };
+        let read: Vec<Program> = read.into_iter().map(Program::of_kernel).collect();
+        let denied = |filters: &[Program]| {
+            let is_denied = |name: &String| filters.iter().any(|f| !f.allows(name));
+            seccomp::own_calls()
+                .filter(is_denied)
+                .collect::<BTreeSet<String>>()
+        };
+        let (promised, found) = (denied(&wanted), denied(&read));
+        let lost: Vec<&str> = promised.difference(&found).map(String::as_str).collect();
+        let lengths: Vec<String> = read.iter().map(|f| f.insns.len().to_string()).collect();
+        let text = if lost.is_empty() {
+            format!(
+                "{} calls denied, by filters of {} instructions",
+                found.len(),
+                lengths.join(", ")
+            )
+        } else {
+            format!("allowed, against the profile: {}", lost.join(" "))
+        };
+        let promised = format!("{} calls denied", promised.len());
+        lines.promise("filters read back", "", promised, text, lost.is_empty());
     }
 
     /// Execs, and what they and the init started: each has what the profile gives to all.
