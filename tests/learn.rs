@@ -145,6 +145,10 @@ fn what_a_shell_does() {
     s.finish("box");
     s.end();
     // The recording of a container that is deleted is kept until it is taken.
+    let list: Value = serde_json::from_str(&learn(&["list", "--json"]).ok().stdout).unwrap();
+    let mut items = list["items"].as_array().unwrap().iter();
+    let is_kept = |r: &Value| r["container"] == "box" && r["recording"] == false;
+    assert!(items.any(is_kept), "{list:#}");
     let (profile, filter) = taken("box");
     assert!(profile.contains("\"CAP_CHOWN\", # "), "{profile}");
     fs::remove_file(filter).unwrap();
@@ -185,6 +189,9 @@ fn from_the_middle() {
     wait_until("something is seen", Duration::from_secs(10), || {
         recorded(&s)["calls"]["getdents64"].is_number()
     });
+    let list = learn(&["list"]).ok().stdout;
+    let line = list.lines().find(|l| l.contains(&id));
+    assert!(line.is_some_and(|l| l.starts_with("recording ")), "{list}");
     let dir = s.dir().join("learnt");
     let path = dir.to_str().unwrap();
     let out = learn(&["stop", &id, "--output", path, "--name", "mine"]).ok();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 use super::{Error, Result, json, print, profile};
 use crate::control::{self, Ask};
@@ -22,6 +23,12 @@ pub(super) enum LearnCommand {
         #[arg(value_name = "POD")]
         id: String,
         /// As JSON, with everything that was counted
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what is being recorded, and the recordings of deleted containers that nobody has taken yet
+    List {
+        /// As JSON
         #[arg(long)]
         json: bool,
     },
@@ -49,6 +56,7 @@ pub(super) fn run(command: &LearnCommand) -> Result<()> {
     match command {
         LearnCommand::Start { id } => start(id),
         LearnCommand::Show { id, json } => show(id, *json),
+        LearnCommand::List { json } => list(*json),
         LearnCommand::Stop { id, output, name } => stop(id, output, name.as_deref()),
     }
 }
@@ -85,12 +93,52 @@ fn show(id: &str, as_json: bool) -> Result<()> {
     }
     if as_json {
         let items: Vec<json::Recording<'_>> = all.iter().map(json::Recording::from).collect();
-        json::print("Recordings", serde_json::json!({ "items": items }));
+        json::print("Recordings", json!({ "items": items }));
         return Ok(());
     }
     for recorded in &all {
         let file = format!("{}.seccomp.json", recorded.container);
         print(&learn::learnt(recorded, Path::new(&file)).profile);
+    }
+    Ok(())
+}
+
+/// A recording in a list.
+fn listed(container: &str, name: Option<String>, profile: &str, is_live: bool) -> Value {
+    json!({ "container": container, "name": name, "profile": profile, "recording": is_live })
+}
+
+fn list(as_json: bool) -> Result<()> {
+    let mut all = Vec::new();
+    for found in control::pods()? {
+        let Ok(pod) = found.pod else { continue };
+        for container in pod.containers.iter().filter(|c| c.learning) {
+            let name = format!("{}/{}", pod.title(), container.title());
+            all.push(listed(&container.id, Some(name), &container.profile, true));
+        }
+    }
+    let kept = learn::all_kept();
+    all.extend(
+        kept.iter()
+            .map(|r| listed(&r.container, None, &r.profile, false)),
+    );
+    if as_json {
+        json::print("RecordingList", json!({ "items": all }));
+        return Ok(());
+    }
+    for one in &all {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        let state = if one["recording"] == true {
+            "recording"
+        } else {
+            "kept"
+        };
+        print(&format!(
+            "{:<10} {}  {}\n",
+            state,
+            text("container"),
+            text("name")
+        ));
     }
     Ok(())
 }

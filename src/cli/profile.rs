@@ -59,6 +59,13 @@ fn notes(what: &str, profile: &Profile) -> Result<Vec<String>> {
     let changes = changes(&table(&parent)?, &table(profile)?);
     let parent = parent.name;
     let mut notes = Vec::new();
+    let beside = directory(what);
+    if beside != Path::new(DIRECTORY) && beside.join(format!("{parent}.toml")).exists() {
+        notes.push(format!(
+            "extends: {parent:?} is the file in {}; the shim reads {DIRECTORY} only, so install both there",
+            beside.display()
+        ));
+    }
     let lost = PROTECTIONS.into_iter().filter_map(|key| {
         let (Value::Array(gone), _) = changes.get(key)? else {
             return None;

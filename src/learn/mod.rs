@@ -54,6 +54,19 @@ pub fn kept(container: &str) -> Option<Recorded> {
     serde_json::from_slice(&fs::read(kept_file(container)).ok()?).ok()
 }
 
+/// All recordings that were kept, by their containers' ids.
+pub fn all_kept() -> Vec<Recorded> {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.sort();
+    let id = |name: &std::ffi::OsString| Some(name.to_str()?.strip_suffix(".json")?.to_owned());
+    names
+        .iter()
+        .filter_map(id)
+        .filter_map(|id| kept(&id))
+        .collect()
+}
+
 /// Removes it.
 pub fn forget(container: &str) {
     fs::remove_file(kept_file(container)).ok();

@@ -178,6 +178,10 @@ pub(super) fn drafts() {
     fs::write(dir.join("bare.toml"), "").unwrap();
     let out = run(&["profile", "validate", "bare.toml"]).ok().stdout;
     assert!(out.contains("extends nothing"), "{out}");
+    // One that extends a file beside it is not whole where the shim looks.
+    fs::write(dir.join("child.toml"), "extends = \"bare\"\n").unwrap();
+    let out = run(&["profile", "validate", "child.toml"]).ok().stdout;
+    assert!(out.contains("install both there"), "{out}");
     // The spec of a bundle by a relative path.
     run(&["spec"]).ok();
     for path in ["config.json", "./config.json"] {

@@ -224,7 +224,9 @@ impl Command {
                 | ProfileCommand::Diff { json, .. }
                 | ProfileCommand::Validate { json, .. },
             )
-            | PodCommand::Learn(learn::LearnCommand::Show { json, .. }) => *json,
+            | PodCommand::Learn(
+                learn::LearnCommand::Show { json, .. } | learn::LearnCommand::List { json },
+            ) => *json,
             PodCommand::Check(args) => args.json,
             PodCommand::Top(args) => args.json,
             PodCommand::Profile(ProfileCommand::New { .. }) | PodCommand::Learn(_) => false,
