@@ -57,8 +57,9 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         .nth(2)
         .unwrap_or_default()
         .to_owned();
-    let (major, minor) = numbers(&number);
-    let state = if (major, minor) >= (1, 6) {
+    let release = numbers(&number);
+    let (major, ..) = release;
+    let state = if release >= (1, 6, 0) {
         State::Ok
     } else {
         State::Failing
@@ -80,7 +81,7 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
     imports(source, &config, out);
     files::replaced(source, major, out);
     let daemon = daemon(source);
-    installed.profiles = handlers((major, minor), &config, daemon.as_ref(), out);
+    installed.profiles = handlers(release, &config, daemon.as_ref(), out);
     files::vanished(source, &config, out);
     files::default_handler(&config, out);
     if let Some(root) = plugins::snapshotters(&config, out) {
@@ -102,7 +103,7 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
 
 /// Cofferdam's handlers; the profiles that they stand for.
 fn handlers(
-    (major, minor): (u32, u32),
+    release: Release,
     config: &Table,
     daemon: Option<&Daemon>,
     out: &mut Findings,
@@ -124,8 +125,8 @@ fn handlers(
         out.say("handlers", State::Failing, found, &add_handlers(config));
     }
     let asked_for_features = |r: &Table| text(r, "runtime_type") == "io.containerd.runc.v2";
-    if (major, minor) < (2, 4) && !ours.iter().any(|(_, r)| asked_for_features(r)) {
-        let found = "pods with hostUsers: false or recursiveReadOnly mounts are refused: containerd before 2.4 asks runc's runtime type only; \
+    if asks_only_runc(release) && !ours.iter().any(|(_, r)| asked_for_features(r)) {
+        let found = "pods with hostUsers: false or recursiveReadOnly mounts are refused: containerd before 2.2.7, 2.3.4 and 2.4 asks runc's runtime type only; \
                      if you want them, see the end of shim-config/containerd-2.x.toml";
         out.say("handlers", State::Ok, found, "");
     }
@@ -167,12 +168,25 @@ fn rights(daemon: Option<&Daemon>, config: &Table, out: &mut Findings) {
     out.test("rights", has || restricted, State::Failing, found, remedy);
 }
 
-fn numbers(version: &str) -> (u32, u32) {
+/// Major, minor and patch number.
+type Release = (u32, u32, u32);
+
+/// Whether it asks no other runtime than runc's what it can do: from 2.4 on, and in 2.2.7 and 2.3.4, it asks each.
+fn asks_only_runc(release: Release) -> bool {
+    match release {
+        (2, 2, patch) => patch < 7,
+        (2, 3, patch) => patch < 4,
+        (major, minor, _) => (major, minor) < (2, 4),
+    }
+}
+
+fn numbers(version: &str) -> Release {
     let mut parts = version
         .trim_start_matches('v')
         .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
 }
 
 /// The configuration with everything that it imports.
@@ -265,9 +279,14 @@ mod tests {
             handler::binary("io.containerd.cofferdam-hardened.v1").unwrap(),
             "containerd-shim-cofferdam-hardened-v1"
         );
-        assert_eq!(numbers("2.1.9+unknown"), (2, 1));
-        assert_eq!(numbers("v1.6.20"), (1, 6));
-        assert_eq!(numbers("1.6.20~ds1"), (1, 6));
+        assert_eq!(numbers("2.1.9+unknown"), (2, 1, 9));
+        assert_eq!(numbers("v1.6.20"), (1, 6, 20));
+        assert_eq!(numbers("1.6.20~ds1"), (1, 6, 20));
+        assert_eq!(numbers("2.4.0-rc.1"), (2, 4, 0));
+        let only = ["1.7.28", "2.1.9", "2.2.6", "2.3.3"];
+        assert!(only.iter().all(|v| asks_only_runc(numbers(v))));
+        let each = ["2.2.7", "2.2.8", "2.3.4", "2.4.0", "2.5.0"];
+        assert!(!each.iter().any(|v| asks_only_runc(numbers(v))));
     }
 
     #[test]
