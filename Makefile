@@ -138,14 +138,18 @@ lint: ## formatting and clippy, warnings are errors
 	cargo clippy --all-targets --features sabotage -- -D warnings
 	cargo clippy --lib --bins -- -D warnings
 
-install: build ## binaries and links into PREFIX/bin (default /usr/local)
+install: build ## programs, links, manual pages and completions into PREFIX (/usr/local)
 	install -D -m 755 $(BIN)/containerd-shim-cofferdam-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cofferdam-v1
 	install -D -m 755 $(BIN)/cofferdam $(DESTDIR)$(PREFIX)/bin/cofferdam
 	ln -sf containerd-shim-cofferdam-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cofferdam-hardened-v1
 	ln -sf containerd-shim-cofferdam-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cofferdam-untrusted-v1
+	$(BIN)/cofferdam man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BIN)/cofferdam completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cofferdam
 
 uninstall: ## removes what install made
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,cofferdam $(foreach c,cofferdam cofferdam-hardened cofferdam-untrusted,containerd-shim-$(c)-v1))
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/cofferdam*.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cofferdam
 
 clean: ## removes target/
 	cargo clean

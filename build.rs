@@ -9,7 +9,10 @@ fn main() {
     {
         return;
     }
-    println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    // Without it, in an archive, cargo would build anew each time.
+    if std::path::Path::new(".git/logs/HEAD").exists() {
+        println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    }
     let git = |args: &[&str]| {
         let out = Command::new("git").args(args).output().ok()?;
         let text = String::from_utf8(out.stdout).ok()?;

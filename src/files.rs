@@ -30,3 +30,35 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     }
     written
 }
+
+/// Bytes of a file that somebody writes by hand.
+const LONGEST: u64 = 4 << 20;
+
+/// Opens a file of settings. Only an ordinary file of at most 4 MiB: reading a pipe would wait, and a device has no end.
+pub fn open_settings(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    if !metadata.is_file() {
+        return Err(refused("it is not an ordinary file"));
+    }
+    if metadata.len() > LONGEST {
+        return Err(refused("it is longer than 4 MiB"));
+    }
+    Ok(file)
+}
+
+/// The text of a file of settings: see [`open_settings`].
+pub fn read_settings(path: &Path) -> io::Result<String> {
+    text_of(open_settings(path)?)
+}
+
+/// What is in a file that [`open_settings`] has opened.
+pub fn text_of(file: fs::File) -> io::Result<String> {
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, LONGEST), &mut text)?;
+    Ok(text)
+}

@@ -1,7 +1,8 @@
-//! Every command of the documents works as it is written: they run line by line, on a node of their own.
+//! The commands of the documents work as they are written: they run line by line, on a node of their own.
 //!
-//! The node has this daemon's containerd, a pod `shop/web` of class hardened, and in the place of what is not here: images that are there
-//! already (`ctr image pull`), a Kubernetes that takes files which exist (`kubectl apply`), a podman with one image. All else is real.
+//! The node has this daemon's containerd and a pod `shop/web` of class hardened. Stand-ins take the place of what is not here: images that are
+//! there already (`ctr image pull`), a Kubernetes that takes files which exist (`kubectl apply`), a podman with one image, systemctl, journalctl. Of
+//! `make` it is seen that its target is there. All else is real.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -53,16 +54,21 @@ fn is_answer(line: &str, status: i32) -> bool {
     }
 }
 
-struct Node<'a> {
-    daemon: &'a Daemon,
+struct Node {
     dir: PathBuf,
 }
 
-impl<'a> Node<'a> {
-    fn new(daemon: &'a Daemon) -> Self {
+impl Node {
+    fn new(daemon: &Daemon) -> Self {
         let dir = daemon.dir().join("documents");
-        let this = Self { daemon, dir };
-        for directory in ["bin", "local", "etc/containerd/conf.d", "etc/cofferdam"] {
+        let this = Self { dir };
+        for directory in [
+            "bin",
+            "local",
+            "etc/containerd/conf.d",
+            "etc/cofferdam",
+            "etc/fresh",
+        ] {
             fs::create_dir_all(this.dir.join(directory)).unwrap();
         }
         let (_, programs) = daemon.programs();
@@ -221,7 +227,6 @@ fn commands(d: &mut Daemon) {
         .filter(|e| fs::read_to_string(e.path()).is_ok_and(|text| text == "hello\n"))
         .count();
     assert_eq!(said, 1, "what `ctr run … echo hello` says");
-    let _ = node.daemon;
     client.stop_pod(&pod).unwrap();
     client.remove_pod(&pod).unwrap();
 }

@@ -298,6 +298,9 @@ fn pipes() {
         .iter()
         .find(|p| p["name"] == pods.name("web"))
         .unwrap();
+    let one = Output::of(Command::new(program()).args(["top", "--json", "--filter", long])).ok();
+    let one: Value = serde_json::from_str(&one.stdout).unwrap();
+    assert_eq!(one["items"].as_array().unwrap().len(), 1, "{one:#}");
     let container = &web["containers"][0];
     assert!(container["memoryBytes"].as_u64().unwrap() > 0, "{web:#}");
     assert!(
@@ -331,6 +334,12 @@ fn two_worlds() {
         "{out:?}"
     );
     pods.end();
+    // A built-in profile's name is not free.
+    let out = cofferdam(&["profile", "new", "--dry-run", "hardened"]);
+    assert!(
+        out.status == 2 && out.stderr.contains("is built in"),
+        "{out:?}"
+    );
     // The command's page has both, and neither's options are on the other's.
     let help = cofferdam(&["--help"]).ok().stdout;
     let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text}: {help}"));

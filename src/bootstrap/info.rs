@@ -27,7 +27,7 @@ pub(super) fn help(name: &str) -> String {
     let profile = super::profile(name);
     format!(
         "{name}: containerd's shim for pods of the isolation profile {profile}\n\n\
-         containerd starts it for each pod of a runtime with this runtime_type; nobody starts it by hand:\n\n  \
+         containerd starts it for each pod of a runtime with this runtime_type; do not start it by hand:\n\n  \
          runtime_type = {:?}\n\n\
          The name of the program is the profile: containerd-shim-cofferdam-PROFILE-v1 is a link to\n\
          containerd-shim-cofferdam-v1. `cofferdam profile new` makes one, `cofferdam check` says what is missing.\n\n\

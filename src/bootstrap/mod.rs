@@ -102,7 +102,7 @@ fn write_out(bytes: &[u8]) -> Result<()> {
 }
 
 /// The isolation profile that the name of the binary stands for: `containerd-shim-cofferdam-NAME-v1` is NAME.
-fn profile(name: &str) -> &str {
+pub(crate) fn profile(name: &str) -> &str {
     name.strip_prefix("containerd-shim-cofferdam-")
         .and_then(|n| n.strip_suffix("-v1"))
         .unwrap_or(STANDARD)

@@ -52,9 +52,9 @@ pub struct DeniedEgress {
 const KEY: usize = 24;
 /// Destinations that are counted one by one.
 const COUNTED: u32 = 64;
-/// The first word for a socket that cannot be made; then family, type and protocol.
+/// In the place of the protocol, for a socket that cannot be made: its family, type and protocol are the first words.
 const SOCKET: u32 = u32::MAX - 1;
-/// All words for what had no room.
+/// All words for what had no room. No protocol has this number, so no destination looks like it.
 const OTHERS: u32 = u32::MAX;
 
 impl DeniedEgress {
@@ -66,7 +66,7 @@ impl DeniedEgress {
         Ok(Self { map })
     }
 
-    /// What was denied, for people, and how often.
+    /// What was denied, for people, and how often; the most frequent first.
     pub fn counts(&self) -> Vec<(String, u64)> {
         let entries = self.map.entries().into_iter();
         let mut all: Vec<_> = entries
@@ -75,7 +75,7 @@ impl DeniedEgress {
                 (count > 0).then_some((titled(&key)?, count))
             })
             .collect();
-        all.sort();
+        all.sort_by(|(a, more), (b, less)| less.cmp(more).then(a.cmp(b)));
         all
     }
 }
@@ -87,14 +87,14 @@ fn titled(key: &[u8]) -> Option<String> {
         return None;
     };
     let number = |word: &[u8; 4]| u32::from_ne_bytes(*word);
-    match number(a) {
+    match number(protocol) {
         OTHERS => return Some("other destinations".into()),
         SOCKET => {
             return Some(format!(
                 "socket family={} type={} protocol={}",
+                number(a),
                 number(b),
-                number(c),
-                number(d)
+                number(c)
             ));
         }
         _ => {}
@@ -222,12 +222,12 @@ fn only_tcp_and_udp(map: Option<RawFd>) -> Vec<EbpfInsn> {
         p.here(next);
     }
     if map.is_some() {
-        p.store_value(Size::Word, FP, KEY_AT, SOCKET.cast_signed());
-        for (offset, register) in [(4, 4), (8, 2), (12, 3)] {
+        for (offset, register) in [(0, 4), (4, 2), (8, 3)] {
             p.store(Size::Word, FP, KEY_AT + offset, register);
         }
+        p.store_value(Size::Word, FP, KEY_AT + 12, 0);
         p.store_value(Size::Word, FP, KEY_AT + 16, 0);
-        p.store_value(Size::Word, FP, KEY_AT + 20, 0);
+        p.store_value(Size::Word, FP, KEY_AT + 20, SOCKET.cast_signed());
     }
     deny(p, map)
 }
@@ -393,8 +393,12 @@ mod tests {
                 [1_u32.to_be(), 0, 0, 5_u32.to_be(), port, 17],
                 "[0:1::5]:80 udp",
             ),
-            ([SOCKET, 2, 3, 1, 0, 0], "socket family=2 type=3 protocol=1"),
+            ([2, 3, 1, 0, 0, SOCKET], "socket family=2 type=3 protocol=1"),
             ([OTHERS; 6], "other destinations"),
+            (
+                [SOCKET, OTHERS, 0, 0, port, 17],
+                "[feff:ffff:ffff:ffff::]:80 udp",
+            ),
         ] {
             assert_eq!(titled(&key(words)).as_deref(), Some(text));
         }

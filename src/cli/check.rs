@@ -1,9 +1,11 @@
 //! `cofferdam check`: can this node enforce what profiles promise?
 
+use std::path::Path;
+
 use super::style::{self, Style};
 use super::{CheckArgs, Error, Result, json, print_raw};
 use crate::inspect::containerd::Source;
-use crate::inspect::{Finding, State, check as look, enter};
+use crate::inspect::{Finding, State, check as look};
 use crate::show::shown;
 
 /// Status 0 where all is well, 1 where something fails, 3 where something is less than it could be.
@@ -11,15 +13,16 @@ use crate::show::shown;
 /// # Errors
 /// The other root cannot be entered.
 pub(super) fn check(args: &CheckArgs) -> Result<i32> {
-    if let Some(root) = &args.root {
-        enter(root).map_err(|(what, e)| Error::Io(what, e))?;
-    }
     let source = Source {
         program: args.containerd.clone(),
         config: args.config.clone(),
         is_elsewhere: args.root.is_some(),
     };
-    let findings = look(&args.profiles, &source);
+    let root = args.root.as_deref();
+    let findings = look(&args.profiles, &source, root).map_err(Error::io(format!(
+        "enter {}",
+        root.unwrap_or(Path::new("/")).display()
+    )))?;
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if args.json {
         json::print(

@@ -111,7 +111,13 @@ fn listed(container: &str, name: Option<String>, profile: &str, is_live: bool) -
 fn list(as_json: bool) -> Result<()> {
     let mut all = Vec::new();
     for found in control::pods()? {
-        let Ok(pod) = found.pod else { continue };
+        let pod = match found.pod {
+            Ok(pod) => pod,
+            Err(e) => {
+                log::warn!("shim {} {e}", found.pid);
+                continue;
+            }
+        };
         for container in pod.containers.iter().filter(|c| c.learning) {
             let name = format!("{}/{}", pod.title(), container.title());
             all.push(listed(&container.id, Some(name), &container.profile, true));
@@ -150,17 +156,17 @@ fn nothing(id: &str) -> Error {
 }
 
 /// Whether the profile is right, and what becomes of the container that it was learnt from.
-fn tried(profile: &Path, container: &str) -> String {
+fn tried(profile: &Path, container: &str) -> Result<String> {
     let spec = control::find(container).ok();
     let spec = spec.and_then(|t| Some(t.containers().next()?.bundle.join("config.json")));
-    let text = match profile::trial(&profile.to_string_lossy(), spec.as_deref()) {
-        Err(e) => return format!("tried: it does not work: {e}"),
-        Ok(()) if spec.is_some() => "the profile is right, and takes the container as it is",
-        Ok(()) => "the profile is right (the container is gone, so its spec was not tried)",
+    profile::trial(&profile.to_string_lossy(), spec.as_deref())?;
+    let text = match spec {
+        Some(_) => "the profile is right, and takes the container as it is",
+        None => "the profile is right (the container is gone, so its spec was not tried)",
     };
-    format!(
-        "tried: {text}; run it as a class before you rely on it: docs/profiles.md has the steps"
-    )
+    Ok(format!(
+        "{text}; run it as a class before you rely on it: docs/profiles.md has the steps"
+    ))
 }
 
 fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
@@ -171,6 +177,7 @@ fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
             all.len()
         )));
     }
+    let mut failed = Vec::new();
     for recorded in &all {
         let name = name.unwrap_or(&recorded.container);
         let (profile, filter, calls) = learn::store(recorded, output, name)
@@ -188,7 +195,16 @@ fn stop(id: &str, output: &Path, name: Option<&str>) -> Result<()> {
         for gap in &recorded.gaps {
             print(&format!("  not recorded: {gap}\n"));
         }
-        print(&format!("  {}\n", tried(&profile, &recorded.container)));
+        match tried(&profile, &recorded.container) {
+            Ok(text) => print(&format!("  tried: {text}\n")),
+            Err(e) => failed.push(format!("{}: {e}", profile.display())),
+        }
+    }
+    if !failed.is_empty() {
+        return Err(Error::Other(format!(
+            "what was written does not work, and the recording goes on: {}",
+            failed.join("; ")
+        )));
     }
     // Only now that the files are there: where that failed, nothing is lost.
     match shim {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result, print};
-use crate::isolation::{DIRECTORY, Profile};
+use crate::isolation::{BUILT_IN, DIRECTORY, Profile};
 
 const TEMPLATE: &str = include_str!("../../shim-config/profiles/template.toml");
 /// What every link leads to.
@@ -34,6 +34,11 @@ fn shim() -> Option<PathBuf> {
 
 pub(super) fn new(name: &str, from: &str, dry_run: bool) -> Result<()> {
     check_name(name)?;
+    if BUILT_IN.iter().any(|(built_in, _)| *built_in == name) {
+        return Err(Error::Other(format!(
+            "{name:?} is built in: take another name (cofferdam profile new my-{name} --from {name}). To change it for every class, write {DIRECTORY}/{name}.toml by hand"
+        )));
+    }
     Profile::load(from)?;
     let file = Path::new(DIRECTORY).join(format!("{name}.toml"));
     let text = TEMPLATE.replace("PARENT", from).replace("NAME", name);
@@ -65,9 +70,12 @@ pub(super) fn new(name: &str, from: &str, dry_run: bool) -> Result<()> {
     print(&format!(
         "\nWhat remains:\n\n\
          1. Edit {file}, then: cofferdam profile validate {name}\n\n\
-         2. Add to containerd's configuration (2.x; in 1.x the plugin is io.containerd.grpc.v1.cri):\n\n\
+         2. Tell containerd 2.x: write /etc/containerd/conf.d/cofferdam-{name}.toml, which the main file must import:\n\n\
+         \x20   version = 3\n\
          \x20   [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.cofferdam-{name}]\n\
          \x20     runtime_type = \"io.containerd.cofferdam-{name}.v1\"\n\n\
+         \x20  (If the main file is of version 2, and with containerd 1.x: add the table to the main file itself, with io.containerd.grpc.v1.cri\n\
+         \x20  as the plugin.)\n\n\
          3. cofferdam check {name}, then restart containerd. Running pods stay as they are.\n\n\
          4. kubectl apply -f - <<END\n\
          apiVersion: node.k8s.io/v1\n\
@@ -93,7 +101,13 @@ fn write(file: &Path, text: &str) -> Result<()> {
         .mode(0o644)
         .open(file);
     let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
-    written.map_err(Error::io(format!("write {}", file.display())))
+    written.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Other(format!(
+            "{} is there already: edit it, or remove it first",
+            file.display()
+        )),
+        _ => Error::Io(format!("write {}", file.display()), e),
+    })
 }
 
 #[cfg(test)]

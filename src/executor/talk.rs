@@ -12,6 +12,7 @@ use super::script::Step;
 use super::wire::{self, Message, NO_EXEC};
 use super::{Error, Result};
 use crate::seccomp;
+use crate::show::shown;
 use crate::sys::confine::landlock::EXECUTE;
 use crate::sys::{process, socket};
 
@@ -64,7 +65,7 @@ pub(super) struct Suspects {
 impl Suspects {
     pub(super) fn of(steps: &[Step]) -> Self {
         let denies =
-            |step: &Step| matches!(step, Step::Seccomp { program } if !program.allows("execve"));
+            |step: &Step| matches!(step, Step::Seccomp { program } if program.denies("execve"));
         let lists = |step: &Step| matches!(step, Step::Landlock(rules) if rules.fs & EXECUTE != 0);
         Self {
             landlock: steps.iter().any(lists),
@@ -82,8 +83,9 @@ impl Suspects {
             ("execve", _) if self.filter => {
                 Some("a seccomp filter denies execve: the pod's, or its profile's seccomp.actions")
             }
+            // The kernel does not say who denied it. A security module could have.
             ("execve", Errno::EACCES) if self.landlock => Some(
-                "its profile's landlock.execute lists neither it nor a directory above it, or not its interpreter",
+                "probably by its profile's landlock.execute, which lists neither the program nor a directory above it, or does not list its interpreter",
             ),
             _ => None,
         }
@@ -106,9 +108,10 @@ pub(super) fn explain(
         return exec(format!("permission denied ({rule})"));
     }
     match (op, errno) {
-        ("find", Errno::ENOENT) if program.contains('/') => {
-            exec(format!("stat {program}: no such file or directory"))
-        }
+        ("find", Errno::ENOENT) if program.contains('/') => exec(format!(
+            "stat {}: no such file or directory",
+            shown(program)
+        )),
         ("find", Errno::ENOENT) => exec("executable file not found in $PATH".into()),
         ("find" | "execve", Errno::EISDIR) => exec("is a directory".into()),
         ("find" | "execve", Errno::EACCES | Errno::EPERM) => exec("permission denied".into()),

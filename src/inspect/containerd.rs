@@ -1,15 +1,16 @@
 //! containerd, as it is set up: its version, its merged configuration, Cofferdam's handlers in it, and their binaries.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use toml::{Table, Value};
 
 pub use super::daemon::Source;
 use super::daemon::{Daemon, daemon, main_file, restarted};
+use super::files::{self, Files};
 use super::findings::{Findings, State};
-use super::{files, handler, plugins};
+use super::{handler, plugins};
 
 /// What was learnt.
 #[derive(Debug, Default)]
@@ -20,14 +21,20 @@ pub(super) struct Installed {
     pub root: PathBuf,
 }
 
-/// What to do where no handler is ours.
-fn add_handlers(config: &Table) -> String {
-    let file = match config.get("version").and_then(Value::as_integer) {
-        Some(3..) => "shim-config/containerd-2.x.toml",
-        _ => "shim-config/containerd-1.x.toml",
+/// What to do where no handler is ours. The main file's version decides: of the daemon's own dump it is always the newest.
+fn add_handlers(files: Option<&Files>, release: Option<Release>) -> String {
+    let version = files.map(Files::version);
+    let is_old = match release {
+        Some(release) if release < (2, 0, 0) => true,
+        _ => version.is_some_and(|version| version < 3),
+    };
+    let file = if is_old {
+        "shim-config/containerd-1.x.toml"
+    } else {
+        "shim-config/containerd-2.x.toml"
     };
     format!(
-        "add {file} to containerd's configuration, as its first lines say, and restart containerd"
+        "add {file} to containerd's configuration (docs/install.md says how), and restart containerd"
     )
 }
 
@@ -36,36 +43,8 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         root: "/var/lib/containerd".into(),
         ..Installed::default()
     };
-    let version = Command::new(&source.program).arg("--version").output();
-    let version = match version {
-        Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
-        Ok(o) => {
-            let why = String::from_utf8_lossy(&o.stderr).trim().to_owned();
-            let remedy = "install containerd again: it does not even tell its version";
-            out.say("program", State::Failing, why, remedy);
-            return installed;
-        }
-        Err(e) => {
-            let found = format!("{}: {e}", source.program.display());
-            let remedy = "install containerd 1.6 or later, or say where it is: --containerd PATH";
-            out.say("program", State::Failing, found, remedy);
-            return installed;
-        }
-    };
-    let number = version
-        .split_whitespace()
-        .nth(2)
-        .unwrap_or_default()
-        .to_owned();
-    let release = numbers(&number);
-    let (major, ..) = release;
-    let state = if release >= (1, 6, 0) {
-        State::Ok
-    } else {
-        State::Failing
-    };
-    out.say("version", state, &number, "use containerd 1.6 or later");
-    let Some(config) = dump(source, out) else {
+    let files = Files::read(source);
+    let Some((config, release)) = configuration(source, files.as_ref(), out) else {
         return installed;
     };
     if let Some(root) = config.get("root").and_then(Value::as_str) {
@@ -78,13 +57,27 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
             "start containerd once, or correct root in its configuration: whether images can be mapped cannot be told",
         );
     }
-    imports(source, &config, out);
-    files::replaced(source, major, out);
+    let files = files.and_then(Result::ok);
+    let major = release.map_or(2, |(major, ..)| major);
+    let reads_all = files.as_ref().is_none_or(|f| files::missing(f, major, out));
+    if let Some(files) = files.as_ref().filter(|_| major < 2) {
+        files::replaced(files, out);
+    }
     let daemon = daemon(source);
-    installed.profiles = handlers(release, &config, daemon.as_ref(), out);
-    files::vanished(source, &config, out);
+    if plugins::cri_is_disabled(&config, out) {
+        return installed;
+    }
+    let node = Found {
+        source,
+        daemon: daemon.as_ref(),
+        release,
+    };
+    installed.profiles = handlers(&node, files.as_ref(), &config, out);
+    if let Some(files) = files.as_ref().filter(|_| reads_all) {
+        files::vanished(files, &config, out);
+    }
     files::default_handler(&config, out);
-    if let Some(root) = plugins::snapshotters(&config, out) {
+    if let Some(root) = plugins::snapshotters(&config, source.is_elsewhere, out) {
         installed.root = root;
     }
     plugins::spec_changers(&config, out);
@@ -93,19 +86,86 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
     }
     rights(daemon.as_ref(), &config, out);
     if let Some(daemon) = &daemon {
-        restarted(source, daemon, out);
-    } else {
+        restarted(source, files.as_ref(), daemon, out);
+    } else if source.config.is_none() {
         let remedy = "start it: systemctl start containerd";
         out.say("daemon", State::Degraded, "not running", remedy);
+    } else {
+        out.say(
+            "daemon",
+            State::Ok,
+            "none runs with this configuration yet",
+            "",
+        );
     }
     installed
 }
 
+/// The node that is looked at.
+pub(super) struct Found<'a> {
+    pub source: &'a Source,
+    pub daemon: Option<&'a Daemon>,
+    release: Option<Release>,
+}
+
+/// containerd's whole configuration, and its release. Of another node it is read from the files: nothing of that node is executed.
+fn configuration(
+    source: &Source,
+    files: Option<&Result<Files, String>>,
+    out: &mut Findings,
+) -> Option<(Table, Option<Release>)> {
+    if source.is_elsewhere {
+        if files::faults(files, None, out) {
+            return None;
+        }
+        let merged = match files {
+            Some(Ok(files)) => files.merged(),
+            _ => Table::new(),
+        };
+        let found = "read from its files; no program of that node was executed";
+        out.say("configuration", State::Ok, found, "");
+        return Some((merged, None));
+    }
+    let release = release(source, out)?;
+    Some((dump(source, files, out)?, Some(release)))
+}
+
+/// What containerd says of itself.
+fn release(source: &Source, out: &mut Findings) -> Option<Release> {
+    let version = Command::new(&source.program).arg("--version").output();
+    let version = match version {
+        Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
+        Ok(o) => {
+            let why = String::from_utf8_lossy(&o.stderr).trim().to_owned();
+            let remedy = "install containerd again: `containerd --version` fails";
+            out.say("program", State::Failing, why, remedy);
+            return None;
+        }
+        Err(e) => {
+            let found = format!("{}: {e}", source.program.display());
+            let remedy = "install containerd 1.6 or later, or say where it is: --containerd PATH";
+            out.say("program", State::Failing, found, remedy);
+            return None;
+        }
+    };
+    let number = version.split_whitespace().nth(2).unwrap_or_default();
+    let release = numbers(number);
+    let good = release >= (1, 6, 0);
+    out.test(
+        "version",
+        good,
+        State::Failing,
+        number,
+        "use containerd 1.6 or later",
+    );
+    Some(release)
+}
+
 /// Cofferdam's handlers; the profiles that they stand for.
 fn handlers(
-    release: Release,
+    node: &Found<'_>,
+    files: Option<&Files>,
     config: &Table,
-    daemon: Option<&Daemon>,
     out: &mut Findings,
 ) -> Vec<String> {
     let runtimes = runtimes(config);
@@ -122,17 +182,19 @@ fn handlers(
             "none of the configured handlers is Cofferdam's: {}",
             runtimes.keys().cloned().collect::<Vec<_>>().join(" ")
         );
-        out.say("handlers", State::Failing, found, &add_handlers(config));
+        let remedy = add_handlers(files, node.release);
+        out.say("handlers", State::Failing, found, &remedy);
     }
     let asked_for_features = |r: &Table| text(r, "runtime_type") == "io.containerd.runc.v2";
-    if asks_only_runc(release) && !ours.iter().any(|(_, r)| asked_for_features(r)) {
+    if node.release.is_some_and(asks_only_runc) && !ours.iter().any(|(_, r)| asked_for_features(r))
+    {
         let found = "pods with hostUsers: false or recursiveReadOnly mounts are refused: containerd before 2.2.7, 2.3.4 and 2.4 asks runc's runtime type only; \
                      if you want them, see the end of shim-config/containerd-2.x.toml";
         out.say("handlers", State::Ok, found, "");
     }
     let mut profiles = BTreeSet::new();
     for (name, runtime) in ours {
-        if let Some(profile) = handler::check(name, runtime, daemon, out) {
+        if let Some(profile) = handler::check(name, runtime, node, out) {
             profiles.insert(profile);
         }
     }
@@ -189,24 +251,27 @@ fn numbers(version: &str) -> Release {
     (next(), next(), next())
 }
 
-/// The configuration with everything that it imports.
-fn dump(source: &Source, out: &mut Findings) -> Option<Table> {
+/// The configuration with everything that it imports, and containerd's defaults.
+fn dump(
+    source: &Source,
+    files: Option<&Result<Files, String>>,
+    out: &mut Findings,
+) -> Option<Table> {
     let mut command = Command::new(&source.program);
     if let Some(config) = &source.config {
         command.arg("--config").arg(config);
     }
     let dumped = command.args(["config", "dump"]).output().ok()?;
     if !dumped.status.success() {
-        if files::faults(source, out) {
-            return None;
-        }
         // Lines of its log come before the error.
         let all = String::from_utf8_lossy(&dumped.stderr).into_owned();
         let why = all.trim().lines().last().unwrap_or_default().to_owned();
-        let main = main_file(source);
+        if files::faults(files, Some(&why), out) {
+            return None;
+        }
         let remedy = format!(
             "correct {} or what it imports: containerd does not start with it. `{} config dump` says more",
-            main.display(),
+            main_file(source).display(),
             source.program.display()
         );
         out.say("configuration", State::Failing, why, &remedy);
@@ -220,29 +285,10 @@ fn dump(source: &Source, out: &mut Findings) -> Option<Table> {
             Some(table)
         }
         Err(e) => {
-            let remedy = "report this: containerd's dump is no TOML";
+            let remedy = "report this: `containerd config dump` printed something that is not TOML";
             out.say("configuration", State::Failing, e.to_string(), remedy);
             None
         }
-    }
-}
-
-/// Files that are to be merged, and are not there.
-fn imports(source: &Source, config: &Table, out: &mut Findings) {
-    let main = main_file(source);
-    let list = config.get("imports").and_then(Value::as_array);
-    let patterns = list.into_iter().flatten().filter_map(Value::as_str);
-    let missing: Vec<&str> = patterns
-        .filter(|p| {
-            // containerd lists the file itself, too, and a pattern may match nothing.
-            let literal = !p.contains(['*', '?', '[']);
-            let path = main.parent().unwrap_or(Path::new("/")).join(p);
-            literal && path != main && !path.exists()
-        })
-        .collect();
-    if !missing.is_empty() {
-        let remedy = "make the files, or take them out of imports";
-        out.say("imports", State::Degraded, missing.join(" "), remedy);
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::files::Files;
 use super::findings::{Findings, State};
+use super::process;
 
 /// What containerd reads if its arguments name no file.
 const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
@@ -37,7 +40,7 @@ pub(super) fn daemon(source: &Source) -> Option<Daemon> {
     let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .map(|d| d.join(&source.program))
         .find(|f| f.is_file())?;
-    let wanted = fs::canonicalize(wanted).ok()?;
+    let program = fs::metadata(wanted).map(|m| (m.dev(), m.ino())).ok()?;
     let config = main_file(source);
     let boot = fs::read_to_string("/proc/stat").ok()?;
     let boot: u64 = boot
@@ -48,7 +51,10 @@ pub(super) fn daemon(source: &Source) -> Option<Daemon> {
         .ok()?;
     for pid in crate::procfs::pids() {
         let file = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
-        if fs::read_link(file("exe")).ok().as_ref() != Some(&wanted)
+        // By what it executes, and not by the name of that.
+        let executes = fs::metadata(file("exe")).map(|m| (m.dev(), m.ino()));
+        if executes.ok() != Some(program)
+            || !process::is_of_node(pid)
             || configuration_of(&fs::read(file("cmdline")).unwrap_or_default()) != config
         {
             continue;
@@ -89,13 +95,16 @@ fn configuration_of(cmdline: &[u8]) -> PathBuf {
 }
 
 /// Whether the daemon has read the configuration as it is now.
-pub(super) fn restarted(source: &Source, daemon: &Daemon, out: &mut Findings) {
-    let mut files = vec![main_file(source)];
-    let drop_ins = fs::read_dir("/etc/containerd/conf.d").into_iter().flatten();
-    if source.config.is_none() {
-        files.extend(drop_ins.flatten().map(|e| e.path()));
-    }
-    let newer: Vec<String> = files
+pub(super) fn restarted(
+    source: &Source,
+    files: Option<&Files>,
+    daemon: &Daemon,
+    out: &mut Findings,
+) {
+    let mut all = vec![main_file(source)];
+    all.extend(files.into_iter().flat_map(Files::paths).map(Path::to_owned));
+    all.dedup();
+    let newer: Vec<String> = all
         .iter()
         .filter(|f| {
             let changed = fs::metadata(f).and_then(|m| m.modified());

@@ -2,24 +2,25 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use toml::{Table, Value};
 
-use super::containerd::text;
-use super::daemon::Daemon;
+use super::containerd::{Found, text};
 use super::findings::{Findings, State};
 use crate::isolation::{DIRECTORY, Profile, changeable_by_others, names};
 use crate::pod::ProfileSource;
 use crate::service::profile_in;
+use crate::sys;
 
 /// Where programs are, whatever PATH says.
 const USUAL: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/opt/cofferdam/bin";
 
 pub(super) fn is_ours(runtime: &Table) -> bool {
-    text(runtime, "runtime_type").starts_with("io.containerd.cofferdam")
+    let typ = text(runtime, "runtime_type");
+    (typ.starts_with("io.containerd.cofferdam") && typ.matches('.').count() >= 3)
         || text(runtime, "runtime_path").contains("containerd-shim-cofferdam")
 }
 
@@ -58,7 +59,7 @@ fn missing(file: &str) -> String {
 fn program_of(
     what: &str,
     runtime: &Table,
-    daemon: Option<&Daemon>,
+    node: &Found<'_>,
     out: &mut Findings,
 ) -> Option<PathBuf> {
     let path = text(runtime, "runtime_path");
@@ -66,10 +67,15 @@ fn program_of(
         return Some(PathBuf::from(path));
     }
     let file = binary(text(runtime, "runtime_type"))?;
-    let dirs = daemon.map_or_else(
+    let dirs = node.daemon.map_or_else(
         || std::env::var_os("PATH").unwrap_or_default(),
         |d| d.path.clone(),
     );
+    let dirs = if node.source.is_elsewhere {
+        USUAL.into()
+    } else {
+        dirs
+    };
     let within = |dirs: &OsStr| {
         let mut found = std::env::split_paths(dirs).map(|d| d.join(&file));
         found.find(|f| f.is_file())
@@ -89,6 +95,15 @@ fn program_of(
         out.say(what, State::Failing, found, &remedy);
     }
     found
+}
+
+/// What to do about a profile that cannot be loaded.
+pub(super) fn remedy_of(error: &str) -> &'static str {
+    if error.contains("can be changed by others") {
+        "chown root and chmod go-w it: until then no pod of it starts"
+    } else {
+        "correct the profile: `cofferdam profile validate` says where. Until then no pod of it starts"
+    }
 }
 
 /// What a handler's options say of its profile: its name for people, and whether it is one of the node's. None where they are wrong.
@@ -113,10 +128,9 @@ fn profile_of(
                 "correct the handler's options: they are a profile, docs/profiles.md",
             ),
             _ => {
-                let remedy = "correct the profile: `cofferdam profile validate` says where";
                 return match Profile::load(shims) {
                     Ok(_) => Some((shims.to_owned(), true)),
-                    Err(e) => fails(out, e.to_string(), remedy),
+                    Err(e) => fails(out, e.to_string(), remedy_of(&e.to_string())),
                 };
             }
         }
@@ -126,6 +140,9 @@ fn profile_of(
     };
     match source.load() {
         Ok(profile) => Some((titled(title, &profile), false)),
+        Err(e) if e.to_string().contains("can be changed by others") => {
+            fails(out, e.to_string(), remedy_of(&e.to_string()))
+        }
         Err(e) => fails(out, e.to_string(), remedy),
     }
 }
@@ -140,10 +157,29 @@ fn titled(name: &str, profile: &Profile) -> String {
 /// A handler whose type is missing, or nearly ours: containerd takes it, and its pods fail.
 pub(super) fn check_type(name: &str, runtime: &Table, out: &mut Findings) {
     let what = format!("handler {name}");
-    if text(runtime, "runtime_type").is_empty() && text(runtime, "runtime_path").is_empty() {
-        let like = runtime
-            .keys()
-            .find(|k| strsim::jaro_winkler(k, "runtime_type") > 0.9);
+    let typ = text(runtime, "runtime_type");
+    // containerd takes NAME.VERSION with anything before it, and looks for containerd-shim-NAME-VERSION.
+    let last = typ.rsplit('.').next().unwrap_or_default();
+    let is_version = last
+        .strip_prefix('v')
+        .is_some_and(|n| n.parse::<u32>().is_ok());
+    if typ.contains("cofferdam") && !(is_version && typ.matches('.').count() >= 3) {
+        let name = typ.trim_start_matches("io.containerd.").split('.').next();
+        let remedy = format!(
+            "write runtime_type = \"io.containerd.{}.v1\"",
+            name.unwrap_or_default()
+        );
+        let found = format!(
+            "runtime_type {typ:?} is not the name of a shim, as io.containerd.NAME.v1 is: its pods fail"
+        );
+        return out.say(&what, State::Failing, found, &remedy);
+    }
+    if typ.is_empty() && text(runtime, "runtime_path").is_empty() {
+        let near = |key: &&String| strsim::jaro_winkler(key, "runtime_type");
+        // A default of containerd's, which nobody wrote, is empty.
+        let written = |key: &&String| runtime.get(*key).is_some_and(|v| v.as_str() != Some(""));
+        let keys = runtime.keys().filter(written).filter(|key| near(key) > 0.9);
+        let like = keys.max_by(|a, b| near(a).total_cmp(&near(b)));
         let found = match like {
             Some(key) => {
                 format!("no runtime_type, but {key}: pods fail with \"Runtime.Name must be set\"")
@@ -159,11 +195,12 @@ pub(super) fn check_type(name: &str, runtime: &Table, out: &mut Findings) {
     }
 }
 
-/// Whether others than root can change what runs as root.
-fn check_owner(what: &str, program: &Path, out: &mut Findings) {
+/// Whether only root can change what runs as root.
+fn is_of_root(what: &str, program: &Path, out: &mut Findings) -> bool {
     use std::os::unix::fs::MetadataExt;
     let real = fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
     let directory = real.parent().unwrap_or(Path::new("/"));
+    let mut good = true;
     for path in [real.as_path(), directory] {
         let Ok(metadata) = fs::metadata(path) else {
             continue;
@@ -173,15 +210,23 @@ fn check_owner(what: &str, program: &Path, out: &mut Findings) {
         if let Some(how) = changeable_by_others(&metadata).filter(|_| !sticky) {
             let found = format!("{} {how}", path.display());
             out.say(what, State::Failing, found, "chown root and chmod go-w it");
+            good = false;
         }
     }
+    good
 }
 
 /// A shim that cannot be executed: what it is, and what to do.
 fn not_started(program: &Path, e: &io::Error) -> (String, String) {
     let path = program.display();
-    let machine = fs::read(program).ok().and_then(|file| machine_of(&file));
+    let mut head = [0u8; 20];
+    let read = fs::File::open(program).and_then(|mut file| file.read_exact(&mut head));
+    let machine = read.ok().and_then(|()| machine_of(&head));
     match (e.kind(), machine) {
+        (io::ErrorKind::PermissionDenied, _) if is_no_exec(program) => (
+            format!("{path} is on a file system that is mounted noexec"),
+            "install it on another file system, or mount this one without noexec".to_owned(),
+        ),
         (io::ErrorKind::PermissionDenied, _) => (
             format!("{path} is not executable"),
             format!("chmod 755 {path}"),
@@ -200,6 +245,11 @@ fn not_started(program: &Path, e: &io::Error) -> (String, String) {
     }
 }
 
+fn is_no_exec(program: &Path) -> bool {
+    let path = std::ffi::CString::new(program.as_os_str().as_encoded_bytes());
+    path.is_ok_and(|path| sys::mount::is_no_exec(&path))
+}
+
 /// The processor that an ELF file is for: elf(5), `e_machine`.
 fn machine_of(file: &[u8]) -> Option<&'static str> {
     let header = file.strip_prefix(b"\x7fELF")?;
@@ -213,20 +263,19 @@ fn machine_of(file: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// One handler; the name of its profile.
-pub(super) fn check(
-    name: &str,
-    runtime: &Table,
-    daemon: Option<&Daemon>,
-    out: &mut Findings,
-) -> Option<String> {
-    let what = format!("handler {name}");
-    let program = program_of(&what, runtime, daemon, out)?;
-    let answer = match Command::new(&program).arg("-v").output() {
+/// The profile that a program's name stands for.
+fn of_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    crate::bootstrap::profile(&name).to_owned()
+}
+
+/// What a shim says of itself: its version and its profile.
+fn ask(what: &str, program: &Path, out: &mut Findings) -> Option<(Option<String>, String)> {
+    let answer = match Command::new(program).arg("-v").output() {
         Ok(o) => String::from_utf8_lossy(&o.stdout).into_owned(),
         Err(e) => {
-            let (found, remedy) = not_started(&program, &e);
-            out.say(&what, State::Failing, found, &remedy);
+            let (found, remedy) = not_started(program, &e);
+            out.say(what, State::Failing, found, &remedy);
             return None;
         }
     };
@@ -237,16 +286,38 @@ pub(super) fn check(
     let (version, profile) = (value("Version:"), value("Profile:"));
     let own = env!("CARGO_PKG_VERSION");
     if version != own {
+        let found = format!(
+            "{} is version {version:?}, this command {own}",
+            program.display()
+        );
         out.say(
-            &what,
+            what,
             State::Degraded,
-            format!(
-                "{} is version {version:?}, this command {own}",
-                program.display()
-            ),
+            found,
             "install both from one build: make install",
         );
     }
+    Some((Some(version), profile))
+}
+
+/// One handler; the name of its profile.
+pub(super) fn check(
+    name: &str,
+    runtime: &Table,
+    node: &Found<'_>,
+    out: &mut Findings,
+) -> Option<String> {
+    let what = format!("handler {name}");
+    let program = program_of(&what, runtime, node, out)?;
+    // What others can write is not executed, not even to ask it.
+    if !is_of_root(&what, &program, out) {
+        return None;
+    }
+    let (version, profile) = if node.source.is_elsewhere {
+        (None, of_name(&program))
+    } else {
+        ask(&what, &program, out)?
+    };
     // containerd 2.x: another sandboxer than its own would ask for an API that we do not serve.
     let sandboxer = text(runtime, "sandboxer");
     if !matches!(sandboxer, "" | "podsandbox") {
@@ -257,7 +328,6 @@ pub(super) fn check(
             "sandboxer = \"podsandbox\"",
         );
     }
-    check_owner(&what, &program, out);
     let options = runtime.get("options").and_then(Value::as_table);
     let (profile, is_nodes) = profile_of(&what, &profile, options, out)?;
     let known = ["privileged_without_host_devices"];
@@ -269,10 +339,13 @@ pub(super) fn check(
     out.say(
         &what,
         State::Ok,
-        format!(
-            "{}, version {version}, profile {profile}",
-            program.display()
-        ),
+        match version {
+            Some(version) => format!(
+                "{}, version {version}, profile {profile}",
+                program.display()
+            ),
+            None => format!("{}, profile {profile}", program.display()),
+        },
         "",
     );
     is_nodes.then_some(profile)

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::findings::{Findings, State};
+use super::process;
+use crate::files::read_settings;
 use crate::isolation::{Node, SETTINGS};
 use crate::procfs;
 use crate::show::toml_string;
@@ -13,7 +15,7 @@ pub(super) fn check(is_elsewhere: bool, out: &mut Findings) {
     let node = match Node::load() {
         Ok(node) => node,
         Err(e) => {
-            let remedy = "mend the file: no pod of a class starts until then";
+            let remedy = "correct the file: no pod of a class starts until then";
             out.say("node settings", State::Failing, e.to_string(), remedy);
             return;
         }
@@ -58,7 +60,9 @@ struct Kubelet {
 }
 
 fn running() -> Option<Kubelet> {
-    let processes = procfs::pids().into_iter();
+    let processes = procfs::pids()
+        .into_iter()
+        .filter(|pid| process::is_of_node(*pid));
     let mut lines = processes.filter_map(|pid| procfs::read(format!("/proc/{pid}/cmdline")).ok());
     lines.find_map(|line| Kubelet::of(&line))
 }
@@ -90,7 +94,10 @@ impl Kubelet {
         };
         Some(Self {
             root,
-            config: flag("--config").map(PathBuf::from),
+            // Of these it is kubelet's; k0s and k3s have a file of their own.
+            config: flag("--config")
+                .filter(|_| matches!(program, "kubelet" | "kubelite"))
+                .map(PathBuf::from),
             driver: flag("--cgroup-driver"),
         })
     }
@@ -98,7 +105,7 @@ impl Kubelet {
     /// Who makes the groups of pods. The form of a pod's cgroup path tells us; a driver without its systemd fails in each pod.
     fn check_driver(&self, out: &mut Findings) {
         let of_file = || {
-            let text = fs::read_to_string(self.config.as_ref()?).ok()?;
+            let text = read_settings(self.config.as_ref()?).ok()?;
             driver_in(&text)
         };
         let driver = self.driver.clone().or_else(of_file);
@@ -112,8 +119,12 @@ impl Kubelet {
         } else {
             "systemd, and no systemd runs here: every pod fails".to_owned()
         };
-        let remedy =
-            "write cgroupDriver: cgroupfs into kubelet's configuration, and restart kubelet";
+        let remedy = match &self.driver {
+            Some(_) => "start kubelet with --cgroup-driver=cgroupfs",
+            None => {
+                "write cgroupDriver: cgroupfs into kubelet's configuration, and restart kubelet"
+            }
+        };
         out.test(
             "kubelet's cgroup driver",
             good,
@@ -126,18 +137,16 @@ impl Kubelet {
 
 /// `cgroupDriver` of kubelet's configuration, which is YAML or JSON.
 fn driver_in(text: &str) -> Option<String> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(text) {
+        return Some(json.get("cgroupDriver")?.as_str()?.to_owned());
+    }
+    let quotes = ['"', '\''];
     let value = text.lines().find_map(|line| {
-        let line = line.trim().trim_start_matches('"');
-        line.strip_prefix("cgroupDriver")?
-            .trim_start_matches('"')
-            .trim()
-            .strip_prefix(':')
+        let line = line.trim().trim_start_matches(quotes);
+        let value = line.strip_prefix("cgroupDriver")?;
+        value.trim_start_matches(quotes).trim().strip_prefix(':')
     })?;
-    let value = value
-        .split('#')
-        .next()?
-        .trim()
-        .trim_matches([',', '"', '\'']);
+    let value = value.split('#').next()?.trim().trim_matches(quotes);
     (!value.is_empty()).then(|| value.to_owned())
 }
 
@@ -182,7 +191,11 @@ mod tests {
                 Some("systemd"),
             ),
             ("cgroupDriver: \"cgroupfs\"", Some("cgroupfs")),
-            ("{\n  \"cgroupDriver\": \"systemd\",\n}", Some("systemd")),
+            (
+                "{\"kind\": \"X\", \"cgroupDriver\": \"systemd\"}",
+                Some("systemd"),
+            ),
+            ("'cgroupDriver': 'systemd'", Some("systemd")),
             ("# cgroupDriver: systemd\n", None),
         ] {
             assert_eq!(driver_in(text).as_deref(), driver, "{text}");

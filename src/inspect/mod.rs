@@ -15,7 +15,6 @@ mod node;
 mod plugins;
 mod process;
 
-pub use elsewhere::enter;
 pub use explain::{Explanation, Line, Mark, explain};
 pub use findings::{Finding, State};
 pub use node::check;

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use super::findings::{Finding, Findings, State};
-use super::{containerd, kubelet};
+use super::{containerd, elsewhere, handler, kubelet};
 use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
+use crate::files::read_settings;
 use crate::isolation::pool::RANGE;
-use crate::isolation::{DIRECTORY, Judged, Profile, UserNamespaceMode, names};
+use crate::isolation::{DIRECTORY, Judged, Node, Profile, UserNamespaceMode, names};
 use crate::pod::Isolation;
 use crate::procfs::MountInfo;
 use crate::sys::kernel;
@@ -37,7 +38,16 @@ fn room(out: &mut Findings) {
 }
 
 /// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
-pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
+///
+/// With `root` the files are those below it, of a node that may not be trusted: none of its programs is executed.
+///
+/// # Errors
+/// `root` cannot be entered.
+pub fn check(
+    profiles: &[String],
+    daemon: &containerd::Source,
+    root: Option<&Path>,
+) -> std::io::Result<Vec<Finding>> {
     let mut out = Findings {
         area: "kernel".into(),
         ..Findings::default()
@@ -46,6 +56,10 @@ pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
     out.area = "control groups".into();
     control_groups(&mut out);
     room(&mut out);
+    let has_v2_tree = Layout::detect().is_ok_and(|l| l.unified().is_some());
+    if let Some(root) = root {
+        elsewhere::enter(root)?;
+    }
     out.area = "kubernetes".into();
     kubelet::check(daemon.is_elsewhere, &mut out);
     out.area = "containerd".into();
@@ -57,9 +71,10 @@ pub fn check(profiles: &[String], daemon: &containerd::Source) -> Vec<Finding> {
     };
     for name in wanted {
         out.area = format!("profile {name}");
-        profile(&name, &installed.root, &mut out);
+        let images = (!daemon.is_elsewhere).then_some(installed.root.as_path());
+        profile(&name, images, has_v2_tree, &mut out);
     }
-    out.all
+    Ok(out.all)
 }
 
 fn kernel_itself(out: &mut Findings) {
@@ -193,12 +208,18 @@ fn control_groups(out: &mut Findings) {
     }
 }
 
-fn profile(name: &str, root: &Path, out: &mut Findings) {
+/// One profile. Whether ids can be mapped is tried on the file systems of this node only, where `images` are.
+fn profile(name: &str, images: Option<&Path>, has_v2_tree: bool, out: &mut Findings) {
     let profile = match Profile::load(name) {
         Ok(profile) => profile,
         Err(e) => {
-            let remedy = "mend it until `cofferdam profile validate` finds nothing: no pod of it starts before";
-            out.say("profile", State::Failing, e.to_string(), remedy);
+            let remedy = match &e {
+                crate::isolation::Error::Unknown { .. } => {
+                    format!("`cofferdam profile new {name}` begins one")
+                }
+                _ => handler::remedy_of(&e.to_string()).to_owned(),
+            };
+            out.say("profile", State::Failing, e.to_string(), &remedy);
             return;
         }
     };
@@ -222,23 +243,30 @@ fn profile(name: &str, root: &Path, out: &mut Findings) {
                 out.say("everything it asks of the kernel", State::Ok, "there", "");
             }
         }
+        // Said above, of all profiles.
+        Err(_) if Node::load().is_err() => {}
         Err(e) => {
             let remedy = "use a kernel that has it, or landlock.required = false";
             out.say("required", State::Failing, e.to_string(), remedy);
         }
     }
     if profile.network.egress.is_some() {
-        let tree = Layout::detect().is_ok_and(|l| l.unified().is_some());
         out.test(
             "network.egress",
-            tree,
+            has_v2_tree,
             State::Failing,
-            if tree { "a v2 tree" } else { "no v2 tree" },
+            if has_v2_tree {
+                "a v2 tree"
+            } else {
+                "no v2 tree"
+            },
             "mount a cgroup2 tree: without one no pod of this profile starts",
         );
     }
-    if profile.user_namespace.mode == UserNamespaceMode::Auto {
-        users(&profile, root, out);
+    if profile.user_namespace.mode == UserNamespaceMode::Auto
+        && let Some(images) = images
+    {
+        users(&profile, images, out);
     }
     if profile.process.write_xor_execute.is_wanted() {
         out.say(
@@ -256,7 +284,7 @@ fn users(profile: &Profile, root: &Path, out: &mut Findings) {
     let last = u64::from(pool.first) + u64::from(pool.ranges) * u64::from(RANGE);
     let mut taken = Vec::new();
     for file in ["/etc/subuid", "/etc/subgid"] {
-        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+        for line in read_settings(Path::new(file)).unwrap_or_default().lines() {
             let mut parts = line.split(':').skip(1).map(str::parse::<u64>);
             if let (Some(Ok(first)), Some(Ok(count))) = (parts.next(), parts.next())
                 && first < last

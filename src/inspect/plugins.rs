@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::containerd::{runtimes, text};
 use super::findings::{Findings, State};
+use crate::files::read_settings;
 
 /// Snapshotters that containerd has by itself. Some need their own setup, which containerd tells at its start.
 const BUILT_IN: [&str; 8] = [
@@ -24,6 +25,35 @@ fn plugin<'a>(config: &'a Table, name: &str) -> Option<&'a Table> {
     config.get("plugins")?.as_table()?.get(name)?.as_table()
 }
 
+fn disabled(config: &Table) -> Vec<&str> {
+    let list = config.get("disabled_plugins").and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// Whether Kubernetes cannot use this containerd at all.
+pub(super) fn cri_is_disabled(config: &Table, out: &mut Findings) -> bool {
+    const NAMES: [&str; 3] = [
+        "cri",
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.cri.v1.runtime",
+    ];
+    let disabled = disabled(config);
+    let Some(name) = NAMES.into_iter().find(|name| disabled.contains(name)) else {
+        return false;
+    };
+    let found = format!(
+        "the CRI plugin is disabled ({name:?}), as Docker's package has it: Kubernetes cannot use this containerd"
+    );
+    let remedy = format!(
+        "take {name:?} out of disabled_plugins, and restart containerd. For Docker alone nothing is to be done"
+    );
+    out.say("CRI", State::Failing, found, &remedy);
+    true
+}
+
 /// The snapshotter of pods whose handler names none.
 fn default_snapshotter(config: &Table) -> &str {
     let images = plugin(config, "io.containerd.cri.v1.images").map(|t| text(t, "snapshotter"));
@@ -35,7 +65,11 @@ fn default_snapshotter(config: &Table) -> &str {
 }
 
 /// Whether each snapshotter that a pod would get is there; and where the default one keeps roots.
-pub(super) fn snapshotters(config: &Table, out: &mut Findings) -> Option<PathBuf> {
+pub(super) fn snapshotters(
+    config: &Table,
+    is_elsewhere: bool,
+    out: &mut Findings,
+) -> Option<PathBuf> {
     let default = default_snapshotter(config);
     let mut wanted = vec![(default.to_owned(), "snapshotter".to_owned())];
     for (handler, runtime) in runtimes(config) {
@@ -45,13 +79,7 @@ pub(super) fn snapshotters(config: &Table, out: &mut Findings) -> Option<PathBuf
             wanted.push((name.to_owned(), format!("snapshotter of {handler}")));
         }
     }
-    let disabled: Vec<&str> = config
-        .get("disabled_plugins")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let disabled = disabled(config);
     for (name, what) in wanted {
         let proxy = config
             .get("proxy_plugins")
@@ -64,7 +92,8 @@ pub(super) fn snapshotters(config: &Table, out: &mut Findings) -> Option<PathBuf
             )
         } else if let Some(proxy) = proxy {
             let address = text(proxy, "address");
-            if Path::new(address).exists() {
+            // Sockets are of running programs.
+            if is_elsewhere || Path::new(address).exists() {
                 out.say(&what, State::Ok, format!("{name}, at {address}"), "");
                 continue;
             }
@@ -115,7 +144,7 @@ pub(super) fn spec_changers(config: &Table, out: &mut Findings) {
         .iter()
         .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
         .map(|entry| entry.path())
-        .filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("hookName")))
+        .filter(|path| read_settings(path).is_ok_and(|text| text.contains("hookName")))
         .map(|path| path.display().to_string())
         .collect();
     if !hooks.is_empty() {

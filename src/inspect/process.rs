@@ -52,6 +52,16 @@ pub(super) fn namespace(pid: impl std::fmt::Display, name: &str) -> Option<u64> 
     inode(Path::new(&format!("/proc/{pid}/ns/{name}")))
 }
 
+/// Whether a process is one of the node's own: root's, and in the namespaces that we are in. Any container can call itself as it likes.
+pub(super) fn is_of_node(pid: i32) -> bool {
+    let is_root = fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == 0);
+    let shares = |name: &str| {
+        let own = namespace("self", name);
+        own.is_some() && namespace(pid, name) == own
+    };
+    is_root && ["user", "mnt", "pid"].into_iter().all(shares)
+}
+
 /// The inode of what a path leads to.
 pub(super) fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|m| m.ino())
@@ -120,5 +130,34 @@ mod tests {
         assert!(limit(me, "Max open files").is_some_and(|(soft, hard)| soft <= hard));
         assert_eq!(names(0b1001), "CHOWN FOWNER");
         assert!(Status::of(-1).is_none());
+    }
+
+    #[test]
+    fn whose_a_process_is() {
+        use std::process::{Command, Stdio};
+        const SAYS: [&str; 3] = ["sh", "-c", "echo up; exec sleep 1000"];
+        let is_ours = |program: &str, args: &[&str]| {
+            let mut child = Command::new(program)
+                .args(args)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // It has become what it is to be when it says so.
+            let mut line = [0u8; 3];
+            std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+            let found = is_of_node(child.id().cast_signed());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            found
+        };
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        assert!(is_ours("sh", &SAYS[1..]));
+        assert!(!is_ours(
+            "setpriv",
+            &[&["--reuid", "65534", "--clear-groups"][..], &SAYS].concat()
+        ));
+        assert!(!is_ours("unshare", &[&["--mount"][..], &SAYS].concat()));
     }
 }

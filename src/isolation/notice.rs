@@ -5,28 +5,64 @@ use super::Profile;
 /// Bytes that a notice has at most: a page of memory of each container.
 const LONGEST: usize = 4096;
 
-/// The text of a container's `/dev/cofferdam`. `changes` is what differs from what the pod asked for. Nothing in it is about the node, nor about
-/// what the node cannot enforce.
+/// The text of a container's `/dev/cofferdam`. `changes` is what differs from what the pod asked for. What it says of the node a container can
+/// see anyway, in `/proc`; it says nothing of what the node cannot enforce.
 pub fn notice(profile: &Profile, contact: Option<&str>, changes: &[String]) -> String {
-    let name = &profile.name;
     let mut text = format!(
-        "This container is isolated by the profile {name:?} of its RuntimeClass (Cofferdam).\n"
+        "This container is isolated by Cofferdam's profile {:?}.\n",
+        profile.name
     );
+    let mut rules = Vec::new();
     if profile.seccomp.floor.is_some() {
-        text +=
-            "System calls that the profile denies fail with \"operation not permitted\" (EPERM).\n";
+        rules.push(
+            "- System calls that the profile denies fail with \"operation not permitted\" (EPERM)."
+                .to_owned(),
+        );
     }
-    if profile.network.egress.is_some() {
-        text += "So do connections to destinations that it does not list (network.egress).\n";
+    if let Some(names) = &profile.process.capabilities {
+        let left = match names.as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(" "),
+        };
+        rules.push(format!("- Capabilities that it can have at most: {left}"));
+    }
+    for (list, what) in [
+        (&profile.landlock.write, "Files can be changed only below"),
+        (
+            &profile.landlock.execute,
+            "Programs can be executed only from",
+        ),
+    ] {
+        if let Some(paths) = list {
+            let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+            rules.push(format!(
+                "- {what}: {} (elsewhere: \"permission denied\")",
+                paths.join(" ")
+            ));
+        }
+    }
+    if let Some(egress) = &profile.network.egress {
+        let to: Vec<&str> = egress.iter().map(|rule| rule.to.as_str()).collect();
+        let to = to.join(" ");
+        rules.push(format!(
+            "- Connections go only to itself and to: {to} (else \"operation not permitted\")"
+        ));
+    }
+    for rule in rules {
+        text += &format!("{rule}\n");
     }
     text += &match contact {
-        Some(contact) => format!("The node's logs have each denial and its rule. Ask: {contact}\n"),
-        None => {
-            "The node's logs have each denial and its rule: ask who runs the cluster.\n".to_owned()
-        }
+        Some(contact) => format!(
+            "The administrators of the node can see what was denied, and by which rule. Ask: {contact}\n"
+        ),
+        None => "The administrators of the node can see what was denied, and by which rule.\n"
+            .to_owned(),
     };
+    // Long lists leave room for the changes.
+    let fits = (0..=LONGEST / 2).rev().find(|n| text.is_char_boundary(*n));
+    text.truncate(fits.unwrap_or(0));
     if !changes.is_empty() {
-        text += "\nChanged, beside what the pod asked for:\n";
+        text += "\nChanged from what was asked for:\n";
     }
     for (i, change) in changes.iter().enumerate() {
         let line = format!("  {change}\n");

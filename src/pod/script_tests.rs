@@ -138,7 +138,7 @@ fn scripts(class: &str) -> Result<(Vec<String>, Vec<String>)> {
         confinement: isolation.confinement(),
         watcher: watcher(),
         denied_egress: None,
-        notice: None,
+        notice: isolation.restricts().then_some("text"),
         users: None,
         new_keyring: true,
         gate: None,

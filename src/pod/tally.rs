@@ -51,7 +51,10 @@ impl Pod {
             let denied = egress.iter().map(|(_, count)| count).sum();
             self.tally.denied.fetch_add(denied, Ordering::Relaxed);
             let one = |(to, count): &(String, u64)| format!("{to}: {count}");
-            let to: Vec<String> = egress.iter().take(8).map(one).collect();
+            let mut to: Vec<String> = egress.iter().take(8).map(one).collect();
+            if egress.len() > to.len() {
+                to.push(format!("and {} more", egress.len() - to.len()));
+            }
             log::warn!(id:% = container.id, to:% = to.join(", "), count:% = denied, rule = "network.egress"; "denied in all");
         }
     }

@@ -64,10 +64,24 @@ pub struct Judgement {
     pub by_floor: bool,
 }
 
+/// A call of this machine's without arguments.
+fn bare(number: u32) -> Call {
+    Call {
+        arch: NATIVE.audit,
+        number,
+        args: [0; 6],
+    }
+}
+
 impl Program {
     /// The answer to a call, as the kernel computes it: `seccomp_run_filters` in `kernel/seccomp.c`. A program that the kernel
     /// would not take kills.
     pub(super) fn run(&self, call: &Call) -> u32 {
+        self.answer(call).unwrap_or(RET_KILL_THREAD)
+    }
+
+    /// The same; none where it has an instruction that our own never have.
+    fn answer(&self, call: &Call) -> Option<u32> {
         let word = |offset: u32| match offset {
             0 => call.number,
             4 => call.arch,
@@ -86,7 +100,7 @@ impl Program {
             at += 1;
             let branch = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
             match u32::from(i.code) {
-                c if c == libc::BPF_RET | libc::BPF_K => return i.k,
+                c if c == libc::BPF_RET | libc::BPF_K => return Some(i.k),
                 c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => acc = word(i.k),
                 c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => acc &= i.k,
                 c if c == libc::BPF_JMP | libc::BPF_JA => at += i.k as usize,
@@ -96,7 +110,7 @@ impl Program {
                 _ => break,
             }
         }
-        RET_KILL_THREAD
+        None
     }
 
     fn verdict(&self, call: &Call) -> Verdict {
@@ -115,12 +129,14 @@ impl Program {
         let Some(number) = (NATIVE.number)(name) else {
             return true;
         };
-        let call = Call {
-            arch: NATIVE.audit,
-            number,
-            args: [0; 6],
-        };
-        matches!(self.verdict(&call), Verdict::Allow | Verdict::Audit)
+        matches!(self.verdict(&bare(number)), Verdict::Allow | Verdict::Audit)
+    }
+
+    /// Whether it surely does not let a call of this machine through, without arguments: a filter of somebody else's may have
+    /// instructions that we do not follow.
+    pub fn denies(&self, name: &str) -> bool {
+        let answer = (NATIVE.number)(name).and_then(|number| self.answer(&bare(number)));
+        answer.is_some_and(|answer| !matches!(answer, RET_ALLOW | RET_LOG))
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn egress() {
 pub(super) fn denied_destinations() {
     let s = Shim::start(3);
     let script = "ip link set lo up; ip addr add 10.99.0.1/24 dev lo; for i in 1 2 3; do nc -w 2 10.99.0.2 80 < /dev/null; done; \
-        nc -w 2 10.99.0.1 80 < /dev/null; nc -w 2 10.99.0.1 53 < /dev/null; echo done; sleep 1000";
+        nc -w 2 10.99.0.1 80 < /dev/null; nc -w 2 10.99.0.1 53 < /dev/null; nc -w 2 feff:ffff::1 80 < /dev/null; echo done; sleep 1000";
     let profile = "[network]\negress = [{ to = \"10.99.0.1\", protocol = \"udp\" }, { to = \"10.99.0.1\", port = 80, protocol = \"tcp\" }]\n";
     let mut spec = greedy(&s, "box", &["sh", "-c", script]);
     spec["process"]["env"] = json!(["PATH=/bin"]);
@@ -125,8 +125,9 @@ pub(super) fn denied_destinations() {
         all["containers"][0]["container"]["denials"].clone()
     };
     let expected = json!([
-        { "call": "10.99.0.1:53 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 1 },
         { "call": "10.99.0.2:80 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 3 },
+        { "call": "10.99.0.1:53 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 1 },
+        { "call": "[feff:ffff::1]:80 tcp", "rule": "profile options: network.egress", "what": "denied", "count": 1 },
     ]);
     crate::support::wait_until("destinations are counted", Duration::from_secs(10), || {
         denied() == expected

@@ -164,7 +164,7 @@ pub(super) fn notices() {
     let (text, status) = output(&s, "box", &spec);
     assert!(status == 0 && text.starts_with("-r--r--r--"), "{text}");
     for part in [
-        "isolated by the profile \"hardened\"",
+        "isolated by Cofferdam's profile \"hardened\"",
         "operation not permitted",
         "\n  process.noNewPrivileges: true\n",
     ] {
@@ -229,7 +229,7 @@ pub(super) fn denied_execs() {
         (
             "c",
             "/dev/attacker",
-            "permission denied (its profile's landlock.execute lists",
+            "permission denied (probably by its profile's landlock.execute",
         ),
     ] {
         let message = denied("box", exec, program);

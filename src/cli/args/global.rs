@@ -20,10 +20,10 @@ pub(in crate::cli) struct Global {
     /// Where messages are written beside standard error: a file, `file:PATH`, `journald:ID` or `syslog:ID`
     #[arg(long, help_heading = OF_ALL, global = true, value_name = "FILE")]
     pub log: Option<LogTarget>,
-    /// How they are written there, and on standard error where there is no --log
+    /// The format of messages in the file of --log; without --log, on standard error
     #[arg(long, help_heading = OF_ALL, global = true, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// What is written
+    /// The least important messages that are written
     #[arg(long, help_heading = OF_ALL, global = true, value_enum, default_value = "warning")]
     pub log_level: LogLevel,
     /// The same as --log-level debug

@@ -106,7 +106,7 @@ pub(super) fn command() -> clap::Command {
          Pods of containerd (Kubernetes, Docker, ctr), and this node:\n{}\n\
          Containers of OCI bundles, as runc has them:\n{}\n\
          This program:\n{}  help        Print this, or the help of a command\n\n\
-         Options, those with a value for containers of OCI bundles:\n{{options}}\n",
+         Options; all but the first and the last are for containers of OCI bundles:\n{{options}}\n",
         listed(&group::<PodCommand>()),
         listed(&group::<BundleCommand>()),
         listed(&group::<OwnCommand>()),
@@ -115,14 +115,22 @@ pub(super) fn command() -> clap::Command {
 }
 
 /// Options of an OCI runtime that mean nothing to commands for pods, which must not seem to be heeded.
-const FOR_BUNDLES: [&str; 4] = ["root", "profile", "cgroup_manager", "systemd_cgroup"];
+const FOR_BUNDLES: [&str; 5] = [
+    "root",
+    "profile",
+    "cgroup_manager",
+    "systemd_cgroup",
+    "rootless",
+];
 
 /// Reads the command line.
 pub(super) fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(args)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
-    if let (Some(Command::Pod(_)), Some((name, _))) = (&cli.command, matches.subcommand()) {
+    if let (Some(Command::Pod(_) | Command::Own(_)), Some((name, _))) =
+        (&cli.command, matches.subcommand())
+    {
         let takes = |id: &str| {
             let subcommand = command.find_subcommand(name);
             subcommand.is_some_and(|c| {
@@ -136,7 +144,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
             return Err(command.error(
                 clap::error::ErrorKind::ArgumentConflict,
                 format!(
-                    "--{option} is for containers of OCI bundles; {name} is about containerd's pods"
+                    "--{option} is for containers of OCI bundles; {name} has nothing to do with them"
                 ),
             ));
         }
@@ -158,14 +166,30 @@ pub(super) fn with_plain_flags(args: Vec<OsString>) -> Vec<OsString> {
     let mut inside = &command;
     let mut positionals = 0;
     let mut ended = false;
+    let mut is_value = false;
     let is_flag = |inside: &clap::Command, name: &str| {
         let mut all = command.get_arguments().chain(inside.get_arguments());
         all.any(|arg| arg.get_long() == Some(name) && !arg.get_action().takes_values())
+    };
+    // An option whose value is the next word.
+    let takes_next = |inside: &clap::Command, text: &str| {
+        let named = |arg: &clap::Arg| {
+            if let Some(long) = text.strip_prefix("--") {
+                return arg.get_long() == Some(long);
+            }
+            let mut letters = text.chars().skip(1);
+            letters.next() == arg.get_short() && letters.next().is_none()
+        };
+        let mut all = command.get_arguments().chain(inside.get_arguments());
+        all.any(|arg| named(arg) && arg.get_action().takes_values())
     };
     let plain = args.into_iter().enumerate().filter_map(|(i, arg)| {
         let Some(text) = arg.to_str().filter(|_| i > 0 && !ended && positionals < 2) else {
             return Some(arg);
         };
+        if std::mem::take(&mut is_value) {
+            return Some(arg);
+        }
         ended = text == "--";
         if let Some((name, value)) = text.strip_prefix("--").and_then(|f| f.split_once('=')) {
             return match value {
@@ -174,7 +198,9 @@ pub(super) fn with_plain_flags(args: Vec<OsString>) -> Vec<OsString> {
                 _ => Some(arg),
             };
         }
-        if !text.starts_with('-') {
+        if text.len() > 1 && text.starts_with('-') {
+            is_value = takes_next(inside, text);
+        } else {
             match inside.find_subcommand(text) {
                 Some(found) => inside = found,
                 None => positionals += usize::from(!std::ptr::eq(inside, &raw const command)),
@@ -276,6 +302,10 @@ mod tests {
                 "c exec --tty x ls --all=true",
             ),
             ("c exec x -- p --tty=true", "c exec x -- p --tty=true"),
+            (
+                "c --root /r run --bundle /b -f c --pid-file /p --detach=true id",
+                "c --root /r run --bundle /b -f c --pid-file /p --detach id",
+            ),
             (
                 "c --log=true kill --all=true x",
                 "c --log=true kill --all x",

@@ -21,7 +21,7 @@ pub(in crate::cli) enum PodCommand {
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// Everything, also what is as the pod asked for it
+        /// Show everything, also what the profile did not change
         #[arg(short, long)]
         verbose: bool,
         /// Read the seccomp filters back from the kernel, and compare what they deny. The first process of each container is stopped for
@@ -48,7 +48,7 @@ pub(in crate::cli) struct CheckArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
-    /// Also what is as it should be
+    /// Show what is right, too
     #[arg(short, long)]
     pub verbose: bool,
     /// containerd's program
@@ -57,7 +57,7 @@ pub(in crate::cli) struct CheckArgs {
     /// Its configuration file, where it is not the default one; also one that is not in use yet
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Look at the files below this directory instead: an image, a disk, or the node's root in a container. The kernel is this one
+    /// Look at the files below this directory instead: an image, a disk, or the node's root in a container. What is said about the kernel is about the running one. No program of them is executed
     // It takes the place of the option of that name for bundles.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,

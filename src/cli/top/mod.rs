@@ -25,13 +25,13 @@ pub(super) struct TopArgs {
     /// Print everything once, as JSON (docs/json.md)
     #[arg(long)]
     pub json: bool,
-    /// Print the table once, with every column; so it does without a terminal
+    /// Print the table once, with every column. This is the default without a terminal
     #[arg(short = '1', long)]
     once: bool,
     /// What to sort by
     #[arg(short, long, value_enum, default_value = "pod")]
     sort: Sort,
-    /// The other way round
+    /// Reverse the order
     #[arg(short, long)]
     reverse: bool,
     /// Only pods with this text in their name, id, class or version
@@ -54,6 +54,7 @@ pub(super) fn top(args: &TopArgs) -> Result<i32> {
         let all = control::pods()?;
         for found in &all {
             match &found.pod {
+                Ok(pod) if !Row::from(pod.clone()).contains(&args.filter) => {}
                 Ok(pod) => items.push(json!(json::Pod::from(pod))),
                 Err(e) => errors.push(json!({ "shim": found.pid, "message": e.to_string() })),
             }

@@ -68,17 +68,20 @@ impl Row {
 
 impl From<Found> for Row {
     fn from(found: Found) -> Self {
-        let pod = match found.pod {
-            Ok(pod) => pod,
-            Err(error) => {
-                return Self {
-                    pid: found.pid,
-                    title: format!("shim {}", found.pid),
-                    error: Some(error.to_string()),
-                    ..Self::default()
-                };
-            }
-        };
+        match found.pod {
+            Ok(pod) => pod.into(),
+            Err(error) => Self {
+                pid: found.pid,
+                title: format!("shim {}", found.pid),
+                error: Some(error.to_string()),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl From<control::Pod> for Row {
+    fn from(pod: control::Pod) -> Self {
         let sum = |of: fn(&control::Container) -> u64| pod.containers.iter().map(of).sum();
         let limits: Option<Vec<u64>> = pod
             .containers

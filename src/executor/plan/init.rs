@@ -204,10 +204,15 @@ impl Init<'_> {
         let mapped = self.mapped();
         let last = mounts::plan(self.request, cgroup, self.users, &mut self.steps)?;
         devices::plan(self.request, mapped, &mut self.steps)?;
-        let has_dev =
-            |m: &oci::Mount| m.destination == Path::new("/dev") && m.fstype() == Some("tmpfs");
+        let at_dev = |m: &&oci::Mount| m.destination == Path::new("/dev");
         if let Some(text) = notice
-            && self.request.mounts.iter().any(has_dev)
+            && self
+                .request
+                .mounts
+                .iter()
+                .rev()
+                .find(at_dev)
+                .is_some_and(|m| m.fstype() == Some("tmpfs"))
         {
             self.steps.push(Step::Notice(text.as_bytes().to_vec()));
         }

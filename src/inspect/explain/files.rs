@@ -7,6 +7,7 @@ use oci_spec::runtime::{Mount, Spec};
 use super::{Case, Error, Lines, Mark};
 use crate::inspect::limits;
 use crate::inspect::mounts::{At, Mounts};
+use crate::isolation::EgressRule;
 
 impl Case<'_> {
     pub(super) fn files(&self, lines: &mut Lines) -> Result<(), Error> {
@@ -145,7 +146,19 @@ impl Case<'_> {
         if let Some(egress) = &self.profile.network.egress {
             let (_, connect) = programs.unwrap_or((0, 0));
             let shown = format!("eBPF programs for connect: {connect}");
-            let wanted = format!("loopback and {} destinations", egress.len());
+            let one = |rule: &EgressRule| {
+                let port = rule.port.map(|p| format!(" port {p}"));
+                let protocol = rule.protocol.map(|p| format!(" {p:?}").to_lowercase());
+                format!(
+                    "{}{}{}",
+                    rule.to,
+                    port.unwrap_or_default(),
+                    protocol.unwrap_or_default()
+                )
+            };
+            let to: Vec<String> = egress.iter().map(one).collect();
+            let wanted = format!("loopback, {}", to.join(", "));
+            let shown = format!("{wanted}; {shown}");
             lines.promise("egress", "everywhere", wanted, shown, connect > 0);
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! `explain`: what the kernel forces on a process, and its namespaces.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Case, Lines, Mark, namespace};
@@ -77,13 +79,24 @@ impl Case<'_> {
         if !landlock.scopes.is_empty() {
             parts.push(format!("scopes {:?}", landlock.scopes));
         }
-        for (name, count) in [
-            ("execute", landlock.execute.as_ref().map(Vec::len)),
-            ("write", landlock.write.as_ref().map(Vec::len)),
-            ("tcp_bind", landlock.tcp_bind.as_ref().map(Vec::len)),
-            ("tcp_connect", landlock.tcp_connect.as_ref().map(Vec::len)),
+        let paths = |list: &Option<Vec<PathBuf>>| {
+            let list = list.as_ref()?.iter().map(|p| p.display().to_string());
+            Some(list.collect::<Vec<_>>())
+        };
+        let ports = |list: &Option<Vec<u16>>| {
+            let list = list.as_ref()?.iter().map(ToString::to_string);
+            Some(list.collect::<Vec<_>>())
+        };
+        for (name, list) in [
+            ("execute", paths(&landlock.execute)),
+            ("write", paths(&landlock.write)),
+            ("tcp_bind", ports(&landlock.tcp_bind)),
+            ("tcp_connect", ports(&landlock.tcp_connect)),
         ] {
-            parts.extend(count.map(|n| format!("{name}: {n} entries")));
+            parts.extend(list.map(|list| match list.as_slice() {
+                [] => format!("{name}: nothing"),
+                list => format!("{name}: {}", list.join(" ")),
+            }));
         }
         for (what, wanted, detail) in [
             ("landlock", !parts.is_empty(), parts.join(", ")),

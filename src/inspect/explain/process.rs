@@ -231,11 +231,14 @@ impl Case<'_> {
         let own = self.asked.linux().as_ref();
         let own = own.and_then(|l| l.seccomp().as_ref());
         let wanted = [self.profile.seccomp.filter.as_ref(), own];
-        let wanted: Vec<Program> = wanted
-            .into_iter()
-            .flatten()
-            .filter_map(|f| seccomp::compile(f).ok())
-            .collect();
+        let wanted = wanted.into_iter().flatten().map(seccomp::compile);
+        let wanted = match wanted.collect::<Result<Vec<Program>, _>>() {
+            Ok(wanted) => wanted,
+            Err(e) => {
+                let why = format!("what is to be in them cannot be compiled: {e}");
+                return lines.push("filters read back", "", "", why, Mark::NotShown);
+            }
+        };
         let read = match tracer::seccomp_filters(self.pid()) {
             Ok(read) => read,
             Err(e) => {
@@ -245,22 +248,26 @@ impl Case<'_> {
         };
         let read: Vec<Program> = read.into_iter().map(Program::of_kernel).collect();
         let denied = |filters: &[Program]| {
-            let is_denied = |name: &String| filters.iter().any(|f| !f.allows(name));
+            let is_denied = |name: &String| filters.iter().any(|f| f.denies(name));
             seccomp::own_calls()
                 .filter(is_denied)
                 .collect::<BTreeSet<String>>()
         };
         let (promised, found) = (denied(&wanted), denied(&read));
         let lost: Vec<&str> = promised.difference(&found).map(String::as_str).collect();
-        let lengths: Vec<String> = read.iter().map(|f| f.insns.len().to_string()).collect();
-        let text = if lost.is_empty() {
-            format!(
+        let lengths = read.iter().map(|f| f.insns.len().to_string());
+        let mut lengths: Vec<String> = lengths.take(8).collect();
+        if read.len() > lengths.len() {
+            lengths.push(format!("and {} more", read.len() - lengths.len()));
+        }
+        let text = match (lost.is_empty(), lengths.is_empty()) {
+            (true, true) => "no filter".to_owned(),
+            (true, false) => format!(
                 "{} calls denied, by filters of {} instructions",
                 found.len(),
                 lengths.join(", ")
-            )
-        } else {
-            format!("allowed, against the profile: {}", lost.join(" "))
+            ),
+            (false, _) => format!("allowed, against the profile: {}", lost.join(" ")),
         };
         let promised = format!("{} calls denied", promised.len());
         lines.promise("filters read back", "", promised, text, lost.is_empty());

@@ -119,6 +119,8 @@ impl Profile {
             !words.contains('*') && !words.split('/').any(|w| w == ".." || w == ".")
         };
         let places = [
+            ("landlock.execute", landlock.execute.as_ref()),
+            ("landlock.write", landlock.write.as_ref()),
             ("pod.host_paths", self.pod.host_paths.as_ref()),
             (
                 "pod.forbidden_host_paths",

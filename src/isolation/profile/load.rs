@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use toml::{Table, Value};
 use super::check::Wrong;
 use super::file::{File, Problem, merge};
 use super::schema::Profile;
+use crate::files::{open_settings, text_of as text_of_file};
 
 /// Where an operator's profiles are.
 pub const DIRECTORY: &str = "/etc/cofferdam";
@@ -105,9 +105,10 @@ impl Profile {
         let own = parent(&table);
         let mut extends = own.clone();
         let mut above = Vec::new();
+        let mut at_built_in = origin == BUILT_IN_ORIGIN;
         while let Some(base) = extends {
             // A file may extend the built-in profile whose name it has.
-            let itself = base == name && seen.len() == 1;
+            let itself = seen.last() == Some(&base) && !at_built_in;
             if (seen.contains(&base) && !itself) || seen.len() > MAX_DEPTH {
                 let chain = format!("{} -> {base}", seen.join(" -> "));
                 let text = format!("{chain}: the profiles extend one another");
@@ -115,7 +116,7 @@ impl Profile {
                 break;
             }
             let found = if itself {
-                extended_itself(name)
+                extended_itself(&base)
             } else {
                 extended(directory, &base)
             };
@@ -126,7 +127,8 @@ impl Profile {
                     break;
                 }
             };
-            let below = File::read(&text, origin == BUILT_IN_ORIGIN);
+            at_built_in = origin == BUILT_IN_ORIGIN;
+            let below = File::read(&text, at_built_in);
             if !below.problems.is_empty() {
                 let name = base;
                 let problems = below.problems;
@@ -209,7 +211,7 @@ pub fn changeable_by_others(metadata: &fs::Metadata) -> Option<String> {
 /// The system's, and `PermissionDenied` where the file, or the directory that it is in, is another user's or can be written by
 /// group or others.
 pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
-    let mut file = fs::File::open(path)?;
+    let file = open_settings(path)?;
     let directory = path.parent().map(fs::metadata).transpose()?;
     for (what, metadata) in [("it", Some(file.metadata()?)), ("its directory", directory)] {
         let Some(metadata) = metadata else { continue };
@@ -224,9 +226,7 @@ pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
             ));
         }
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    text_of_file(file)
 }
 
 /// The names of all profiles: the built-in ones and the files'.

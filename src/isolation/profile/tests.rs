@@ -119,3 +119,28 @@ fn a_profile_comes_back_from_its_own_text() {
     let of = |p: Profile| Profile { extends: None, ..p };
     assert_eq!(of(mine), of(again));
 }
+
+/// A file that changes a built-in profile for every class is reached from those that extend it.
+#[test]
+fn a_file_may_extend_the_built_in_whose_name_it_has() {
+    let directory = std::env::temp_dir().join(format!("cofferdam-chain-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = "extends = \"hardened\"\n[limits]\npids = { default = 77, max = 77 }\n";
+    std::fs::write(directory.join("hardened.toml"), text).unwrap();
+    for name in ["hardened", "untrusted"] {
+        let loaded = Profile::load_from(&directory, name).unwrap();
+        let is_changed = loaded.limits.pids.max == Some(77) || name == "untrusted";
+        assert!(is_changed, "{name}: {:?}", loaded.limits);
+    }
+    std::fs::write(directory.join("a.toml"), "extends = \"b\"\n").unwrap();
+    std::fs::write(directory.join("b.toml"), "extends = \"a\"\n").unwrap();
+    let refused = Profile::load_from(&directory, "a").unwrap_err().to_string();
+    assert!(refused.contains("extend one another"), "{refused}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn paths_of_landlock_have_no_wildcards() {
+    let refused = refusal("[landlock]\nwrite = [\"/tmp/*\"]\n");
+    assert!(refused.contains("without wildcards"), "{refused}");
+}
