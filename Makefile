@@ -11,7 +11,7 @@ TESTS ?=
 # on every node, and runs there by `make test-v2`.
 VM_CORE := --skip start_protocol --skip much_output --skip many_at_a_time --skip processes_that_end --skip containerd_1_6 \
 	--skip ::hardened:: --skip ::untrusted:: --skip kubelet_elsewhere \
-	$(foreach group,bad_input check cli denials explain features learn lifecycle stdio streams trace,--skip $(group)::)
+	$(foreach group,bad_input broken check cli denials documents explain features learn lifecycle stdio streams trace,--skip $(group)::)
 
 DENY := target/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
