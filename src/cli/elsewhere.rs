@@ -9,7 +9,12 @@ use crate::control::{self, docker};
 /// Of an error that says that something is not there: where it is.
 pub(super) fn hint(e: &Error, global: &Global) -> String {
     match e {
-        Error::NoContainer(id) | Error::InvalidId(id) => among_pods(id),
+        // An engine asks about ids that it makes itself, often, and shows nobody the answer.
+        _ if global.log.is_some() => None,
+        Error::NoContainer(id) => {
+            among_pods(id).map(|there| format!(" among those of OCI bundles{there}"))
+        }
+        Error::InvalidId(id) => among_pods(id),
         Error::Control(control::Error::NotFound { name, .. }) => among_bundles(name, global),
         _ => None,
     }
@@ -26,7 +31,7 @@ fn among_pods(id: &str) -> Option<String> {
         namespace => format!("ctr --namespace {namespace} task"),
     };
     Some(format!(
-        ": as a container of an OCI bundle; it belongs to the pod {pod}, which containerd manages: use {client} for it. \
+        "; it belongs to the pod {pod}, which containerd manages: use {client} for it. \
          `cofferdam explain {id}` shows it"
     ))
 }

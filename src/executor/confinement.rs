@@ -31,6 +31,8 @@ pub struct Landlock {
     pub write: Option<Vec<PathBuf>>,
     /// Beside both: what nearly every program needs.
     pub essentials: bool,
+    /// Denials are recorded by the kernel's audit, where it can.
+    pub audit: bool,
     /// Ports to listen on.
     pub tcp_bind: Option<Vec<u16>>,
     /// Ports to connect to.
@@ -110,6 +112,7 @@ impl Landlock {
             execute,
             write,
             essentials: _,
+            audit: _,
             tcp_bind,
             tcp_connect,
         } = self;
@@ -142,7 +145,10 @@ impl Landlock {
         if self.is_empty() || abi == 0 {
             return Ok(None);
         }
-        let mut rules = Ruleset::default();
+        let mut rules = Ruleset {
+            audit: self.audit && abi >= 7,
+            ..Ruleset::default()
+        };
         let mut write = ll::WRITE_V1;
         if abi >= 2 {
             write |= ll::REFER;
@@ -195,7 +201,7 @@ impl Landlock {
         }
         // Any Landlock domain keeps other processes from tracing this one, whatever it denies. If nothing above makes
         // a domain, deny the making of block devices, which these processes cannot do anyway.
-        if rules == Ruleset::default() && abi >= 2 {
+        if (rules.fs, rules.net, rules.scoped) == (0, 0, 0) && abi >= 2 {
             rules.fs = ll::MAKE_BLOCK;
         }
         // Moving files between directories is denied by every ruleset for paths that does not say otherwise.
@@ -301,6 +307,7 @@ mod tests {
             execute: Some(vec!["/bin".into()]),
             write: Some(vec!["/tmp".into()]),
             essentials: true,
+            audit: false,
             tcp_bind: Some(vec![80]),
             tcp_connect: None,
         };
@@ -320,6 +327,7 @@ mod tests {
         );
         let exact = Landlock {
             essentials: false,
+            audit: false,
             ..all.clone()
         };
         let exact = exact.ruleset(7).unwrap().unwrap();

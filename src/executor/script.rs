@@ -135,6 +135,8 @@ pub(super) struct Ruleset {
     /// Of these only what is no directory counts: whoever mounts one there opens nothing below it.
     pub files: Vec<(CString, u64)>,
     pub ports: Vec<(u16, u64)>,
+    /// Denials of the programs that are executed are recorded, too.
+    pub audit: bool,
 }
 
 /// One step.

@@ -9,6 +9,7 @@ mod files;
 mod findings;
 mod handler;
 mod kubelet;
+mod landlock;
 mod limits;
 mod mounts;
 mod node;

@@ -110,6 +110,7 @@ impl Isolation {
                 execute: landlock.execute.clone(),
                 write: landlock.write.clone(),
                 essentials: landlock.essentials,
+                audit: landlock.audit,
                 tcp_bind: landlock.tcp_bind.clone(),
                 tcp_connect: landlock.tcp_connect.clone(),
             },

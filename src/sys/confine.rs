@@ -124,10 +124,13 @@ pub fn landlock_allow_port(ruleset: BorrowedFd<'_>, port: u16, access: u64) -> R
     Ok(())
 }
 
-/// Enforces a ruleset on the calling process, `landlock_restrict_self(2)`. Needs `no_new_privs` or `CAP_SYS_ADMIN`.
-pub fn landlock_restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
+/// Enforces a ruleset on the calling process, `landlock_restrict_self(2)`. Needs `no_new_privs` or `CAP_SYS_ADMIN`. With `audit` (ABI 7) what is
+/// denied to the programs that it executes is recorded, too.
+pub fn landlock_restrict(ruleset: BorrowedFd<'_>, audit: bool) -> Result<()> {
+    const LOG_NEW_EXEC_ON: u32 = 2;
+    let flags = if audit { LOG_NEW_EXEC_ON } else { 0 };
     // SAFETY: plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })?;
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), flags) })?;
     Ok(())
 }
 

@@ -19,8 +19,8 @@ use crate::support::shim::{Shim, Streams};
 use crate::support::{read_fifo, volumes};
 
 use network::{
-    abstract_sockets, denied_destinations, egress, landlock_ports, neighbours, networks_and_users,
-    no_network_but_the_nodes,
+    abstract_sockets, denied_destinations, egress, landlock_audit, landlock_ports, neighbours,
+    networks_and_users, no_audit, no_network_but_the_nodes,
 };
 pub use profiles::runtime_options;
 use profiles::{broken_profiles, drafts, profile_by_path, profile_in_options, unknown_profile};
@@ -47,6 +47,7 @@ pub fn cases() -> Vec<Case> {
         Case::plain("isolation::networks_and_users", networks_and_users),
         Case::plain("isolation::egress", egress),
         Case::plain("isolation::denied_destinations", denied_destinations),
+        Case::plain("isolation::landlock_audit", landlock_audit).unless(no_audit()),
         Case::plain("isolation::notices", notices),
         Case::plain("isolation::execs_that_a_rule_denies", denied_execs),
         Case::plain("isolation::neighbours", neighbours),

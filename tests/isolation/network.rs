@@ -1,5 +1,6 @@
 //! Networks and connections of a class.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use serde_json::json;
@@ -152,6 +153,101 @@ pub(super) fn ways_to_connect(s: &Shim, id: &str, profile: &str, which: &[&str])
     let (text, _) = run_under(s, &request(s, id, &spec, profile)).unwrap();
     let is_asked = |line: &&str| which.iter().any(|w| line.split(' ').next() == Some(w));
     text.lines().filter(is_asked).collect::<Vec<_>>().join(", ")
+}
+
+/// The machine's audit, turned on for a while, with all of its records in the kernel's log. It was off.
+struct Audit {
+    socket: OwnedFd,
+    rate_limit: String,
+}
+
+const RATE_LIMIT: &str = "/proc/sys/kernel/printk_ratelimit";
+
+impl Audit {
+    fn on() -> Result<Self, String> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+        let family = AddressFamily::Netlink;
+        let protocol = SockProtocol::NetlinkAudit;
+        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
+        let rate_limit = std::fs::read_to_string(RATE_LIMIT).map_err(|e| e.to_string())?;
+        let this = Self {
+            socket: socket.map_err(|e| e.to_string())?,
+            rate_limit,
+        };
+        std::fs::write(RATE_LIMIT, "0").map_err(|e| e.to_string())?;
+        this.set(1)?;
+        Ok(this)
+    }
+
+    /// `AUDIT_SET` with `AUDIT_STATUS_ENABLED`: linux/audit.h.
+    fn set(&self, enabled: u32) -> Result<(), String> {
+        use nix::sys::socket::{MsgFlags, recv, send};
+        let words: [u32; 10] = [1, enabled, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut message = Vec::new();
+        message.extend(56u32.to_ne_bytes());
+        message.extend(1001u16.to_ne_bytes());
+        message.extend(5u16.to_ne_bytes());
+        message.extend([1u32, 0].map(u32::to_ne_bytes).concat());
+        message.extend(words.map(u32::to_ne_bytes).concat());
+        let fd = self.socket.as_raw_fd();
+        send(fd, &message, MsgFlags::empty()).map_err(|e| e.to_string())?;
+        let mut answer = [0u8; 256];
+        recv(fd, &mut answer, MsgFlags::empty()).map_err(|e| e.to_string())?;
+        match i32::from_ne_bytes(answer[16..20].try_into().unwrap()) {
+            0 => Ok(()),
+            errno => Err(format!("error {errno}")),
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.set(0).ok();
+        std::fs::write(RATE_LIMIT, self.rate_limit.trim()).ok();
+    }
+}
+
+/// Why Landlock's denials cannot be recorded here.
+pub(super) fn no_audit() -> Option<String> {
+    let mut command = std::process::Command::new(crate::support::place::program());
+    let features = crate::support::Output::of(command.arg("features")).stdout;
+    let features: serde_json::Value = serde_json::from_str(&features).ok()?;
+    let abi = features["annotations"]["org.cofferdam.kernel.landlock-abi"].as_str()?;
+    if abi.parse::<u32>().is_ok_and(|abi| abi < 7) {
+        return Some(format!("Landlock's ABI is {abi}, and audit needs 7"));
+    }
+    Audit::on()
+        .err()
+        .map(|e| format!("audit cannot be turned on: {e}"))
+}
+
+/// With `landlock.audit` the kernel records what Landlock denies, and `explain` counts it.
+pub(super) fn landlock_audit() {
+    let _on = Audit::on().unwrap();
+    let s = Shim::start(3);
+    let profile = "[landlock]\nwrite = [\"/dev/shm\"]\naudit = true\n";
+    let script = "for i in 1 2 3; do echo x > /tmp/denied; done 2> /dev/null; sleep 1000";
+    let mut spec = greedy(&s, "box", &["sh", "-c", script]);
+    spec["process"]["env"] = json!(["PATH=/bin"]);
+    let request = request(&s, "box", &spec, profile);
+    let reader = super::read_all(&request.stdout);
+    s.call::<containerd_shim_protos::api::CreateTaskResponse>("Create", &request)
+        .unwrap();
+    s.start_process("box", "").unwrap();
+    let pid = s.pid().unwrap().to_string();
+    crate::support::wait_until("denials are counted", Duration::from_secs(10), || {
+        let mut command = std::process::Command::new(crate::support::place::program());
+        let out = crate::support::Output::of(command.args(["explain", "--json", &pid]));
+        let all: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+        let denials = all["containers"][0]["container"]["denials"].clone();
+        let expected = json!({
+            "call": "fs.make_reg /tmp", "rule": "profile options: landlock", "what": "denied", "count": 3
+        });
+        denials.as_array().unwrap().contains(&expected)
+    });
+    s.finish("box");
+    reader.join().unwrap();
+    s.end();
 }
 
 /// A profile's TCP ports hold for every way to connect to one.

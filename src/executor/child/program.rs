@@ -193,7 +193,7 @@ pub(super) fn landlock(rules: &Ruleset) -> Outcome<()> {
         confine::landlock_allow_port(ruleset.as_fd(), *port, *access)
             .map_err(at("landlock_add_rule"))?;
     }
-    confine::landlock_restrict(ruleset.as_fd()).map_err(at("landlock_restrict_self"))
+    confine::landlock_restrict(ruleset.as_fd(), rules.audit).map_err(at("landlock_restrict_self"))
 }
 
 /// A session keyring of the container's own. Kernels without keys, and nodes whose filter denies them, have no keyring that

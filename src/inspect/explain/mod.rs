@@ -4,6 +4,7 @@ mod files;
 mod kernel;
 mod process;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::control;
+use crate::inspect::landlock;
 use crate::inspect::process::Status;
 use crate::isolation::{self, Given, Node, Place, PodOfKubernetes, Profile};
 use crate::oci::{self, Reading, Request, capabilities};
@@ -234,8 +236,23 @@ pub fn explain(
     if Status::of(container.pid).is_none() {
         return Err(Error::Ended(id.clone()));
     }
+    let mut container = container.clone();
+    if case.profile.landlock.audit {
+        let mut pids: BTreeSet<i32> = case.cgroup.pids().into_iter().collect();
+        pids.insert(container.pid);
+        let rule = format!("profile {}: landlock", case.profile.name);
+        let denied = landlock::denied(&pids).into_iter();
+        container
+            .denials
+            .extend(denied.map(|(call, count)| control::Denials {
+                call,
+                rule: rule.clone(),
+                what: "denied".into(),
+                count,
+            }));
+    }
     Ok(Explanation {
-        container: container.clone(),
+        container,
         lines: lines.all,
     })
 }

@@ -347,6 +347,8 @@ pub struct Landlock {
     /// TCP ports to connect to; left out, all. Linux 6.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_connect: Option<Vec<u16>>,
+    /// The kernel writes an audit record of each denial, where audit is turned on. Linux 6.15.
+    pub audit: bool,
     /// What this kernel's Landlock cannot do is an error. Otherwise it is best effort.
     pub required: bool,
 }
@@ -360,6 +362,7 @@ impl Default for Landlock {
             essentials: true,
             tcp_bind: None,
             tcp_connect: None,
+            audit: false,
             required: false,
         }
     }
