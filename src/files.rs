@@ -53,11 +53,11 @@ pub fn open_settings(path: &Path) -> io::Result<fs::File> {
 
 /// The text of a file of settings: see [`open_settings`].
 pub fn read_settings(path: &Path) -> io::Result<String> {
-    text_of(open_settings(path)?)
+    read_opened(open_settings(path)?)
 }
 
 /// What is in a file that [`open_settings`] has opened.
-pub fn text_of(file: fs::File) -> io::Result<String> {
+pub fn read_opened(file: fs::File) -> io::Result<String> {
     let mut text = String::new();
     io::Read::read_to_string(&mut io::Read::take(file, LONGEST), &mut text)?;
     Ok(text)

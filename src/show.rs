@@ -49,6 +49,15 @@ pub fn shown_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The first of many, and how many more there are.
+pub fn first_of(all: &[String], most: usize) -> String {
+    let mut first: Vec<String> = all.iter().take(most).cloned().collect();
+    if all.len() > most {
+        first.push(format!("and {} more", all.len() - most));
+    }
+    first.join(", ")
+}
+
 /// A string of TOML, in quotes and on one line.
 pub fn toml_string(text: &str) -> String {
     let mut out = String::from("\"");

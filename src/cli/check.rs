@@ -16,13 +16,11 @@ pub(super) fn check(args: &CheckArgs) -> Result<i32> {
     let source = Source {
         program: args.containerd.clone(),
         config: args.config.clone(),
-        is_elsewhere: args.root.is_some(),
+        root: args.root.clone(),
     };
-    let root = args.root.as_deref();
-    let findings = look(&args.profiles, &source, root).map_err(Error::io(format!(
-        "enter {}",
-        root.unwrap_or(Path::new("/")).display()
-    )))?;
+    let root = args.root.as_deref().unwrap_or(Path::new("/"));
+    let findings =
+        look(&args.profiles, &source).map_err(Error::io(format!("enter {}", root.display())))?;
     let worst = findings.iter().map(|f| f.state).max().unwrap_or(State::Ok);
     if args.json {
         json::print(

@@ -22,7 +22,7 @@ pub(super) fn hint(e: &Error, global: &Global) -> String {
 }
 
 fn among_pods(id: &str) -> Option<String> {
-    // Its own name, a pod's, or an id: a short one that somebody means for a bundle's is too likely to be another's beginning.
+    // A name of three letters or less is too likely to be the beginning of some other id.
     let target = control::find(id).ok().filter(|_| id.len() > 3)?;
     let pod = target.pod.title();
     let client = match target.pod.namespace.as_str() {

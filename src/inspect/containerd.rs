@@ -77,11 +77,11 @@ pub(super) fn check(source: &Source, out: &mut Findings) -> Installed {
         files::vanished(files, &config, out);
     }
     files::default_handler(&config, out);
-    if let Some(root) = plugins::snapshotters(&config, source.is_elsewhere, out) {
+    if let Some(root) = plugins::snapshotters(&config, source.is_elsewhere(), out) {
         installed.root = root;
     }
     plugins::spec_changers(&config, out);
-    if source.is_elsewhere {
+    if source.is_elsewhere() {
         return installed;
     }
     rights(daemon.as_ref(), &config, out);
@@ -114,7 +114,7 @@ fn configuration(
     files: Option<&Result<Files, String>>,
     out: &mut Findings,
 ) -> Option<(Table, Option<Release>)> {
-    if source.is_elsewhere {
+    if source.is_elsewhere() {
         if files::faults(files, None, out) {
             return None;
         }

@@ -20,8 +20,15 @@ pub struct Source {
     pub program: PathBuf,
     /// Its configuration file; containerd's own default where none is given.
     pub config: Option<PathBuf>,
+    /// The root directory of another node, whose files are looked at instead; this one's processes say nothing of it then.
+    pub root: Option<PathBuf>,
+}
+
+impl Source {
     /// Whether these are files of another node than the one whose processes are seen.
-    pub is_elsewhere: bool,
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.root.is_some()
+    }
 }
 
 /// The running daemon.
@@ -34,7 +41,7 @@ pub(super) struct Daemon {
 
 /// The process that runs this program with this configuration, where there is one.
 pub(super) fn daemon(source: &Source) -> Option<Daemon> {
-    if source.is_elsewhere {
+    if source.is_elsewhere() {
         return None;
     }
     let wanted = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())

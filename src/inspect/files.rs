@@ -10,6 +10,7 @@ use super::daemon::{Source, main_file};
 use super::findings::{Findings, State};
 use super::handler;
 use crate::files::read_settings;
+use crate::show::first_of;
 
 /// The section with the runtimes in version 3, and in those before.
 const PLUGINS: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
@@ -242,21 +243,14 @@ pub(super) fn replaced(files: &Files, out: &mut Findings) {
             };
             let kept = leaves(new);
             let lost: Vec<String> = leaves(own).difference(&kept).cloned().collect();
-            let Some(first) = lost
-                .get(..lost.len().min(4))
-                .filter(|first| !first.is_empty())
-            else {
+            if lost.is_empty() {
                 continue;
-            };
-            let more = match lost.len() - first.len() {
-                0 => String::new(),
-                n => format!(" and {n} more"),
-            };
+            }
             let found = format!(
-                "{} takes the place of the section {plugin:?} of {}, as containerd 1.x has it: not in effect: {}{more}",
+                "{} takes the place of the section {plugin:?} of {}, as containerd 1.x has it: not in effect: {}",
                 import.path.display(),
                 files.main.path.display(),
-                first.join(", "),
+                first_of(&lost, 4),
             );
             let remedy = format!(
                 "copy the tables of {} into {}, and take it out of imports",

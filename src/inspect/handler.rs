@@ -1,6 +1,7 @@
 //! containerd's handlers that are Cofferdam's: their shims, their options, their profiles.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use toml::{Table, Value};
 
 use super::containerd::{Found, text};
 use super::findings::{Findings, State};
-use crate::isolation::{DIRECTORY, Profile, changeable_by_others, names};
+use crate::isolation::{CHANGEABLE, DIRECTORY, Profile, changeable_by_others, names};
 use crate::pod::ProfileSource;
 use crate::service::profile_in;
 use crate::sys;
@@ -71,7 +72,7 @@ fn program_of(
         || std::env::var_os("PATH").unwrap_or_default(),
         |d| d.path.clone(),
     );
-    let dirs = if node.source.is_elsewhere {
+    let dirs = if node.source.is_elsewhere() {
         USUAL.into()
     } else {
         dirs
@@ -97,12 +98,16 @@ fn program_of(
     found
 }
 
-/// What to do about a profile that cannot be loaded.
-pub(super) fn remedy_of(error: &str) -> &'static str {
-    if error.contains("can be changed by others") {
+/// What to do about a profile with mistakes.
+pub(super) const CORRECT_PROFILE: &str =
+    "correct the profile: `cofferdam profile validate` says where. Until then no pod of it starts";
+
+/// What to do about a profile that cannot be loaded: about its owner, or `otherwise`.
+pub(super) fn remedy_of<'a>(error: &impl Display, otherwise: &'a str) -> &'a str {
+    if error.to_string().contains(CHANGEABLE) {
         "chown root and chmod go-w it: until then no pod of it starts"
     } else {
-        "correct the profile: `cofferdam profile validate` says where. Until then no pod of it starts"
+        otherwise
     }
 }
 
@@ -130,7 +135,7 @@ fn profile_of(
             _ => {
                 return match Profile::load(shims) {
                     Ok(_) => Some((shims.to_owned(), true)),
-                    Err(e) => fails(out, e.to_string(), remedy_of(&e.to_string())),
+                    Err(e) => fails(out, e.to_string(), remedy_of(&e, CORRECT_PROFILE)),
                 };
             }
         }
@@ -140,10 +145,7 @@ fn profile_of(
     };
     match source.load() {
         Ok(profile) => Some((titled(title, &profile), false)),
-        Err(e) if e.to_string().contains("can be changed by others") => {
-            fails(out, e.to_string(), remedy_of(&e.to_string()))
-        }
-        Err(e) => fails(out, e.to_string(), remedy),
+        Err(e) => fails(out, e.to_string(), remedy_of(&e, remedy)),
     }
 }
 
@@ -164,7 +166,11 @@ pub(super) fn check_type(name: &str, runtime: &Table, out: &mut Findings) {
         .strip_prefix('v')
         .is_some_and(|n| n.parse::<u32>().is_ok());
     if typ.contains("cofferdam") && !(is_version && typ.matches('.').count() >= 3) {
-        let name = typ.trim_start_matches("io.containerd.").split('.').next();
+        let name = typ
+            .strip_prefix("io.containerd.")
+            .unwrap_or(typ)
+            .split('.')
+            .next();
         let remedy = format!(
             "write runtime_type = \"io.containerd.{}.v1\"",
             name.unwrap_or_default()
@@ -313,7 +319,7 @@ pub(super) fn check(
     if !is_of_root(&what, &program, out) {
         return None;
     }
-    let (version, profile) = if node.source.is_elsewhere {
+    let (version, profile) = if node.source.is_elsewhere() {
         (None, of_name(&program))
     } else {
         ask(&what, &program, out)?

@@ -11,15 +11,7 @@ use crate::procfs;
 use crate::show::toml_string;
 
 /// Whether classes know where kubelet makes volumes: a volume elsewhere is a path of the node's, and every pod has some.
-pub(super) fn check(is_elsewhere: bool, out: &mut Findings) {
-    let node = match Node::load() {
-        Ok(node) => node,
-        Err(e) => {
-            let remedy = "correct the file: no pod of a class starts until then";
-            out.say("node settings", State::Failing, e.to_string(), remedy);
-            return;
-        }
-    };
+pub(super) fn check(node: &Node, is_elsewhere: bool, out: &mut Findings) {
     let running = if is_elsewhere { None } else { running() };
     let Some(kubelet) = running else {
         let found = format!("no kubelet runs here; {}", node.kubelet_root.display());
@@ -94,7 +86,7 @@ impl Kubelet {
         };
         Some(Self {
             root,
-            // Of these it is kubelet's; k0s and k3s have a file of their own.
+            // k0s and k3s have the flag too, for a file of their own.
             config: flag("--config")
                 .filter(|_| matches!(program, "kubelet" | "kubelite"))
                 .map(PathBuf::from),

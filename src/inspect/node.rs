@@ -9,7 +9,7 @@ use crate::cgroup::Layout;
 use crate::executor::{PodUsers, check_mappable};
 use crate::files::read_settings;
 use crate::isolation::pool::RANGE;
-use crate::isolation::{DIRECTORY, Judged, Node, Profile, UserNamespaceMode, names};
+use crate::isolation::{DIRECTORY, Judged, Node, NodeError, Profile, UserNamespaceMode, names};
 use crate::pod::Isolation;
 use crate::procfs::MountInfo;
 use crate::sys::kernel;
@@ -39,15 +39,11 @@ fn room(out: &mut Findings) {
 
 /// Looks at the node, for the profiles that are named; without any, for those that containerd's handlers use.
 ///
-/// With `root` the files are those below it, of a node that may not be trusted: none of its programs is executed.
+/// The root of another node may not be trusted: none of its programs is executed.
 ///
 /// # Errors
-/// `root` cannot be entered.
-pub fn check(
-    profiles: &[String],
-    daemon: &containerd::Source,
-    root: Option<&Path>,
-) -> std::io::Result<Vec<Finding>> {
+/// That root cannot be entered.
+pub fn check(profiles: &[String], daemon: &containerd::Source) -> std::io::Result<Vec<Finding>> {
     let mut out = Findings {
         area: "kernel".into(),
         ..Findings::default()
@@ -57,11 +53,14 @@ pub fn check(
     control_groups(&mut out);
     room(&mut out);
     let has_v2_tree = Layout::detect().is_ok_and(|l| l.unified().is_some());
-    if let Some(root) = root {
+    if let Some(root) = &daemon.root {
         elsewhere::enter(root)?;
     }
     out.area = "kubernetes".into();
-    kubelet::check(daemon.is_elsewhere, &mut out);
+    let settings = settings(&mut out);
+    if let Some(settings) = &settings {
+        kubelet::check(settings, daemon.is_elsewhere(), &mut out);
+    }
     out.area = "containerd".into();
     let installed = containerd::check(daemon, &mut out);
     let wanted = match (profiles.is_empty(), installed.profiles.is_empty()) {
@@ -71,10 +70,29 @@ pub fn check(
     };
     for name in wanted {
         out.area = format!("profile {name}");
-        let images = (!daemon.is_elsewhere).then_some(installed.root.as_path());
-        profile(&name, images, has_v2_tree, &mut out);
+        let given = Given {
+            images: (!daemon.is_elsewhere()).then_some(installed.root.as_path()),
+            has_v2_tree,
+            has_settings: settings.is_some(),
+        };
+        profile(&name, &given, &mut out);
     }
     Ok(out.all)
+}
+
+/// The node's settings. A mistake in them is told once, though it is every profile's.
+fn settings(out: &mut Findings) -> Option<Node> {
+    let remedy = "correct the file: no pod of a class starts until then";
+    let failed = |e: &NodeError| out.say("node settings", State::Failing, e.to_string(), remedy);
+    Node::load().inspect_err(failed).ok()
+}
+
+/// What profiles are held against.
+struct Given<'a> {
+    /// Where this node keeps images: whether ids can be mapped is tried there. None for another node.
+    images: Option<&'a Path>,
+    has_v2_tree: bool,
+    has_settings: bool,
 }
 
 fn kernel_itself(out: &mut Findings) {
@@ -208,8 +226,8 @@ fn control_groups(out: &mut Findings) {
     }
 }
 
-/// One profile. Whether ids can be mapped is tried on the file systems of this node only, where `images` are.
-fn profile(name: &str, images: Option<&Path>, has_v2_tree: bool, out: &mut Findings) {
+fn profile(name: &str, given: &Given<'_>, out: &mut Findings) {
+    let has_v2_tree = given.has_v2_tree;
     let profile = match Profile::load(name) {
         Ok(profile) => profile,
         Err(e) => {
@@ -217,7 +235,7 @@ fn profile(name: &str, images: Option<&Path>, has_v2_tree: bool, out: &mut Findi
                 crate::isolation::Error::Unknown { .. } => {
                     format!("`cofferdam profile new {name}` begins one")
                 }
-                _ => handler::remedy_of(&e.to_string()).to_owned(),
+                _ => handler::remedy_of(&e, handler::CORRECT_PROFILE).to_owned(),
             };
             out.say("profile", State::Failing, e.to_string(), &remedy);
             return;
@@ -244,7 +262,7 @@ fn profile(name: &str, images: Option<&Path>, has_v2_tree: bool, out: &mut Findi
             }
         }
         // Said above, of all profiles.
-        Err(_) if Node::load().is_err() => {}
+        Err(_) if !given.has_settings => {}
         Err(e) => {
             let remedy = "use a kernel that has it, or landlock.required = false";
             out.say("required", State::Failing, e.to_string(), remedy);
@@ -264,7 +282,7 @@ fn profile(name: &str, images: Option<&Path>, has_v2_tree: bool, out: &mut Findi
         );
     }
     if profile.user_namespace.mode == UserNamespaceMode::Auto
-        && let Some(images) = images
+        && let Some(images) = given.images
     {
         users(&profile, images, out);
     }

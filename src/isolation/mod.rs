@@ -27,8 +27,9 @@ pub use notice::notice;
 pub use place::{LogLevel, Node, NodeError, Place, PodOfKubernetes, SETTINGS};
 pub(crate) use profile::read_of_root;
 pub use profile::{
-    BUILT_IN, DIRECTORY, EgressProtocol, EgressRule, Error, Landlock, LearnPolicy, Problem,
-    Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode, changeable_by_others, names,
+    BUILT_IN, CHANGEABLE, DIRECTORY, EgressProtocol, EgressRule, Error, Landlock, LearnPolicy,
+    Problem, Profile, Scope, Unmappable, UserNamespace, UserNamespaceMode, changeable_by_others,
+    names,
 };
 pub use programs::judge_streams;
 pub use refusal::Refusal;

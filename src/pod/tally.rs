@@ -51,11 +51,8 @@ impl Pod {
             let denied = egress.iter().map(|(_, count)| count).sum();
             self.tally.denied.fetch_add(denied, Ordering::Relaxed);
             let one = |(to, count): &(String, u64)| format!("{to}: {count}");
-            let mut to: Vec<String> = egress.iter().take(8).map(one).collect();
-            if egress.len() > to.len() {
-                to.push(format!("and {} more", egress.len() - to.len()));
-            }
-            log::warn!(id:% = container.id, to:% = to.join(", "), count:% = denied, rule = "network.egress"; "denied in all");
+            let to: Vec<String> = egress.iter().map(one).collect();
+            log::warn!(id:% = container.id, to:% = crate::show::first_of(&to, 8), count:% = denied, rule = "network.egress"; "denied in all");
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::inspect::process::{self, Status};
 use crate::isolation::UserNamespaceMode;
 use crate::oci::capabilities;
 use crate::seccomp::{self, Program};
+use crate::show::first_of;
 use crate::sys::tracer;
 
 impl Case<'_> {
@@ -256,16 +257,13 @@ impl Case<'_> {
         let (promised, found) = (denied(&wanted), denied(&read));
         let lost: Vec<&str> = promised.difference(&found).map(String::as_str).collect();
         let lengths = read.iter().map(|f| f.insns.len().to_string());
-        let mut lengths: Vec<String> = lengths.take(8).collect();
-        if read.len() > lengths.len() {
-            lengths.push(format!("and {} more", read.len() - lengths.len()));
-        }
+        let lengths: Vec<String> = lengths.collect();
         let text = match (lost.is_empty(), lengths.is_empty()) {
             (true, true) => "no filter".to_owned(),
             (true, false) => format!(
                 "{} calls denied, by filters of {} instructions",
                 found.len(),
-                lengths.join(", ")
+                first_of(&lengths, 8)
             ),
             (false, _) => format!("allowed, against the profile: {}", lost.join(" ")),
         };

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::check::Wrong;
 use super::file::{File, Problem, merge};
 use super::schema::Profile;
-use crate::files::{open_settings, text_of as text_of_file};
+use crate::files::{open_settings, read_opened};
 
 /// Where an operator's profiles are.
 pub const DIRECTORY: &str = "/etc/cofferdam";
@@ -198,11 +198,14 @@ impl Profile {
     }
 }
 
+/// What a file is refused with that not only root can change.
+pub const CHANGEABLE: &str = "can be changed by others than root";
+
 /// Says so of a file or directory that others than root can change: its owner, or whoever its mode lets.
 pub fn changeable_by_others(metadata: &fs::Metadata) -> Option<String> {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     (owner != 0 || mode & 0o022 != 0)
-        .then(|| format!("can be changed by others than root (owner {owner}, mode {mode:o})"))
+        .then(|| format!("{CHANGEABLE} (owner {owner}, mode {mode:o})"))
 }
 
 /// The text of a file that nobody but root can have written: what it says decides over pods.
@@ -226,7 +229,7 @@ pub(crate) fn read_of_root(path: &Path) -> std::io::Result<String> {
             ));
         }
     }
-    text_of_file(file)
+    read_opened(file)
 }
 
 /// The names of all profiles: the built-in ones and the files'.

@@ -8,7 +8,7 @@ mod schema;
 
 pub use file::Problem;
 pub(crate) use load::read_of_root;
-pub use load::{BUILT_IN, DIRECTORY, Error, changeable_by_others, names};
+pub use load::{BUILT_IN, CHANGEABLE, DIRECTORY, Error, changeable_by_others, names};
 #[cfg(test)]
 pub(super) use schema::Limits;
 pub(super) use schema::{
